@@ -1,1 +1,41 @@
-//! Under construction.
+//! Types that Ria's nodes and its coordinator share: identities, names, the join key, the network map and the
+//! messages of the node stream.
+//!
+//! Everything on the wire is deterministic CBOR (RFC 8949 section 4.2: definite lengths, shortest integers, map keys
+//! in ascending order), so equal values have equal bytes and may be signed. Field numbers are never reused.
+//!
+//! This crate does no I/O, reads no clock and holds no state.
+#![warn(missing_docs)]
+
+pub mod enrol;
+pub mod error;
+pub mod id;
+pub mod join_key;
+pub mod keys;
+pub mod map;
+pub mod message;
+pub mod name;
+pub mod prefix;
+pub mod record;
+pub mod time;
+
+/// Application protocol (ALPN) of the node stream on the coordinator's TLS port.
+pub const ALPN_NODE: &[u8] = b"ria/1";
+
+/// The name in the coordinator's own certificate; nodes check it instead of the host name they dialled.
+pub const COORDINATOR_TLS_NAME: &str = "coordinator.ria.internal";
+
+/// HTTP path of the node stream's WebSocket.
+pub const STREAM_PATH: &str = "/ria/v1/stream";
+
+/// Newest node protocol that this build speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Oldest node protocol that this build still speaks.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+
+/// Largest message that a coordinator takes from a node, in bytes.
+pub const MAX_NODE_MESSAGE: usize = 64 * 1024;
+
+/// Largest message that a node takes from a coordinator (a snapshot of a few thousand members), in bytes.
+pub const MAX_COORDINATOR_MESSAGE: usize = 8 * 1024 * 1024;

@@ -1,0 +1,218 @@
+//! The network map: what a node knows of its network, and the patches that change it.
+//!
+//! Two kinds of facts travel apart. *Durable* ones (members, addresses, settings) carry the network's revision, are
+//! written with it in one transaction, and are resumed from it. *Live* ones (who is online, where it can be reached)
+//! carry none; they are sent whole at the start of a session and then as changes.
+
+use std::net::SocketAddr;
+
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BootId, NetworkId, NodeId};
+use crate::keys::LockKey;
+use crate::name::Name;
+use crate::prefix::Prefix;
+use crate::record::SignedRecord;
+use crate::time::UnixTime;
+
+/// Revision of a network: grows by one with each durable change.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[cbor(transparent)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// The revision after this one.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// What is true for all members of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NetworkInfo {
+    /// Identity.
+    #[n(0)]
+    pub id: NetworkId,
+    /// Name.
+    #[n(1)]
+    pub name: Name,
+    /// IPv4 prefix of the members' addresses.
+    #[n(2)]
+    pub prefix_v4: Prefix,
+    /// IPv6 prefix (a unique local /64, RFC 4193) of the members' addresses.
+    #[n(3)]
+    pub prefix_v6: Prefix,
+    /// MTU of the overlay interface in bytes, the same on every member.
+    #[n(4)]
+    pub mtu: u16,
+    /// Keys of which one must have signed each member record; empty while the network is not locked.
+    #[n(5)]
+    pub lock_keys: Vec<LockKey>,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberKind {
+    /// Runs Ria's agent.
+    #[n(0)]
+    Node,
+    /// A stock WireGuard client, configured by a file.
+    #[n(1)]
+    Static,
+    /// Runs Ria's agent and forwards for others.
+    #[n(2)]
+    Gateway,
+}
+
+/// A member as the map lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Member {
+    /// Identity, keys and addresses, as canonical bytes.
+    #[n(0)]
+    pub record: SignedRecord,
+    /// Name, unique in the network.
+    #[n(1)]
+    pub name: Name,
+    /// What it is.
+    #[n(2)]
+    pub kind: MemberKind,
+}
+
+/// The durable state of a network as one node may see it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Snapshot {
+    /// Which revision this is.
+    #[n(0)]
+    pub revision: Revision,
+    /// The network.
+    #[n(1)]
+    pub network: NetworkInfo,
+    /// All members, the receiving node included, in order of node id.
+    #[n(2)]
+    pub members: Vec<Member>,
+}
+
+/// One durable change.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Patch {
+    /// The network's settings are now these.
+    #[n(0)]
+    NetworkChanged(#[n(0)] NetworkInfo),
+    /// A member is new, or has changed to this.
+    #[n(1)]
+    MemberSet(#[n(0)] Member),
+    /// A member is gone.
+    #[n(2)]
+    MemberRemoved(#[n(0)] NodeId),
+}
+
+/// The durable changes that lead from revision `from` to revision `to`, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PatchSet {
+    /// Revision that the receiver must have.
+    #[n(0)]
+    pub from: Revision,
+    /// Revision that it has afterwards.
+    #[n(1)]
+    pub to: Revision,
+    /// What changed.
+    #[n(2)]
+    pub patches: Vec<Patch>,
+}
+
+/// How a transport address was learnt (RFC 8445 section 5.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum CandidateKind {
+    /// An address of one of its interfaces.
+    #[n(0)]
+    Host,
+    /// What a STUN server saw (RFC 8489).
+    #[n(1)]
+    ServerReflexive,
+    /// What a TURN server gave (RFC 8656).
+    #[n(2)]
+    Relayed,
+}
+
+/// A transport address at which a node may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[cbor(map)]
+pub struct Candidate {
+    /// How it was learnt.
+    #[n(0)]
+    pub kind: CandidateKind,
+    /// Where.
+    #[n(1)]
+    pub address: SocketAddr,
+}
+
+/// What is known of a member at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Live {
+    /// The member.
+    #[n(0)]
+    pub node: NodeId,
+    /// Whether it is connected to the coordinator.
+    #[n(1)]
+    pub online: bool,
+    /// Which run of its agent reported last; absent before the first report.
+    #[n(2)]
+    pub boot: Option<BootId>,
+    /// Where it may be reached, as it reported last. Empty means "not known", never "forget".
+    #[n(3)]
+    pub candidates: Vec<Candidate>,
+}
+
+/// Where a relay is to be found.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum RelayHost {
+    /// At the address under which the node reached its coordinator.
+    #[n(0)]
+    Coordinator,
+    /// At this IP address or host name.
+    #[n(1)]
+    Name(#[n(0)] String),
+}
+
+/// A relay (STUN and TURN server) and this node's credentials for it.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Relay {
+    /// Its name in status and logs.
+    #[n(0)]
+    pub name: String,
+    /// Where it is.
+    #[n(1)]
+    pub host: RelayHost,
+    /// UDP port of STUN and TURN.
+    #[n(2)]
+    pub udp_port: u16,
+    /// TURN user name (RFC 8489 section 9.2).
+    #[n(3)]
+    pub username: String,
+    /// TURN password.
+    #[n(4)]
+    pub password: String,
+    /// When the credentials end.
+    #[n(5)]
+    pub expires: UnixTime,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Relay({} at {:?}:{}, until {})", self.name, self.host, self.udp_port, self.expires.0)
+    }
+}
