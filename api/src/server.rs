@@ -1,0 +1,1 @@
+//! Serving the interface. Under construction.
