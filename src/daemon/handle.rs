@@ -1,0 +1,131 @@
+//! The door to the daemon's loop: what the local API may ask of it.
+//!
+//! The loop owns all state. Whoever holds a [`DaemonHandle`] sends it commands and waits for the answer; nothing is
+//! shared and nothing is locked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ria_api::error::ApiError;
+use ria_api::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::join_key::JoinKey;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Answers of the loop.
+pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// All that can be told at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The agent.
+    pub agent: AgentStatus,
+    /// Its networks.
+    pub networks: BTreeMap<NetworkId, NetworkView>,
+}
+
+/// One network at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkView {
+    /// The network on this machine.
+    pub status: NetworkStatus,
+    /// All other members, by name, each with its id.
+    pub peers: Vec<(NodeId, PeerStatus)>,
+}
+
+/// What the loop can be asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Tell everything, fresh.
+    ReadState(oneshot::Sender<Arc<State>>),
+    /// Enrol and bring the network up.
+    Join { key: JoinKey, options: JoinOptions, reply: Reply<Joined> },
+    /// Leave for good.
+    Leave { network: NetworkId, reply: Reply<()> },
+    /// Take a network down or up, keeping the membership.
+    SetEnabled { network: NetworkId, enabled: bool, reply: Reply<()> },
+    /// Probe a peer over its current path.
+    Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
+}
+
+/// How to probe.
+#[derive(Debug, Clone, Copy)]
+pub struct PingPlan {
+    /// How many probes.
+    pub count: u32,
+    /// Time between two of them.
+    pub interval: Duration,
+    /// How long to wait for each answer.
+    pub timeout: Duration,
+}
+
+/// A clonable door to the loop.
+#[derive(Debug, Clone)]
+pub struct DaemonHandle {
+    commands: mpsc::Sender<Command>,
+    changes: watch::Receiver<u64>,
+    events: broadcast::Sender<Event>,
+}
+
+impl DaemonHandle {
+    /// Used by the loop when it is made.
+    pub fn new(
+        commands: mpsc::Sender<Command>,
+        changes: watch::Receiver<u64>,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
+        Self { commands, changes, events }
+    }
+
+    /// Everything, fresh.
+    pub async fn state(&self) -> Result<Arc<State>, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::ReadState(reply)).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Joins a network; returns when its interface is up.
+    pub async fn join(&self, key: JoinKey, options: JoinOptions) -> Result<Joined, ApiError> {
+        self.ask(|reply| Command::Join { key, options, reply }).await
+    }
+
+    /// Leaves a network for good.
+    pub async fn leave(&self, network: NetworkId) -> Result<(), ApiError> {
+        self.ask(|reply| Command::Leave { network, reply }).await
+    }
+
+    /// Takes a network down or up.
+    pub async fn set_enabled(&self, network: NetworkId, enabled: bool) -> Result<(), ApiError> {
+        self.ask(|reply| Command::SetEnabled { network, enabled, reply }).await
+    }
+
+    /// Probes a peer.
+    pub async fn ping(&self, network: NetworkId, peer: NodeId, plan: PingPlan) -> Result<Vec<PingReply>, ApiError> {
+        self.ask(|reply| Command::Ping { network, peer, plan, reply }).await
+    }
+
+    /// A counter that moves, at most some times a second, when status or peers have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Events from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    async fn send(&self, command: Command) -> Result<(), ApiError> {
+        self.commands.send(command).await.map_err(|_| stopping())
+    }
+}
+
+fn stopping() -> ApiError {
+    ApiError::Failed("the agent is stopping; try again when it runs".into())
+}
