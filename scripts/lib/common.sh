@@ -1,0 +1,73 @@
+# Shared by the scripts: where things are, how they speak, and what they need installed. Sourced, never run.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# Everything that the scripts make besides cargo's target directory: tools and the ROS 2 environment.
+env_dir=${RIA_ENV_DIR:-$root/.ria-env}
+target_dir=${CARGO_TARGET_DIR:-$root/target}
+bin_dir=$target_dir/debug
+
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+    bold=$(printf '\033[1m') green=$(printf '\033[32m') red=$(printf '\033[31m') plain=$(printf '\033[0m')
+else
+    bold='' green='' red='' plain=''
+fi
+
+say() { printf '%s\n' "$*" >&2; }
+step() { printf '%s==> %s%s\n' "$bold" "$*" "$plain" >&2; }
+good() { printf '%s  ok%s %s\n' "$green" "$plain" "$*" >&2; }
+fail() {
+    printf '%sfailed:%s %s\n' "$red" "$plain" "$*" >&2
+    exit 1
+}
+
+# need_root WHY: namespaces, TUN devices and packages want it.
+need_root() {
+    [ "$(id -u)" -eq 0 ] || fail "$1 needs root; run it as: sudo $0"
+}
+
+# need_packages PACKAGE...: installs the Debian packages that are missing.
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    need_root "installing packages (${missing[*]})"
+    step "installing Debian packages: ${missing[*]}"
+    local apt=(apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+    "${apt[@]}" update >&2 || fail "apt-get update failed; check this machine's package sources"
+    DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >"$env_dir/apt.log" 2>&1 ||
+        fail "apt-get could not install ${missing[*]}; see $env_dir/apt.log"
+}
+
+# need_rust: the toolchain on PATH, else the distribution's rustup, else an instruction.
+need_rust() {
+    local wanted=1.95
+    if ! command -v cargo >/dev/null; then
+        [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$HOME/.cargo/bin:$PATH
+    fi
+    if ! command -v cargo >/dev/null && apt-cache show rustup >/dev/null 2>&1; then
+        need_packages rustup
+        rustup default stable >&2 || true
+    fi
+    command -v cargo >/dev/null || fail "no Rust toolchain found; install Rust $wanted or newer (https://rustup.rs) and start again"
+    local have
+    have=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n1)" = "$wanted" ] ||
+        fail "Rust $have is too old; $wanted or newer is needed (rustup update)"
+}
+
+# need_tool NAME PYPI_PACKAGE: a cargo tool on PATH, else from its package on PyPI, in an environment of its own.
+need_tool() {
+    command -v "$1" >/dev/null && return 0
+    local venv=$env_dir/tools
+    PATH=$PATH:$venv/bin
+    command -v "$1" >/dev/null && return 0
+    need_packages python3-venv
+    step "installing $1"
+    [ -x "$venv/bin/pip" ] || /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$2" >&2 || fail "could not install $1 (package $2)"
+}
+
+mkdir -p "$env_dir"
