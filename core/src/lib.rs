@@ -1,1 +1,21 @@
-//! Under construction.
+//! Ria's engine without input and output: peers, WireGuard sessions, paths, relay client, filter, map.
+//!
+//! It is a state machine. It has no sockets, files, threads or tasks, and reads no clock: the caller says what arrived
+//! and what time it is, and asks what to send, what has happened and when to call again. All randomness comes from one
+//! seed. So a whole network of engines runs in one test, in virtual time, and runs the same way twice. The one exception
+//! is the module that wraps boringtun's `Tunn`, which reads clock and randomness itself.
+//!
+//! Begin with [`Engine`].
+
+#![warn(missing_docs)]
+
+pub mod counters;
+pub mod engine;
+pub mod packet;
+
+pub use counters::{DropCounters, DropReason};
+pub use engine::{
+    AddNetwork, Command, CommandError, Engine, EngineConfig, EngineStatus, Event, LinkState, NetworkStatus,
+    OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, RelayServer, RelayStatus, Warning,
+};
+pub use packet::{DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, Received, Transmit};

@@ -1,0 +1,131 @@
+//! What the caller asks of the engine.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::map::{PatchSet, Revision, Snapshot};
+use ria_protocol::message::LiveUpdate;
+use zeroize::Zeroizing;
+
+/// Something to do. All are applied at once; what follows from them comes as events and datagrams.
+#[derive(Debug)]
+pub enum Command {
+    /// Be a member of a network. Peers come with its map.
+    AddNetwork(AddNetwork),
+    /// Forget a network with its peers, sessions and relays.
+    RemoveNetwork(NetworkId),
+    /// The network's durable state is this.
+    SetMap {
+        /// Which network; the snapshot must say the same.
+        network: NetworkId,
+        /// Its state.
+        snapshot: Snapshot,
+    },
+    /// Durable changes, in order. Refused with [`CommandError::RevisionGap`] when they don't follow what is there.
+    ApplyPatches {
+        /// Which network.
+        network: NetworkId,
+        /// The changes.
+        patches: PatchSet,
+    },
+    /// News of who is online and reachable where.
+    ApplyLive {
+        /// Which network.
+        network: NetworkId,
+        /// The news.
+        update: LiveUpdate,
+    },
+    /// The relays of a network, best first; replaces those before. One of them is bound at once and kept.
+    SetRelays {
+        /// Which network.
+        network: NetworkId,
+        /// The relays, with resolved addresses.
+        relays: Vec<RelayServer>,
+    },
+    /// The addresses of this host's interfaces with the UDP port's number, for all networks. Overlay, loopback and
+    /// link-local addresses are left out by the engine. Give it again whenever an interface or route changes: it also
+    /// makes the engine prove all its paths anew.
+    SetHostCandidates(Vec<SocketAddr>),
+    /// Measure the way to a peer. Ends in exactly one [`Event::PingFinished`](super::Event::PingFinished).
+    StartPing {
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+        /// The caller's number for it.
+        id: PingId,
+        /// How long to wait, for a path first and for the answer then.
+        timeout: Duration,
+    },
+}
+
+/// The caller's number for a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PingId(pub u64);
+
+/// This node's part in a network.
+pub struct AddNetwork {
+    /// Which network.
+    pub id: NetworkId,
+    /// X25519 private key of this node in this network.
+    pub private_key: Zeroizing<[u8; 32]>,
+    /// This node in this network.
+    pub node: NodeId,
+    /// This run: drawn at random each time a network is added, so that peers notice that all sessions are new.
+    pub boot: BootId,
+    /// MTU of the overlay interface; larger packets are dropped.
+    pub mtu: u16,
+}
+
+impl fmt::Debug for AddNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the private key.
+        f.debug_struct("AddNetwork").field("id", &self.id).field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// A STUN and TURN server with this node's credentials for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RelayServer {
+    /// Its name in status.
+    pub name: String,
+    /// Where it is, resolved.
+    pub address: SocketAddr,
+    /// TURN user name.
+    pub username: String,
+    /// TURN password.
+    pub password: String,
+}
+
+impl fmt::Debug for RelayServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RelayServer({} at {})", self.name, self.address)
+    }
+}
+
+/// Why a command was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The network was added before.
+    #[error("network {0} is there already")]
+    NetworkExists(NetworkId),
+    /// The network was never added, or removed.
+    #[error("network {0} is not joined")]
+    NoSuchNetwork(NetworkId),
+    /// The snapshot belongs to another network.
+    #[error("the map is of network {0}, which is not the one that it came for")]
+    OtherNetwork(NetworkId),
+    /// The patches don't follow the revision that is there; the caller asks its coordinator for a snapshot.
+    #[error("patches begin at revision {from:?}, but the map is at {have:?}; a snapshot is needed")]
+    RevisionGap {
+        /// Revision of the map, when there is one.
+        have: Option<Revision>,
+        /// Revision that the patches need.
+        from: Revision,
+    },
+    /// No network more fits into this engine.
+    #[error("this engine serves at most {0} networks")]
+    TooManyNetworks(usize),
+}

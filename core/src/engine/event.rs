@@ -1,0 +1,150 @@
+//! What the engine tells the caller.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::map::{Candidate, Revision};
+use ria_protocol::record::RecordError;
+
+use super::command::PingId;
+use super::status::{LinkState, PathKind};
+
+/// Something that happened, in past tense.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The map of a network is now at this revision; addresses, MTU or names may have changed.
+    MapChanged {
+        /// Which network.
+        network: NetworkId,
+        /// Its revision, to be acknowledged and stored.
+        revision: Revision,
+    },
+    /// A peer is new.
+    PeerAdded {
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+    },
+    /// A peer is gone; its session is closed already.
+    PeerRemoved {
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+    },
+    /// The link to a peer is in another state.
+    LinkStateChanged {
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+        /// State before.
+        before: LinkState,
+        /// State now.
+        after: LinkState,
+        /// How long nothing came through, for a link that comes back.
+        gap: Option<Duration>,
+    },
+    /// Traffic to a peer takes another path.
+    PathChanged {
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+        /// Path before.
+        before: PathKind,
+        /// Path now.
+        after: PathKind,
+        /// Remote address of the new path.
+        endpoint: Option<SocketAddr>,
+        /// Why, for people.
+        reason: &'static str,
+    },
+    /// Where this node can be reached has changed: report all of these to the coordinator.
+    CandidatesChanged {
+        /// Which network.
+        network: NetworkId,
+        /// Host, reflexive and relayed addresses, sorted.
+        candidates: Vec<Candidate>,
+    },
+    /// A relay is bound.
+    RelayUp {
+        /// Which network.
+        network: NetworkId,
+        /// The relay's name.
+        relay: String,
+        /// Address that the relay gave.
+        relayed: SocketAddr,
+    },
+    /// A relay was lost or can't be bound; this is tried again by itself.
+    RelayDown {
+        /// Which network.
+        network: NetworkId,
+        /// The relay's name.
+        relay: String,
+        /// What happened, for people.
+        reason: String,
+    },
+    /// A ping has ended.
+    PingFinished {
+        /// The caller's number for it.
+        id: PingId,
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+        /// How it went.
+        outcome: PingOutcome,
+    },
+    /// Something that an administrator may want to know. Nothing stops because of it.
+    Warned {
+        /// Which network.
+        network: NetworkId,
+        /// What.
+        warning: Warning,
+    },
+}
+
+/// How a ping ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PingOutcome {
+    /// The peer answered.
+    Answered {
+        /// Round-trip time.
+        rtt: Duration,
+        /// Over which kind of path.
+        path: PathKind,
+        /// Remote address of the path.
+        endpoint: SocketAddr,
+    },
+    /// There was a path, but no answer came in time.
+    NoAnswer,
+    /// No path to the peer worked in time.
+    NoPath,
+    /// The network has no such peer.
+    UnknownPeer,
+}
+
+/// Something odd.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// A member's record was refused, so it is no peer.
+    #[error("member {name:?} is left out: {reason}")]
+    MemberRefused {
+        /// Its name, as the map says.
+        name: String,
+        /// Why.
+        reason: RecordError,
+    },
+    /// Two members claim one prefix; the one with the smaller node id has it.
+    #[error("members {0} and {1} claim the same prefix {2}; the first has it")]
+    PrefixConflict(NodeId, NodeId, ria_protocol::prefix::Prefix),
+    /// Two networks use one relay from this port; a relay tells clients apart by their address alone.
+    #[error("relay {0} is in use by another network of this node already; this network goes without it")]
+    RelayInUse(SocketAddr),
+    /// The map lists this node with another key than it has, or not at all.
+    #[error("the network's map does not list this node with its key; join again")]
+    NotListed,
+}

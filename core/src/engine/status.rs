@@ -1,0 +1,147 @@
+//! What can be read from the engine at any time, as plain values.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::keys::WgPublicKey;
+use ria_protocol::map::{Candidate, MemberKind, NetworkInfo, Revision};
+use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
+
+use crate::counters::DropCounters;
+
+/// State of the link to a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkState {
+    /// Nothing is known of where the peer might be, or it is no agent.
+    #[default]
+    Idle,
+    /// Ways to the peer are being tried; none has worked yet.
+    Connecting,
+    /// A path works and the WireGuard session is there.
+    Up,
+    /// The same, but probes get lost.
+    Degraded,
+    /// It was up, and now no path answers.
+    Lost,
+    /// The filter lets nothing through.
+    Denied,
+}
+
+/// Kind of path that traffic to a peer takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PathKind {
+    /// None works.
+    #[default]
+    None,
+    /// Straight to the peer.
+    Direct,
+    /// Through a relay, over UDP.
+    RelayUdp,
+}
+
+/// The whole engine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EngineStatus {
+    /// Networks in order of their id.
+    pub networks: Vec<NetworkStatus>,
+    /// Dropped packets.
+    pub drops: DropCounters,
+}
+
+/// One network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkStatus {
+    /// Which network.
+    pub id: NetworkId,
+    /// This node in it.
+    pub node: NodeId,
+    /// This node's public key.
+    pub public_key: WgPublicKey,
+    /// This node as its map lists it, once there is a map.
+    pub own: Option<OwnStatus>,
+    /// Revision of the map, once there is one.
+    pub revision: Option<Revision>,
+    /// The network's settings, once there is a map.
+    pub info: Option<NetworkInfo>,
+    /// Peers in order of their id, without this node.
+    pub peers: Vec<PeerStatus>,
+    /// What this node would report as its candidates now.
+    pub candidates: Vec<Candidate>,
+    /// Addresses that STUN and TURN servers saw; more than one for one server means a symmetric NAT.
+    pub reflexive: Vec<SocketAddr>,
+    /// The relay that this node uses, when it has one.
+    pub relay: Option<RelayStatus>,
+}
+
+/// This node in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its addresses.
+    pub prefixes: Vec<Prefix>,
+    /// Its tags.
+    pub tags: Vec<String>,
+}
+
+/// A relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The address that it gave this node; `None` while it is not bound.
+    pub relayed: Option<SocketAddr>,
+    /// Why it is not bound, for people.
+    pub failure: Option<String>,
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerStatus {
+    /// Which peer.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its addresses and those behind it.
+    pub prefixes: Vec<Prefix>,
+    /// Its public key.
+    pub public_key: WgPublicKey,
+    /// Whether it is connected to the coordinator, as far as known.
+    pub online: bool,
+    /// State of the link.
+    pub link_state: LinkState,
+    /// Path that traffic takes.
+    pub path: PathKind,
+    /// Remote address of that path: the peer's own, or the one that its relay gave it.
+    pub endpoint: Option<SocketAddr>,
+    /// Name of the relay, for a relayed path.
+    pub relay: Option<String>,
+    /// Why this path, for people.
+    pub path_reason: &'static str,
+    /// Smoothed round-trip time of that path.
+    pub rtt: Option<Duration>,
+    /// Share of that path's recent probes that got no answer, 0 to 1.
+    pub loss: Option<f32>,
+    /// Since the last WireGuard handshake; `None` without session.
+    pub handshake_age: Option<Duration>,
+    /// Since anything authentic came from the peer.
+    pub silent_for: Option<Duration>,
+    /// Bytes of inner packets received.
+    pub rx_bytes: u64,
+    /// Bytes of inner packets sent.
+    pub tx_bytes: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// MTU of the overlay.
+    pub mtu: u16,
+}

@@ -1,0 +1,327 @@
+//! Batches of packets in memory that the caller owns and reuses.
+//!
+//! [`DatagramBatch`] takes outgoing datagrams back to back, so that a run of equal length to one destination can be
+//! handed to the kernel as one segmented send (UDP GSO); the engine encrypts straight into it. [`PacketBatch`] takes
+//! decrypted IP packets, one buffer each, with headroom for a TUN device's virtio header and room to grow when the
+//! caller coalesces (GRO). After some rounds neither allocates any more.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ria_protocol::id::NetworkId;
+
+/// Bytes before each packet in a [`PacketBatch`]: a virtio header takes 10 or 12, the rest keeps packets aligned.
+pub const PACKET_HEADROOM: usize = 16;
+
+/// Most segments that Linux takes in one segmented send (`UDP_MAX_SEGMENTS`).
+const MAX_SEGMENTS: usize = 64;
+
+/// Most bytes in one segmented send: the largest UDP payload over IPv4.
+const MAX_SEND: usize = 65_507;
+
+/// Default capacity limit of a [`DatagramBatch`]: what a TUN read of 128 packets of 1500 bytes becomes, several times.
+const DEFAULT_LIMIT: usize = 1 << 20;
+
+/// A datagram that arrived at the UDP port. Addresses are plain IPv4 or IPv6, never IPv4 mapped into IPv6.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// The local address that it was sent to, where the socket tells.
+    pub local: Option<IpAddr>,
+    /// Payload.
+    pub data: &'a [u8],
+}
+
+/// One or several datagrams of equal length (the last may be shorter) for one destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Local address to send from; `None` leaves it to the kernel.
+    pub from: Option<IpAddr>,
+    /// Length of each datagram but the last.
+    pub segment_size: usize,
+    /// The datagrams, back to back.
+    pub contents: &'a [u8],
+}
+
+impl<'a> Transmit<'a> {
+    /// The datagrams one by one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.contents.chunks(self.segment_size.max(1))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    start: usize,
+    len: usize,
+}
+
+/// Datagrams to be sent.
+#[derive(Debug)]
+pub struct DatagramBatch {
+    bytes: Vec<u8>,
+    used: usize,
+    entries: Vec<Entry>,
+    limit: usize,
+}
+
+impl Default for DatagramBatch {
+    fn default() -> Self {
+        Self::with_limit(DEFAULT_LIMIT)
+    }
+}
+
+impl DatagramBatch {
+    /// An empty batch that never holds more than `limit` bytes.
+    pub fn with_limit(limit: usize) -> Self {
+        Self { bytes: Vec::new(), used: 0, entries: Vec::new(), limit }
+    }
+
+    /// Appends a datagram of at most `len` bytes that `fill` writes, which returns how long it became; `None` leaves
+    /// nothing behind. Returns whether there was room and `fill` wrote one.
+    pub fn push_with(
+        &mut self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> bool {
+        let Some(room) = self.reserve(len) else { return false };
+        match fill(room) {
+            Some(written) => {
+                self.commit(to, from, written.min(len));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Appends a copy of a datagram; `false` when the batch is full.
+    pub fn push(&mut self, to: SocketAddr, from: Option<IpAddr>, datagram: &[u8]) -> bool {
+        self.push_with(to, from, datagram.len(), |room| {
+            room.copy_from_slice(datagram);
+            Some(datagram.len())
+        })
+    }
+
+    /// Room for `len` more bytes behind the last datagram, or `None` when the batch is full.
+    pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        let end = self.used.checked_add(len).filter(|end| *end <= self.limit)?;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes.get_mut(self.used..end)
+    }
+
+    /// Makes the first `len` bytes of the reserved room a datagram.
+    pub(crate) fn commit(&mut self, to: SocketAddr, from: Option<IpAddr>, len: usize) {
+        self.entries.push(Entry { to, from, start: self.used, len });
+        self.used += len;
+    }
+
+    /// Number of datagrams.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets all datagrams and keeps the memory.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.entries.clear();
+    }
+
+    /// What to send: runs of datagrams that fit one segmented send each (at most 64 segments and 65 507 bytes).
+    pub fn transmits(&self) -> impl Iterator<Item = Transmit<'_>> {
+        Transmits { batch: self, next: 0 }
+    }
+}
+
+struct Transmits<'a> {
+    batch: &'a DatagramBatch,
+    next: usize,
+}
+
+impl<'a> Iterator for Transmits<'a> {
+    type Item = Transmit<'a>;
+
+    fn next(&mut self) -> Option<Transmit<'a>> {
+        let rest = self.batch.entries.get(self.next..)?;
+        let first = rest.first()?;
+        let mut bytes = first.len;
+        let mut count = 1;
+        for (previous, entry) in rest.iter().zip(rest.iter().skip(1)).take(MAX_SEGMENTS - 1) {
+            // A shorter datagram may only be the last one of a run.
+            let fits = entry.to == first.to
+                && entry.from == first.from
+                && previous.len == first.len
+                && (1..=first.len).contains(&entry.len)
+                && bytes + entry.len <= MAX_SEND;
+            if !fits {
+                break;
+            }
+            bytes += entry.len;
+            count += 1;
+        }
+        self.next += count;
+        let contents = self.batch.bytes.get(first.start..first.start + bytes)?;
+        Some(Transmit { to: first.to, from: first.from, segment_size: first.len, contents })
+    }
+}
+
+/// IP packets of one network for its interface. Each buffer begins with [`PACKET_HEADROOM`] bytes that are not part
+/// of the packet and may be overwritten.
+#[derive(Debug, Default)]
+pub struct NetworkPackets {
+    buffers: Vec<Vec<u8>>,
+    used: usize,
+}
+
+impl NetworkPackets {
+    /// The packets, each behind [`PACKET_HEADROOM`] bytes; may be grown and changed in place.
+    pub fn buffers_mut(&mut self) -> &mut [Vec<u8>] {
+        self.buffers.get_mut(..self.used).unwrap_or_default()
+    }
+
+    /// The packets without their headroom.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.buffers.iter().take(self.used).map(|buffer| buffer.get(PACKET_HEADROOM..).unwrap_or_default())
+    }
+
+    /// Number of packets.
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Room for a packet of `len` bytes behind the last one.
+    pub fn reserve(&mut self, len: usize) -> &mut [u8] {
+        if self.used == self.buffers.len() {
+            self.buffers.push(Vec::new());
+        }
+        let index = self.used;
+        let buffer = &mut self.buffers[index];
+        // Never shrinks here, so that zeroing happens once per buffer and not once per packet.
+        if buffer.len() < PACKET_HEADROOM + len {
+            buffer.resize(PACKET_HEADROOM + len, 0);
+        }
+        &mut buffer[PACKET_HEADROOM..PACKET_HEADROOM + len]
+    }
+
+    /// Makes the first `len` bytes of the reserved room a packet.
+    pub fn commit(&mut self, len: usize) {
+        if let Some(buffer) = self.buffers.get_mut(self.used) {
+            buffer.truncate(PACKET_HEADROOM + len);
+            self.used += 1;
+        }
+    }
+}
+
+/// Decrypted IP packets, by network.
+#[derive(Debug, Default)]
+pub struct PacketBatch {
+    networks: BTreeMap<NetworkId, NetworkPackets>,
+}
+
+impl PacketBatch {
+    /// The packets of one network.
+    pub fn network_mut(&mut self, network: NetworkId) -> &mut NetworkPackets {
+        self.networks.entry(network).or_default()
+    }
+
+    /// All networks for which packets came.
+    pub fn networks_mut(&mut self) -> impl Iterator<Item = (NetworkId, &mut NetworkPackets)> {
+        self.networks
+            .iter_mut()
+            .filter(|(_, packets)| !packets.is_empty())
+            .map(|(id, packets)| (*id, packets))
+    }
+
+    /// Whether there is no packet.
+    pub fn is_empty(&self) -> bool {
+        self.networks.values().all(NetworkPackets::is_empty)
+    }
+
+    /// Forgets all packets and keeps the memory.
+    pub fn clear(&mut self) {
+        for packets in self.networks.values_mut() {
+            packets.used = 0;
+        }
+    }
+
+    /// Gives back the memory of a network that is gone.
+    pub fn forget(&mut self, network: NetworkId) {
+        self.networks.remove(&network);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn equal_datagrams_for_one_destination_become_one_send() {
+        let mut batch = DatagramBatch::default();
+        for len in [100, 100, 40, 100] {
+            assert!(batch.push(address(1), None, &vec![len as u8; len]));
+        }
+        assert!(batch.push(address(2), None, &[7; 100]));
+        let sends: Vec<_> =
+            batch.transmits().map(|t| (t.to.port(), t.segment_size, t.contents.len())).collect();
+        assert_eq!(sends, [(1, 100, 240), (1, 100, 100), (2, 100, 100)]);
+        let first: Vec<_> = batch.transmits().next().unwrap().datagrams().map(<[u8]>::len).collect();
+        assert_eq!(first, [100, 100, 40]);
+    }
+
+    #[test]
+    fn sends_respect_the_kernels_limits() {
+        let mut batch = DatagramBatch::default();
+        for _ in 0..100 {
+            batch.push(address(1), None, &[0; 1400]);
+        }
+        let sends: Vec<_> = batch.transmits().map(|t| t.contents.len()).collect();
+        assert!(sends.iter().all(|len| *len <= MAX_SEND && *len <= MAX_SEGMENTS * 1400), "{sends:?}");
+        assert_eq!(sends.iter().sum::<usize>(), 140_000);
+    }
+
+    #[test]
+    fn a_full_batch_refuses_and_an_unwritten_datagram_leaves_nothing() {
+        let mut batch = DatagramBatch::with_limit(150);
+        assert!(!batch.push_with(address(1), None, 100, |_| None));
+        assert!(batch.push(address(1), None, &[1; 100]));
+        assert!(!batch.push(address(1), None, &[1; 51]));
+        assert_eq!((batch.len(), batch.transmits().count()), (1, 1));
+    }
+
+    #[test]
+    fn packets_keep_headroom_and_memory() {
+        let mut batch = PacketBatch::default();
+        let network = NetworkId::from_bytes([1; 10]);
+        for round in 0..3u8 {
+            let packets = batch.network_mut(network);
+            packets.reserve(60).fill(round);
+            packets.commit(40);
+            assert_eq!(packets.buffers_mut()[0].len(), PACKET_HEADROOM + 40);
+            assert_eq!(packets.iter().next(), Some(&[round; 40][..]));
+            batch.clear();
+            assert!(batch.is_empty());
+        }
+    }
+}
