@@ -12,6 +12,8 @@
 pub mod counters;
 pub mod engine;
 pub mod packet;
+pub mod relay;
+pub mod stun;
 
 pub use counters::{DropCounters, DropReason};
 pub use engine::{
