@@ -1,1 +1,184 @@
-//! Connecting to the agent. Under construction.
+//! Connecting to the agent, for the command line and the ROS 2 node.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zbus::Connection;
+use zbus::proxy::CacheProperties;
+
+use crate::error::ApiError;
+use crate::proxy::{AgentProxy, NetworkProxy};
+use crate::state::NetworkSummary;
+use crate::{SOCKET, SOCKET_ENV};
+
+/// How long an agent may take to greet.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Why there is no connection to the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens.
+    #[error("the Ria agent is not running ({} {reason}); start it with: {hint}", .path.display())]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// What starts an agent.
+        hint: &'static str,
+    },
+    /// The socket may not be used.
+    #[error("this user may not open {}; ask for the file's permissions to be put right (0666)", .0.display())]
+    Denied(PathBuf),
+    /// Somebody listens and does not greet.
+    #[error("the Ria agent at {} does not answer; look at its log (journalctl -u ria) and restart it", .0.display())]
+    Silent(PathBuf),
+    /// Something else.
+    #[error("can't talk to the Ria agent at {}: {source}", .path.display())]
+    Failed {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: zbus::Error,
+    },
+}
+
+/// A connection to the agent.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    connection: Connection,
+    proxy: AgentProxy<'static>,
+}
+
+/// A network of the agent, chosen.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// As the agent listed it.
+    pub summary: NetworkSummary,
+    /// Its methods and signals.
+    pub proxy: NetworkProxy<'static>,
+}
+
+/// The socket to use: what was asked for, else `RIA_SOCKET`, else the usual one.
+pub fn socket_path(asked: Option<&Path>) -> PathBuf {
+    match (asked, std::env::var_os(SOCKET_ENV)) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(path)) if !path.is_empty() => path.into(),
+        (None, _) => SOCKET.into(),
+    }
+}
+
+impl Agent {
+    /// Connects. An agent that was restarted needs a new connection: see [`Agent::closed`].
+    pub async fn connect(socket: Option<&Path>) -> Result<Self, ConnectError> {
+        let path = socket_path(socket);
+        let stream =
+            tokio::net::UnixStream::connect(&path).await.map_err(|error| unreachable(&path, error))?;
+        let failed = |source: zbus::Error| ConnectError::Failed { path: path.clone(), source };
+        let stream = stream.into_std().map_err(|error| failed(error.into()))?;
+        let building = zbus::connection::Builder::unix_stream(stream).p2p().build();
+        let connection = match tokio::time::timeout(HANDSHAKE, building).await {
+            Ok(built) => built.map_err(failed)?,
+            Err(_) => return Err(ConnectError::Silent(path)),
+        };
+        let proxy = AgentProxy::builder(&connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(failed)?;
+        Ok(Self { connection, proxy })
+    }
+
+    /// The agent's methods and signals.
+    pub fn proxy(&self) -> &AgentProxy<'static> {
+        &self.proxy
+    }
+
+    /// A network by name or id; without one, the only network there is.
+    pub async fn network(&self, wanted: Option<&str>) -> Result<Network, ApiError> {
+        let networks = self.proxy.status().await?.networks;
+        let summary = select(networks, wanted)?;
+        Ok(Network { proxy: self.network_at(&summary.path).await?, summary })
+    }
+
+    /// The network of an object path.
+    pub async fn network_at(&self, path: &str) -> Result<NetworkProxy<'static>, ApiError> {
+        let proxy = NetworkProxy::builder(&self.connection)
+            .path(path.to_owned())
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
+        Ok(proxy)
+    }
+
+    /// Returns when the agent has gone. Streams of signals end then, too.
+    pub async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// Whether the agent has gone.
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+}
+
+fn select(networks: Vec<NetworkSummary>, wanted: Option<&str>) -> Result<NetworkSummary, ApiError> {
+    if networks.is_empty() {
+        return Err(ApiError::NotJoined(
+            "this machine is in no network; join one with a key from its administrator: ria join -".into(),
+        ));
+    }
+    let names = networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", ");
+    match wanted {
+        Some(wanted) => networks.into_iter().find(|n| n.name == wanted || n.id == wanted).ok_or_else(|| {
+            ApiError::NoSuchNetwork(format!("this machine is in no network \"{wanted}\", but in: {names}"))
+        }),
+        None if networks.len() > 1 => Err(ApiError::InvalidArgument(format!(
+            "this machine is in several networks; choose one with --network: {names}"
+        ))),
+        None => networks.into_iter().next().ok_or_else(|| ApiError::NotJoined(String::new())),
+    }
+}
+
+fn unreachable(path: &Path, error: io::Error) -> ConnectError {
+    let no_daemon = |reason| ConnectError::NoDaemon {
+        path: path.to_owned(),
+        reason,
+        hint: "sudo systemctl start ria, or in a terminal: sudo ria daemon",
+    };
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+        no_daemon("does not exist")
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        no_daemon("is a leftover that nobody serves")
+    } else if kind == io::ErrorKind::PermissionDenied {
+        ConnectError::Denied(path.to_owned())
+    } else {
+        ConnectError::Failed { path: path.to_owned(), source: error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(names: &[&str]) -> Vec<NetworkSummary> {
+        names.iter().map(|n| NetworkSummary { name: (*n).into(), ..NetworkSummary::default() }).collect()
+    }
+
+    #[test]
+    fn the_only_network_needs_no_name() {
+        assert_eq!(select(networks(&["lab"]), None).unwrap().name, "lab");
+        assert_eq!(select(networks(&["lab", "field"]), Some("field")).unwrap().name, "field");
+    }
+
+    #[test]
+    fn a_wrong_or_missing_choice_names_the_networks_there_are() {
+        let ambiguous = select(networks(&["lab", "field"]), None).unwrap_err();
+        assert_eq!(ambiguous.exit_code(), 2);
+        assert!(ambiguous.text().contains("lab, field"));
+        assert!(select(networks(&["lab"]), Some("lob")).unwrap_err().text().contains("lab"));
+        assert_eq!(select(networks(&[]), Some("lab")).unwrap_err().exit_code(), 4);
+    }
+}

@@ -14,6 +14,8 @@
 pub mod client;
 pub mod dict;
 pub mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod proxy;
 pub mod server;
 pub mod state;
@@ -23,6 +25,9 @@ pub const SOCKET: &str = "/run/ria/bus";
 
 /// Environment variable that names another socket.
 pub const SOCKET_ENV: &str = "RIA_SOCKET";
+
+/// Members of this group may join, leave and switch networks; everybody may read.
+pub const CONTROL_GROUP: &str = "ria";
 
 /// Bus name, where a bus is there.
 pub const BUS_NAME: &str = "org.ria.Overlay1";

@@ -1,0 +1,320 @@
+//! A made-up agent: the real server with invented data, steered by lines of text. For tests of the API and for
+//! trying out programs that use it; it has no tunnel and talks to no coordinator.
+//!
+//! It knows one network, `lab`, which this machine is in after a line `join` or after any valid join key.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::join_key::JoinKey;
+use serde::Deserialize;
+use serde::de::value::{Error as WordError, StrDeserializer};
+use tokio::sync::broadcast;
+
+use crate::error::ApiError;
+use crate::network_path;
+use crate::server::{Backend, Caller, Notice, Probe};
+use crate::state::{
+    AgentStatus, Condition, CoordinatorState, Event, JoinOptions, Joined, LinkState, NetworkState,
+    NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus, PingReply, Severity,
+};
+
+/// The commands, one a line.
+pub const HELP: &str = "\
+join [NAME]                              this machine joins the network lab, as NAME
+leave                                    it leaves
+interface [NAME ADDRESS]                 the interface appears (ria0 10.213.0.1/16); `interface none` removes it
+state joining|up|disabled|refused|failed
+coordinator connecting|connected|unreachable|refused
+peer NAME [LINK_STATE [PATH [RTT [LOSS]]]]   adds or changes a peer
+remove NAME                              removes a peer
+condition CODE SEVERITY TEXT...          adds or changes a health condition; without a text, removes it
+event KIND PEER BEFORE AFTER [GAP]       `-` for nothing
+";
+
+/// The made-up agent.
+#[derive(Debug)]
+pub struct FakeAgent {
+    lab: Mutex<Lab>,
+    notices: broadcast::Sender<Notice>,
+}
+
+#[derive(Debug, Default)]
+struct Lab {
+    network: Option<NetworkStatus>,
+    peers: BTreeMap<String, PeerStatus>,
+    events: u64,
+}
+
+impl Default for FakeAgent {
+    fn default() -> Self {
+        Self { lab: Mutex::default(), notices: broadcast::channel(64).0 }
+    }
+}
+
+impl FakeAgent {
+    /// Carries out one line of [`HELP`].
+    pub fn command(&self, line: &str) -> Result<(), String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut lab = self.lab();
+        let notice = match words.as_slice() {
+            [] => return Ok(()),
+            ["join", name @ ..] => {
+                lab.join(name.first().copied().unwrap_or("robot-1"));
+                Notice::NetworksChanged
+            }
+            ["leave"] => {
+                *lab = Lab { events: lab.events, ..Lab::default() };
+                Notice::NetworksChanged
+            }
+            ["peer", name, rest @ ..] => {
+                lab.set_peer(name, rest)?;
+                Notice::Changed(network_id())
+            }
+            ["remove", name] => {
+                lab.peers.remove(*name).ok_or("no such peer")?;
+                Notice::Changed(network_id())
+            }
+            ["event", kind, peer, before, after, gap @ ..] => {
+                Notice::Happened(lab.event([kind, peer, before, after], gap.first().copied())?)
+            }
+            _ => lab.set_network(&words)?,
+        };
+        drop(lab);
+        // Nobody listening is fine.
+        let _ = self.notices.send(notice);
+        Ok(())
+    }
+
+    fn lab(&self) -> MutexGuard<'_, Lab> {
+        self.lab.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self, id: NetworkId) -> Result<NetworkStatus, ApiError> {
+        let mut lab = self.lab();
+        let up = lab.peers.values().filter(|p| p.link_state == LinkState::Up).count();
+        let total = lab.peers.len();
+        let none = || ApiError::NoSuchNetwork("this machine is in no such network".into());
+        let network = lab.network.as_mut().filter(|_| id == network_id()).ok_or_else(none)?;
+        network.peers_total = u32::try_from(total).unwrap_or(u32::MAX);
+        network.peers_up = u32::try_from(up).unwrap_or(u32::MAX);
+        Ok(network.clone())
+    }
+}
+
+impl Lab {
+    fn join(&mut self, name: &str) {
+        self.network = Some(NetworkStatus {
+            network_id: network_id().to_string(),
+            network: "lab".into(),
+            state: NetworkState::Up,
+            node_id: node_id(name),
+            name: name.into(),
+            ros_name: name.replace('-', "_"),
+            interface: "ria0".into(),
+            addresses: vec!["10.213.0.1/16".into(), "fd12:3456:789a::1/64".into()],
+            mtu: 1280,
+            coordinator_state: CoordinatorState::Connected,
+            coordinator_url: "https://ria.lab.example".into(),
+            map_revision: 1,
+            udp_port: 41820,
+            candidates: vec!["host 192.0.2.7:41820".into()],
+            relay: "192.0.2.1:3478".into(),
+            certificate_expires: now() + 7.0 * 86_400.0,
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            coordinator_version: env!("CARGO_PKG_VERSION").into(),
+            ..NetworkStatus::default()
+        });
+    }
+
+    fn set_network(&mut self, words: &[&str]) -> Result<Notice, String> {
+        let network = self.network.as_mut().ok_or("not joined: say `join` first")?;
+        match words {
+            ["interface", "none"] => {
+                network.interface.clear();
+                network.addresses.clear();
+            }
+            ["interface", rest @ ..] => {
+                network.interface = rest.first().copied().unwrap_or("ria0").into();
+                network.addresses = vec![rest.get(1).copied().unwrap_or("10.213.0.1/16").into()];
+            }
+            ["state", state] => network.state = word(state)?,
+            ["coordinator", state] => network.coordinator_state = word(state)?,
+            ["condition", code, rest @ ..] => {
+                network.conditions.retain(|c| c.code != *code);
+                if let [severity, text @ ..] = rest {
+                    let (severity, text) = (word(severity)?, text.join(" "));
+                    network.conditions.push(Condition { code: (*code).into(), severity, text, since: now() });
+                }
+            }
+            _ => return Err(format!("unknown command; there are:\n{HELP}")),
+        }
+        network.map_revision += 1;
+        // The list of networks tells state and interface, too.
+        Ok(if matches!(words[0], "interface" | "state") {
+            Notice::NetworksChanged
+        } else {
+            Notice::Changed(network_id())
+        })
+    }
+
+    fn set_peer(&mut self, name: &str, words: &[&str]) -> Result<(), String> {
+        let number = self.peers.len() + 2;
+        let peer = self.peers.entry(name.into()).or_insert_with(|| PeerStatus {
+            id: node_id(name),
+            name: name.into(),
+            ros_name: name.replace('-', "_"),
+            kind: PeerKind::Node,
+            addresses: vec![format!("10.213.0.{number}"), format!("fd12:3456:789a::{number:x}")],
+            coordinator_online: true,
+            path: PathKind::None,
+            link_state: LinkState::Connecting,
+            mtu: 1280,
+            ..PeerStatus::default()
+        });
+        if let Some(state) = words.first() {
+            peer.link_state = word(state)?;
+        }
+        if let Some(path) = words.get(1) {
+            peer.path = word(path)?;
+            let (direct, relayed) = (peer.path == PathKind::Direct, peer.path == PathKind::RelayUdp);
+            peer.endpoint = if direct { format!("192.0.2.{number}:41820") } else { String::new() };
+            peer.relay = if relayed { "192.0.2.1:3478".into() } else { String::new() };
+            peer.path_reason = if direct { "probes answered" } else { "no direct path answered" }.into();
+        }
+        if let Some(rtt) = words.get(2) {
+            peer.rtt = Some(rtt.parse().map_err(|_| "RTT is a number of seconds")?);
+            peer.handshake_age = Some(1.0);
+        }
+        if let Some(loss) = words.get(3) {
+            peer.loss = Some(loss.parse().map_err(|_| "LOSS is a number from 0 to 1")?);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, words: [&str; 4], gap: Option<&str>) -> Result<Event, String> {
+        self.events += 1;
+        let [kind, peer, before, after] = words.map(|w| if w == "-" { String::new() } else { w.to_owned() });
+        let text = format!("{kind} of {peer}: {before} to {after}");
+        Ok(Event {
+            seq: self.events,
+            time: now(),
+            severity: Severity::Info,
+            network_id: network_id().to_string(),
+            gap: gap.map(str::parse).transpose().map_err(|_| "GAP is a number of seconds")?,
+            kind,
+            peer,
+            before,
+            after,
+            text,
+        })
+    }
+}
+
+#[async_trait]
+impl Backend for FakeAgent {
+    async fn agent_status(&self) -> Result<AgentStatus, ApiError> {
+        let lab = self.lab();
+        let networks = lab.network.iter().map(|n| NetworkSummary {
+            id: n.network_id.clone(),
+            name: n.network.clone(),
+            path: network_path(network_id()),
+            interface: n.interface.clone(),
+            state: n.state,
+        });
+        Ok(AgentStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            boot_id: "aaaaaaaaaaaaaaaa".into(),
+            suggested_name: "robot-1".into(),
+            networks: networks.collect(),
+            conditions: Vec::new(),
+        })
+    }
+
+    async fn join(&self, _: JoinKey, options: JoinOptions, _: Caller) -> Result<Joined, ApiError> {
+        let already = self.lab().network.is_some();
+        if !already {
+            let name = options.name.unwrap_or_else(|| "robot-1".into());
+            self.command(&format!("join {name}")).map_err(ApiError::Failed)?;
+        }
+        let network = self.network(network_id())?;
+        Ok(Joined {
+            network_id: network.network_id,
+            network: network.network,
+            name: network.name,
+            path: network_path(network_id()),
+            already,
+        })
+    }
+
+    async fn network_status(&self, network: NetworkId) -> Result<NetworkStatus, ApiError> {
+        self.network(network)
+    }
+
+    async fn peers(&self, network: NetworkId) -> Result<Vec<PeerStatus>, ApiError> {
+        self.network(network)?;
+        Ok(self.lab().peers.values().cloned().collect())
+    }
+
+    async fn ping(&self, network: NetworkId, peer: &str, probe: Probe) -> Result<Vec<PingReply>, ApiError> {
+        self.network(network)?;
+        let known = self.lab().peers.get(peer).cloned();
+        let peer =
+            known.ok_or_else(|| ApiError::NoSuchPeer(format!("the network has no member \"{peer}\"")))?;
+        let ok = peer.link_state == LinkState::Up;
+        let wait = if ok { peer.rtt.unwrap_or(0.001) } else { probe.timeout };
+        let wait = Duration::try_from_secs_f64(wait).map_err(|e| ApiError::InvalidArgument(e.to_string()))?;
+        tokio::time::sleep(wait).await;
+        let rtt = ok.then(|| peer.rtt.unwrap_or(0.001));
+        let reply = |seq| PingReply { seq, ok, path: peer.path, endpoint: peer.endpoint.clone(), rtt };
+        Ok((1..=probe.count).map(reply).collect())
+    }
+
+    async fn environment(&self, network: NetworkId) -> Result<BTreeMap<String, String>, ApiError> {
+        self.network(network)?;
+        Ok(BTreeMap::new())
+    }
+
+    async fn leave(&self, network: NetworkId, _: Caller) -> Result<(), ApiError> {
+        self.network(network)?;
+        self.command("leave").map_err(ApiError::Failed)
+    }
+
+    async fn set_enabled(&self, network: NetworkId, enabled: bool, _: Caller) -> Result<(), ApiError> {
+        self.network(network)?;
+        let state = if enabled { "up" } else { "disabled" };
+        self.command(&format!("state {state}")).map_err(ApiError::Failed)
+    }
+
+    fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+}
+
+/// The network `lab`.
+pub fn network_id() -> NetworkId {
+    NetworkId::from_bytes(*b"ria-lab\0\0\0")
+}
+
+fn node_id(name: &str) -> String {
+    let mut bytes = [0; NodeId::LEN];
+    for (byte, c) in bytes.iter_mut().zip(name.bytes()) {
+        *byte = c;
+    }
+    NodeId::from_bytes(bytes).to_string()
+}
+
+fn word<'a, T: Deserialize<'a> + Default + PartialEq>(text: &'a str) -> Result<T, String> {
+    let value = T::deserialize(StrDeserializer::<WordError>::new(text)).map_err(|e| e.to_string())?;
+    if value == T::default() && text != "unknown" {
+        return Err(format!("\"{text}\" is none of the known words"));
+    }
+    Ok(value)
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

@@ -1,1 +1,0 @@
-//! Serving the interface. Under construction.
