@@ -1,0 +1,86 @@
+//! The relay: STUN (RFC 8489) and TURN over UDP (RFC 8656) for the members of this coordinator's networks.
+//!
+//! ```text
+//!  robot A ──ChannelData 0x4003──┐                       ┌──ChannelData 0x4000──> robot B
+//!                                │   io: batches in      │   io: batches out
+//!                                └─> server: (A, 0x4003) ─> B's allocation, same network ─┘
+//! ```
+//!
+//! Relayed addresses are *virtual*: an allocation has an address, by which others name it, but no socket. Data for
+//! another allocation of the same network is handed over in here; everything else is refused and counted. So one port
+//! is all that needs publishing, the relay can't be used to reach into the lab's own networks, and networks stay apart.
+//!
+//! [`server`] is the protocol, without sockets and clock. [`io`] moves datagrams. [`credentials`] are issued with the
+//! map. What is relayed is encrypted between the nodes; the relay could not read it.
+//!
+//! The state machine is Ria's own on the codecs `stun-types` and `turn-types`: `turn-server-proto` can't end an
+//! allocation (revocation), can't let a restarted agent take over its own, and searches its clients linearly.
+
+mod counters;
+mod credentials;
+mod io;
+mod outbox;
+mod server;
+
+use std::net::{IpAddr, SocketAddr};
+
+pub use counters::{Counters, DropReason, RelayCounters};
+pub use credentials::{LIFETIME, RelayCredentials};
+pub use io::{Relay, RelayHandle};
+
+/// What a relay needs to know.
+#[derive(Clone)]
+pub struct RelayConfig {
+    /// UDP addresses to listen on. `[::]` takes IPv4 too.
+    pub listen: Vec<SocketAddr>,
+    /// Key of the credentials.
+    pub secret: [u8; 32],
+    /// Addresses (at most one of each family) that relayed addresses show instead of the one at which a request
+    /// arrived. They need not be reachable: nobody outside of the relay sends to them.
+    pub external: Vec<IpAddr>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl RelayConfig {
+    /// With the usual bounds.
+    pub fn new(listen: Vec<SocketAddr>, secret: [u8; 32]) -> Self {
+        Self { listen, secret, external: Vec::new(), limits: Limits::default() }
+    }
+}
+
+impl std::fmt::Debug for RelayConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayConfig")
+            .field("listen", &self.listen)
+            .field("external", &self.external)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Allocations in all. One takes about 1 KiB, and 100 B for each of its peers. Default 16 384.
+    pub allocations: usize,
+    /// Allocations of one node; the one that was idle longest makes room for a new one. A robot that roams leaves one
+    /// behind at each access point for ten minutes. Default 16.
+    pub allocations_per_node: usize,
+    /// Answers per second to one IP address (IPv6: /64) as long as it has not shown credentials. Many robots may share
+    /// one address behind a NAT. Default 200.
+    pub strangers_per_second: u32,
+    /// Bytes that the sockets may hold in each direction, as asked of the kernel. Default 4 MiB.
+    pub socket_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allocations: 16_384,
+            allocations_per_node: 16,
+            strangers_per_second: 200,
+            socket_buffer: 4 << 20,
+        }
+    }
+}

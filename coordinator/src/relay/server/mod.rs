@@ -1,0 +1,205 @@
+//! The protocol: a state machine that takes datagrams and says where they go. No sockets, no clock, no randomness of
+//! its own.
+//!
+//! Data comes as ChannelData nearly always; [`Table::route`] finds its way with one look-up, and the two bytes of the
+//! channel number are all that changes. Requests go to [`requests`].
+
+mod auth;
+mod reply;
+mod requests;
+mod strangers;
+mod table;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand_core::RngCore;
+use ria_protocol::id::NodeId;
+use ria_protocol::time::UnixTime;
+use stun_types::message::{MAGIC_COOKIE, Message};
+
+use super::Limits;
+use super::counters::{Counters, DropReason};
+use super::credentials::Owner;
+use auth::Authority;
+use strangers::Strangers;
+use table::{Hop, Table};
+
+/// How often lapsed allocations are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Length of the header before a channel's payload.
+const CHANNEL_HEADER: usize = 4;
+
+/// Between whom datagrams travel: which socket, at which of its addresses, and the other end. IPv4 is never written
+/// as mapped into IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Index of the socket.
+    pub listener: usize,
+    /// The relay's address.
+    pub local: IpAddr,
+    /// The client's address.
+    pub remote: SocketAddr,
+}
+
+/// What time it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// For durations.
+    pub now: Instant,
+    /// For the expiry of credentials.
+    pub unix: UnixTime,
+}
+
+/// What to do with a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing; counted already.
+    Drop,
+    /// Send the datagram, which was changed in place.
+    Forward(Tuple),
+    /// Send [`Server::output`].
+    Send(Tuple),
+}
+
+/// Settings of a [`Server`].
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Key of the credentials.
+    pub secret: [u8; 32],
+    /// See [`super::RelayConfig::external`].
+    pub external: Vec<IpAddr>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The relay's state.
+pub struct Server {
+    config: ServerConfig,
+    authority: Authority,
+    strangers: Strangers,
+    table: Table,
+    random: Box<dyn RngCore + Send>,
+    counters: Arc<Counters>,
+    output: Vec<u8>,
+    sweep_at: Option<Instant>,
+}
+
+impl Server {
+    /// A relay without allocations.
+    pub fn new(config: ServerConfig, mut random: Box<dyn RngCore + Send>, now: Instant) -> Self {
+        let authority = Authority::new(&config.secret, random.as_mut(), now);
+        Self {
+            strangers: Strangers::new(config.limits.strangers_per_second),
+            config,
+            authority,
+            table: Table::default(),
+            random,
+            counters: Arc::new(Counters::default()),
+            output: Vec::new(),
+            sweep_at: None,
+        }
+    }
+
+    /// The counters, to be read from anywhere.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Takes a datagram.
+    pub fn handle(&mut self, from: Tuple, datagram: &mut [u8], clock: Clock) -> Action {
+        let handled = match datagram.first() {
+            Some(0x40..=0x4f) => self.handle_channel_data(from, datagram, clock.now),
+            Some(0x00..=0x03) => self.handle_message(from, datagram, clock),
+            _ => Err(DropReason::Malformed),
+        };
+        handled.unwrap_or_else(|reason| {
+            self.counters.dropped(reason, 1);
+            Action::Drop
+        })
+    }
+
+    /// What [`Action::Send`] sends.
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    fn handle_channel_data(
+        &mut self,
+        from: Tuple,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Result<Action, DropReason> {
+        let (header, body) = datagram.split_at_mut_checked(CHANNEL_HEADER).ok_or(DropReason::Malformed)?;
+        let &mut [a, b, c, d] = header else { return Err(DropReason::Malformed) };
+        let len = usize::from(u16::from_be_bytes([c, d]));
+        // Over UDP the sender may pad to four bytes (RFC 8656, section 12.5).
+        if body.len() < len || body.len() - len >= 4 {
+            return Err(DropReason::Malformed);
+        }
+        let route = self.table.route(from, u16::from_be_bytes([a, b]), now)?;
+        self.counters.relayed(1, len as u64);
+        match route.hop {
+            Hop::Channel(channel) => {
+                if let Some(number) = header.first_chunk_mut() {
+                    *number = channel.to_be_bytes();
+                }
+                Ok(Action::Forward(route.to))
+            }
+            Hop::Indication => {
+                let payload = body.get(..len).ok_or(DropReason::Malformed)?;
+                self.write_indication(route.source, payload)?;
+                Ok(Action::Send(route.to))
+            }
+        }
+    }
+
+    fn write_indication(&mut self, source: SocketAddr, payload: &[u8]) -> Result<(), DropReason> {
+        let id = u128::from(self.random.next_u64()) << 64 | u128::from(self.random.next_u64());
+        self.output = reply::data_indication(source, payload, id.into()).ok_or(DropReason::Malformed)?;
+        Ok(())
+    }
+
+    fn handle_message(&mut self, from: Tuple, datagram: &[u8], clock: Clock) -> Result<Action, DropReason> {
+        // The form is checked first, because the codec logs a warning for each message that it refuses.
+        let message = well_formed(datagram).then(|| Message::from_bytes(datagram).ok()).flatten();
+        let message = message.ok_or(DropReason::Malformed)?;
+        self.sweep_at.get_or_insert(clock.now + SWEEP);
+        requests::handle(self, from, &message, clock)
+    }
+
+    /// Ends a node's allocations and refuses it from now on, until `until` (when its newest credentials end).
+    pub fn revoke(&mut self, node: NodeId, until: UnixTime) {
+        self.authority.deny(node, until);
+        self.table.remove_node(node);
+        self.counters.set_allocations(self.table.len());
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+
+    /// Forgets what has lapsed.
+    pub fn handle_timeout(&mut self, clock: Clock) {
+        if self.sweep_at.is_none_or(|at| clock.now < at) {
+            return;
+        }
+        self.table.sweep(clock.now);
+        self.authority.sweep(clock.unix);
+        self.counters.set_allocations(self.table.len());
+        self.sweep_at = (self.table.len() > 0).then(|| clock.now + SWEEP);
+    }
+}
+
+/// Whether a datagram has a STUN header with a length that fits.
+fn well_formed(datagram: &[u8]) -> bool {
+    let [_, _, c, d, rest @ ..] = datagram else { return false };
+    let len = usize::from(u16::from_be_bytes([*c, *d]));
+    len % 4 == 0 && datagram.len() == 20 + len && rest.first_chunk() == Some(&MAGIC_COOKIE.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests;
