@@ -1,0 +1,152 @@
+//! The agent behind the local API: passes calls on to the daemon's loop and its changes on to the clients.
+//!
+//! Holds no state of the agent. Finds networks and peers by what people call them, and judges arguments.
+
+mod lookup;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ria_api::error::ApiError;
+use ria_api::server::{Backend, Caller, Notice, Probe, Server};
+use ria_api::state::{AgentStatus, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
+use ria_protocol::id::NetworkId;
+use ria_protocol::join_key::JoinKey;
+use ria_protocol::name::Name;
+use tokio::sync::broadcast;
+use tracing::info;
+
+use crate::daemon::handle::{DaemonHandle, NetworkView, PingPlan, State};
+use crate::dds::Profiles;
+
+/// Notices that a slow client may lag behind before it is told that it has missed some.
+const BACKLOG: usize = 256;
+
+/// Bounds of a ping.
+const MAX_COUNT: u32 = 1000;
+const SECONDS: std::ops::RangeInclusive<f64> = 0.01..=3600.0;
+
+/// Serves the local API until the daemon's loop ends.
+pub async fn serve(server: Server, handle: DaemonHandle, profiles: Profiles) {
+    let notices = broadcast::Sender::new(BACKLOG);
+    let backend = Arc::new(LocalApi { handle: handle.clone(), notices: notices.clone(), profiles });
+    tokio::select! {
+        () = server.run(backend) => {}
+        () = watch::pass_on(&handle, &notices) => {}
+    }
+}
+
+struct LocalApi {
+    handle: DaemonHandle,
+    notices: broadcast::Sender<Notice>,
+    profiles: Profiles,
+}
+
+impl LocalApi {
+    /// Does something with one network as it is now.
+    async fn with_network<T>(
+        &self,
+        id: NetworkId,
+        work: impl FnOnce(&State, &NetworkView) -> Result<T, ApiError> + Send,
+    ) -> Result<T, ApiError> {
+        let state = self.handle.state().await?;
+        let network = state.networks.get(&id).ok_or_else(|| lookup::no_network(&state, id))?;
+        work(&state, network)
+    }
+}
+
+#[async_trait]
+impl Backend for LocalApi {
+    async fn agent_status(&self) -> Result<AgentStatus, ApiError> {
+        Ok(self.handle.state().await?.agent.clone())
+    }
+
+    async fn join(&self, key: JoinKey, options: JoinOptions, caller: Caller) -> Result<Joined, ApiError> {
+        if let Some(name) = &options.name {
+            name.parse::<Name>().map_err(|error| ApiError::InvalidArgument(error.to_string()))?;
+        }
+        info!(uid = caller.uid, pid = caller.pid, key = %key.key_id, "asked to join a network");
+        self.handle.join(key, options).await
+    }
+
+    async fn network_status(&self, network: NetworkId) -> Result<NetworkStatus, ApiError> {
+        self.with_network(network, |_, view| Ok(view.status.clone())).await
+    }
+
+    async fn peers(&self, network: NetworkId) -> Result<Vec<PeerStatus>, ApiError> {
+        self.with_network(network, |_, view| Ok(view.peers.iter().map(|(_, p)| p.clone()).collect())).await
+    }
+
+    async fn ping(&self, network: NetworkId, peer: &str, probe: Probe) -> Result<Vec<PingReply>, ApiError> {
+        let plan = plan(probe)?;
+        let id = self.with_network(network, |_, view| lookup::peer(view, peer)).await?;
+        self.handle.ping(network, id, plan).await
+    }
+
+    async fn environment(&self, network: NetworkId) -> Result<BTreeMap<String, String>, ApiError> {
+        self.with_network(network, |_, _| Ok(self.profiles.environment())).await
+    }
+
+    async fn leave(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError> {
+        self.with_network(network, |_, _| Ok(())).await?;
+        info!(uid = caller.uid, pid = caller.pid, %network, "asked to leave a network");
+        self.handle.leave(network).await
+    }
+
+    async fn set_enabled(&self, network: NetworkId, enabled: bool, caller: Caller) -> Result<(), ApiError> {
+        self.with_network(network, |_, _| Ok(())).await?;
+        info!(uid = caller.uid, pid = caller.pid, %network, enabled, "asked to switch a network");
+        self.handle.set_enabled(network, enabled).await
+    }
+
+    fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+}
+
+fn plan(probe: Probe) -> Result<PingPlan, ApiError> {
+    let wrong =
+        |what: &str, bounds: &str| ApiError::InvalidArgument(format!("{what} must be between {bounds}"));
+    if !(1..=MAX_COUNT).contains(&probe.count) {
+        return Err(wrong("the number of probes", "1 and 1000"));
+    }
+    let time = |what, seconds: f64| {
+        if SECONDS.contains(&seconds) {
+            Ok(Duration::from_secs_f64(seconds))
+        } else {
+            Err(wrong(what, "0.01 and 3600 seconds"))
+        }
+    };
+    Ok(PingPlan {
+        count: probe.count,
+        interval: time("the interval", probe.interval)?,
+        timeout: time("the timeout", probe.timeout)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsensical_pings_are_refused_with_the_bounds() {
+        let fine = Probe { count: 1, interval: 1.0, timeout: 2.0 };
+        assert!(plan(fine).is_ok());
+        for bad in [
+            Probe { count: 0, ..fine },
+            Probe { count: 1001, ..fine },
+            Probe { interval: f64::NAN, ..fine },
+            Probe { interval: 0.0, ..fine },
+            Probe { timeout: f64::INFINITY, ..fine },
+            Probe { timeout: -1.0, ..fine },
+        ] {
+            assert!(
+                matches!(plan(bad), Err(ApiError::InvalidArgument(t)) if t.contains("between")),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The command line as clap reads it (docs/cli.md).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 4 not joined, 5 timed out, 6 refused by the coordinator, 7 not \
+permitted.
+With --json each command prints one JSON object, also when it fails. Manual: docs/cli.md.";
+
+/// Secure overlay network for teams of ROS 2 robots.
+#[derive(Debug, Parser)]
+#[command(name = "ria", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The agent's socket.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = ria_api::SOCKET_ENV,
+        default_value = ria_api::SOCKET,
+        hide_env_values = true,
+        hide_default_value = true
+    )]
+    pub socket: PathBuf,
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as ria=debug.
+    #[arg(long, global = true, value_name = "LEVEL", env = "RIA_LOG", hide_env_values = true)]
+    pub log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the agent in the foreground.
+    Daemon(DaemonArgs),
+    /// Join a network with a key from its administrator.
+    Join(JoinArgs),
+    /// Switch a network on again.
+    Up(NetworkArg),
+    /// Switch a network off, keeping the membership.
+    Down(NetworkArg),
+    /// Leave a network for good.
+    Leave(LeaveArgs),
+    /// Does it work, and if not, what to do?
+    Status(NetworkArg),
+    /// List the other members and the links to them.
+    Peers(NetworkArg),
+    /// Probe a peer through the tunnel.
+    Ping(PingArgs),
+    /// Wait until the network is up and peers answer.
+    Wait(WaitArgs),
+    /// Print the environment that ROS 2 processes need: eval "$(ria env)".
+    Env(EnvArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// Join with the key in this file when this machine is in no network yet.
+    #[arg(long, value_name = "FILE")]
+    pub join_file: Option<PathBuf>,
+    /// Configuration; also RIA_CONFIG [default: /etc/ria/agent.toml when it exists].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keys, certificates and maps; also RIA_STATE_DIR [default: /var/lib/ria].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Socket and generated files; also RIA_RUN_DIR [default: /run/ria].
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// UDP port of the tunnels; also RIA_UDP_PORT [default: 41820, or any when that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub udp_port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub struct NetworkArg {
+    /// The network, by name or id; needed only when this machine is in several.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// `-` reads the key from standard input. Without it and without --file, RIA_JOIN_KEY is used.
+    #[arg(value_name = "-", conflicts_with = "file")]
+    pub source: Option<OsString>,
+    /// Read the key from a file.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Name of this machine in the network, such as robot-7 [default: from the host name].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LeaveArgs {
+    #[command(flatten)]
+    pub network: NetworkArg,
+    /// Yes, erase this machine's keys; coming back needs a new join key.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PingArgs {
+    /// Name, ROS name, id or overlay address.
+    pub peer: String,
+    #[command(flatten)]
+    pub network: NetworkArg,
+    /// How many probes (1 to 1000).
+    #[arg(short = 'c', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// Seconds between two probes (0.01 to 3600).
+    #[arg(short = 'i', long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub interval: f64,
+    /// Seconds to wait for an answer (0.01 to 3600).
+    #[arg(short = 'W', long = "timeout", value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    pub network: NetworkArg,
+    /// How many peers must answer.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub peers: u32,
+    /// Give up after this many seconds (0.01 to 3600).
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    #[command(flatten)]
+    pub network: NetworkArg,
+    /// How to write it; --json is short for --format json.
+    #[arg(long, value_enum, default_value_t = EnvFormat::Sh)]
+    pub format: EnvFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EnvFormat {
+    /// For eval in a shell.
+    Sh,
+    /// Lines KEY=value, for systemd and Docker.
+    File,
+    /// One object.
+    Json,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if (0.01..=3600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("must be between 0.01 and 3600 seconds".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nonsensical_times_and_counts_are_usage_errors() {
+        for bad in [
+            &["ria", "ping", "robot-2", "-c", "0"][..],
+            &["ria", "ping", "robot-2", "-i", "nan"],
+            &["ria", "ping", "robot-2", "-W", "-1"],
+            &["ria", "wait", "--timeout", "inf"],
+            &["ria", "join", "-", "--file", "x"],
+        ] {
+            let error = Cli::try_parse_from(bad).expect_err("taken");
+            assert_eq!(error.exit_code(), 2, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `ria env`: the environment for ROS 2 processes. On any failure nothing is written to stdout, so that
+//! `eval "$(ria env)"` in a shell's start-up file does no harm.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Context;
+use super::args::{EnvArgs, EnvFormat};
+use super::failure::Failure;
+use super::output::remark;
+use crate::dds;
+
+/// What to do about one variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    Set(String),
+    /// It names a file of ours that is not in use any more.
+    Unset,
+    /// The user has set it to something else, which is respected.
+    Keep,
+}
+
+pub async fn run(context: &Context, args: &EnvArgs) -> Result<(), Failure> {
+    let network = context.network(&args.network).await?;
+    let variables = network.proxy.environment().await?;
+    let distro = std::env::var("ROS_DISTRO").ok();
+    let wanted = dds::for_distro(variables, distro.as_deref());
+    let changes = plan(&wanted, |name| std::env::var(name).ok());
+    for (name, _) in changes.iter().filter(|(_, change)| **change == Change::Keep) {
+        remark(format_args!(
+            "{name} is already set and is left alone; ROS 2 may not find its peers unless that file is made for the \
+             overlay (unset {name} to use Ria's)"
+        ));
+    }
+    let format = if context.output.json { EnvFormat::Json } else { args.format };
+    match format {
+        EnvFormat::Sh => context.output.lines(changes.iter().filter_map(shell_line))?,
+        EnvFormat::File => {
+            context.output.lines(set(&changes).map(|(name, value)| format!("{name}={value}")))?
+        }
+        EnvFormat::Json => context.output.value(&set(&changes).collect::<BTreeMap<_, _>>())?,
+    }
+    Ok(())
+}
+
+fn plan(
+    wanted: &BTreeMap<String, String>,
+    current: impl Fn(&str) -> Option<String>,
+) -> BTreeMap<String, Change> {
+    let names = wanted.keys().map(String::as_str).chain(dds::VARIABLES);
+    let change = |name: &str| {
+        let ours = |old: &str| is_ours(old, wanted.values());
+        let old = current(name).filter(|old| !old.is_empty());
+        Some(match (wanted.get(name), old) {
+            (Some(_), Some(old)) if !ours(&old) => Change::Keep,
+            (Some(value), _) => Change::Set(value.clone()),
+            (None, Some(old)) if ours(&old) => Change::Unset,
+            (None, _) => return None,
+        })
+    };
+    names.filter_map(|name| Some((name.to_owned(), change(name)?))).collect()
+}
+
+/// Whether a value names a file in the agent's directory, which is that of any value now given.
+fn is_ours<'a>(old: &str, values: impl Iterator<Item = &'a String>) -> bool {
+    let file =
+        |value: &str| Path::new(value.strip_prefix("file://").unwrap_or(value)).parent().map(Path::to_owned);
+    let directory = file(old);
+    directory.as_deref() == Some(Path::new("/run/ria/dds"))
+        || values.filter_map(|v| file(v)).any(|d| Some(&d) == directory.as_ref())
+}
+
+fn set(changes: &BTreeMap<String, Change>) -> impl Iterator<Item = (&String, &String)> {
+    changes.iter().filter_map(|(name, change)| match change {
+        Change::Set(value) => Some((name, value)),
+        Change::Unset | Change::Keep => None,
+    })
+}
+
+fn shell_line((name, change): (&String, &Change)) -> Option<String> {
+    match change {
+        Change::Set(value) => Some(format!("export {name}='{}'", value.replace('\'', r"'\''"))),
+        Change::Unset => Some(format!("unset {name}")),
+        Change::Keep => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(directory: &str) -> BTreeMap<String, String> {
+        dds::environment(Path::new(directory))
+    }
+
+    #[test]
+    fn own_values_are_renewed_and_the_users_kept() {
+        let changes = plan(&wanted("/tmp/r/dds"), |name| match name {
+            "CYCLONEDDS_URI" => Some("<CycloneDDS/>".into()),
+            "FASTDDS_DEFAULT_PROFILES_FILE" => Some("/run/ria/dds/old.xml".into()),
+            "FASTRTPS_DEFAULT_PROFILES_FILE" => Some(String::new()),
+            _ => None,
+        });
+        assert_eq!(changes["CYCLONEDDS_URI"], Change::Keep);
+        assert_eq!(changes["FASTDDS_DEFAULT_PROFILES_FILE"], Change::Set("/tmp/r/dds/fastdds.xml".into()));
+        assert_eq!(set(&changes).count(), 2);
+    }
+
+    #[test]
+    fn what_the_agent_no_longer_gives_is_unset_if_it_was_its_own() {
+        let none = BTreeMap::new();
+        let stale = plan(&none, |name| {
+            (name == "CYCLONEDDS_URI").then(|| "file:///run/ria/dds/cyclonedds.xml".into())
+        });
+        assert_eq!(stale.into_iter().collect::<Vec<_>>(), [("CYCLONEDDS_URI".to_owned(), Change::Unset)]);
+        assert!(plan(&none, |_| Some("/home/me/mine.xml".into())).is_empty());
+    }
+
+    #[test]
+    fn any_directory_survives_eval() {
+        let directory = "/tmp/it's $HOME `x`/dds";
+        let script: String =
+            plan(&wanted(directory), |_| None).iter().filter_map(shell_line).map(|l| l + "\n").collect();
+        let script = script + "printf %s \"$CYCLONEDDS_URI\"";
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("file://{directory}/cyclonedds.xml"));
+    }
+}

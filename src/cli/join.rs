@@ -1,0 +1,163 @@
+//! `ria join`: gets the key to the agent without ever showing it: not in arguments, which every user can list, not
+//! in a shell's history, not on the terminal.
+
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use ria_api::state::{JoinOptions, Joined};
+use zeroize::Zeroizing;
+
+use super::Context;
+use super::args::JoinArgs;
+use super::failure::{FAILED, Failure, USAGE};
+use super::output::{Colour, with_progress};
+
+const KEY_VARIABLE: &str = "RIA_JOIN_KEY";
+
+/// Longest text that is taken for a key; the agent reads no more either.
+const MAX: u64 = 4096;
+
+pub async fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
+    let agent = context.agent().await?;
+    let key = open_key(&args)?;
+    let options = JoinOptions { name: args.name };
+    let joined = with_progress("Joining", agent.proxy().join(key.as_fd().into(), options)).await?;
+    if context.output.json {
+        return Ok(context.output.value(&joined)?);
+    }
+    let status = agent.network_at(&joined.path).await?.status().await?;
+    let address = status.addresses.first().map_or("", |a| a.split('/').next().unwrap_or(a));
+    let done = if joined.already { "already in" } else { "joined" };
+    let Joined { network, name, .. } = &joined;
+    let line = format!("{done} {network} as {name}: {address} on {}", status.interface);
+    context.output.line(context.output.paint(Colour::Good, line))?;
+    context.output.line("for ROS 2 in this terminal: eval \"$(ria env)\"   the others: ria peers")?;
+    Ok(())
+}
+
+/// A descriptor from which the agent can read the key.
+fn open_key(args: &JoinArgs) -> Result<OwnedFd, Failure> {
+    if let Some(path) = &args.file {
+        return open_file(path);
+    }
+    match args.source.as_deref() {
+        Some(source) if source == "-" => Ok(pipe(&read_stdin()?)?),
+        Some(source) => Err(key_in_arguments(source)),
+        None => match std::env::var(KEY_VARIABLE).map(Zeroizing::new) {
+            Ok(key) if !key.trim().is_empty() => Ok(pipe(key.as_bytes())?),
+            _ => Err(Failure::new(
+                USAGE,
+                format!(
+                    "no join key: give it by `ria join -` (then paste it), by `ria join --file FILE` or in \
+                     {KEY_VARIABLE}; the administrator makes one with: ria-coordinator key create"
+                ),
+            )),
+        },
+    }
+}
+
+fn key_in_arguments(source: &OsStr) -> Failure {
+    let text = source.to_string_lossy();
+    if text.len() >= 5 && text.is_char_boundary(5) && text[..5].eq_ignore_ascii_case("ria1_") {
+        return Failure::new(
+            USAGE,
+            "a join key is a secret, and arguments are seen by every user of this machine (ps) and kept in the \
+             shell's history; use `ria join -` and paste it, or `ria join --file FILE`. If others could have seen \
+             this key, have it revoked: ria-coordinator key revoke",
+        );
+    }
+    Failure::new(USAGE, "ria join takes `-` (key on standard input) or --file FILE")
+}
+
+fn open_file(path: &Path) -> Result<OwnedFd, Failure> {
+    if path.to_string_lossy().starts_with("ria1_") {
+        return Err(key_in_arguments(path.as_os_str()));
+    }
+    match std::fs::File::open(path) {
+        Ok(file) => Ok(file.into()),
+        Err(error) => {
+            Err(Failure::new(FAILED, format!("can't open the join key {}: {error}", path.display())))
+        }
+    }
+}
+
+fn read_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let stdin = io::stdin();
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX as usize + 1));
+    let read = if stdin.is_terminal() {
+        let _ = write!(io::stderr(), "Paste the join key (it is not shown): ");
+        let line = without_echo(|| read_line(&mut text));
+        let _ = writeln!(io::stderr());
+        line
+    } else {
+        stdin.lock().take(MAX + 1).read_to_end(&mut text).map(|_| ())
+    };
+    read.map_err(|error| {
+        Failure::new(FAILED, format!("can't read the join key from standard input: {error}"))
+    })?;
+    Ok(text)
+}
+
+fn read_line(text: &mut Vec<u8>) -> io::Result<()> {
+    use std::io::BufRead;
+    io::stdin().lock().take(MAX + 1).read_until(b'\n', text).map(|_| ())
+}
+
+fn without_echo<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let terminal = io::stdin();
+    let before = tcgetattr(&terminal)?;
+    let mut silent = before.clone();
+    silent.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &silent)?;
+    let result = work();
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &before)?;
+    result
+}
+
+/// A pipe holds this little at once, so nobody has to write while the agent reads.
+fn pipe(key: &[u8]) -> io::Result<OwnedFd> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(key)?;
+    Ok(reader.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(source: &str) -> String {
+        let args = JoinArgs { source: Some(source.into()), file: None, name: None };
+        let Failure::Told { code: USAGE, text } = open_key(&args).unwrap_err() else {
+            panic!("wrong failure")
+        };
+        text
+    }
+
+    #[test]
+    fn a_key_among_the_arguments_is_refused_and_not_repeated() {
+        for key in ["ria1_secretsecret", "RIA1_SECRETSECRET"] {
+            let text = refused(key);
+            assert!(text.contains("history") && !text.to_lowercase().contains("secretsecret"), "{text}");
+        }
+        assert!(!refused("tskey").contains("history"));
+        let path = JoinArgs { source: None, file: Some("ria1_secretsecret".into()), name: None };
+        assert_eq!(open_key(&path).unwrap_err().code(), USAGE);
+    }
+
+    #[test]
+    fn a_missing_key_file_is_named() {
+        let args = JoinArgs { source: None, file: Some("/no/such/key".into()), name: None };
+        let Failure::Told { text, .. } = open_key(&args).unwrap_err() else { panic!("wrong failure") };
+        assert!(text.contains("/no/such/key"));
+    }
+
+    #[test]
+    fn the_longest_key_fits_into_the_pipe() {
+        let mut read = Vec::new();
+        std::fs::File::from(pipe(&[b'x'; MAX as usize + 1]).unwrap()).read_to_end(&mut read).unwrap();
+        assert_eq!(read.len() as u64, MAX + 1);
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line: each verb is a client of the agent's local API. Knows nothing of tunnels and coordinators.
+
+pub mod args;
+mod control;
+mod env;
+pub mod failure;
+mod join;
+pub mod output;
+mod peers;
+mod ping;
+mod status;
+mod wait;
+
+use clap::CommandFactory;
+use ria_api::client::{Agent, Network};
+
+use self::args::{Cli, Global, NetworkArg, Verb};
+use self::failure::Failure;
+use self::output::Output;
+
+/// What every verb has at hand.
+pub struct Context {
+    pub global: Global,
+    pub output: Output,
+}
+
+impl Context {
+    pub fn new(global: Global) -> Self {
+        let output = Output::new(global.json);
+        Self { global, output }
+    }
+
+    async fn agent(&self) -> Result<Agent, Failure> {
+        Ok(Agent::connect(Some(&self.global.socket)).await?)
+    }
+
+    async fn network(&self, wanted: &NetworkArg) -> Result<Network, Failure> {
+        Ok(self.agent().await?.network(wanted.network.as_deref()).await?)
+    }
+}
+
+/// Runs a verb that talks to the agent.
+pub async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Join(args) => join::run(context, args).await,
+        Verb::Up(network) => control::set_enabled(context, &network, true).await,
+        Verb::Down(network) => control::set_enabled(context, &network, false).await,
+        Verb::Leave(args) => control::leave(context, &args).await,
+        Verb::Status(network) => status::run(context, &network).await,
+        Verb::Peers(network) => peers::run(context, &network).await,
+        Verb::Ping(args) => ping::run(context, &args).await,
+        Verb::Wait(args) => wait::run(context, &args).await,
+        Verb::Env(args) => env::run(context, &args).await,
+        Verb::Completions { shell } => completions(shell),
+        // Has no agent to talk to: it is one. `main` starts it.
+        Verb::Daemon(_) => Err(Failure::new(failure::USAGE, "the agent can't be started from here")),
+    }
+}
+
+/// Tells why a command failed, in the form asked for.
+pub fn report(context: &Context, failure: &Failure, verb_prints_json: bool) {
+    let Failure::Told { code, text } = failure else { return };
+    output::remark(text);
+    if context.output.json && verb_prints_json {
+        let error = serde_json::json!({
+            "error": { "name": failure.word(), "exit_code": code, "text": text }
+        });
+        // Nobody reads: then nobody misses it.
+        let _ = context.output.value(&error);
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ria", &mut script);
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
+}

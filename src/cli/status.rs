@@ -1,0 +1,243 @@
+//! `ria status`: the first line says whether it works, and what to do if not; the rest is for the curious.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ria_api::state::{AgentStatus, Condition, CoordinatorState, NetworkState, NetworkStatus, Severity};
+use serde_json::json;
+
+use super::Context;
+use super::args::NetworkArg;
+use super::failure::{Failure, NOT_JOINED};
+use super::output::{Colour, Output, bytes, span};
+
+/// How a network does, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Works,
+    Limited,
+    Off,
+    Broken,
+}
+
+impl Health {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Works => "works",
+            Self::Limited => "limited",
+            Self::Off => "off",
+            Self::Broken => "broken",
+        }
+    }
+
+    fn colour(self) -> Colour {
+        match self {
+            Self::Works => Colour::Good,
+            Self::Limited => Colour::Warning,
+            Self::Off => Colour::Dim,
+            Self::Broken => Colour::Bad,
+        }
+    }
+}
+
+pub async fn run(context: &Context, wanted: &NetworkArg) -> Result<(), Failure> {
+    let agent = context.agent().await?;
+    let status = agent.proxy().status().await?;
+    let mut networks = Vec::new();
+    for summary in &status.networks {
+        if wanted.network.as_ref().is_none_or(|w| *w == summary.name || *w == summary.id) {
+            networks.push(agent.network_at(&summary.path).await?.status().await?);
+        }
+    }
+    if let (true, Some(_)) = (networks.is_empty(), &wanted.network) {
+        // Tells that there is none, or which there are.
+        agent.network(wanted.network.as_deref()).await?;
+    }
+    let output = context.output;
+    if output.json {
+        output.value(&in_json(&status, &networks))?;
+    } else {
+        output.lines(in_words(output, &status, &networks))?;
+    }
+    if networks.is_empty() { Err(Failure::Silent { code: NOT_JOINED }) } else { Ok(()) }
+}
+
+fn in_json(agent: &AgentStatus, networks: &[NetworkStatus]) -> serde_json::Value {
+    let health = |n: &NetworkStatus| {
+        let (health, text) = judge(n);
+        json!({ "network": n.network, "health": health.word(), "text": text })
+    };
+    json!({
+        "joined": !networks.is_empty(),
+        "summary": networks.iter().map(health).collect::<Vec<_>>(),
+        "agent": agent,
+        "networks": networks,
+    })
+}
+
+fn in_words(output: Output, agent: &AgentStatus, networks: &[NetworkStatus]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if networks.is_empty() {
+        lines.push(output.paint(
+            Colour::Warning,
+            "not joined: this machine is in no network; get a join key from the administrator, then: ria join -",
+        ));
+        lines.push(format!("  agent        {} runs", agent.version));
+    }
+    for network in networks {
+        let (health, text) = judge(network);
+        let first = format!("{} {}: {text}", network.network, health.word());
+        lines.push(output.paint(health.colour(), first));
+        details(network, &mut lines);
+        lines.extend(network.conditions.iter().map(|c| in_line(output, c)));
+    }
+    lines.extend(agent.conditions.iter().map(|c| in_line(output, c)));
+    lines
+}
+
+fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
+    let mut add = |title: &str, text: String| lines.push(format!("  {title:<12} {text}"));
+    let n = network;
+    let addresses = n.addresses.join(", ");
+    let place = if n.interface.is_empty() {
+        String::from("no interface")
+    } else {
+        format!("{} {addresses}, MTU {}", n.interface, n.mtu)
+    };
+    add("this machine", format!("{}, {place}", n.name));
+    let version = if n.coordinator_version.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", n.coordinator_version)
+    };
+    add(
+        "coordinator",
+        format!("{}, {}{version}, map {}", n.coordinator_state, n.coordinator_url, n.map_revision),
+    );
+    add("peers", format!("{} of {} answer", n.peers_up, n.peers_total));
+    let relay = if n.relay.is_empty() { "none" } else { &n.relay };
+    add("relay", relay.to_owned());
+    let candidates =
+        if n.candidates.is_empty() { String::new() } else { format!("; {}", n.candidates.join(", ")) };
+    add("tunnel", format!("UDP port {}{candidates}", n.udp_port));
+    let dropped: u64 = n.drops.values().sum();
+    let drops = if dropped == 0 { String::new() } else { format!(", {dropped} packets dropped") };
+    add("traffic", format!("{} in, {} out{drops}", bytes(n.rx_bytes), bytes(n.tx_bytes)));
+    if n.certificate_expires > 0.0 {
+        add("certificate", certificate(n.certificate_expires - now()));
+    }
+}
+
+fn certificate(left: f64) -> String {
+    if left > 0.0 { format!("valid for {}", span(left)) } else { format!("expired {} ago", span(-left)) }
+}
+
+fn in_line(output: Output, condition: &Condition) -> String {
+    let colour = match condition.severity {
+        Severity::Error => Colour::Bad,
+        Severity::Warning => Colour::Warning,
+        Severity::Info | Severity::Unknown => Colour::Plain,
+    };
+    let Condition { severity, code, text, since } = condition;
+    let age = if *since > 0.0 { format!(" (for {})", span(now() - since)) } else { String::new() };
+    format!("  {} {code}: {text}{age}", output.paint(colour, severity))
+}
+
+/// Whether it works, and what to do if not.
+fn judge(network: &NetworkStatus) -> (Health, String) {
+    let worst = |severity| network.conditions.iter().find(|c| c.severity == severity).map(|c| c.text.clone());
+    match network.state {
+        NetworkState::Joining => (Health::Limited, "joining; the coordinator has not let it in yet".into()),
+        NetworkState::Disabled => (Health::Off, "switched off; on again with: ria up".into()),
+        NetworkState::Refused => (
+            Health::Broken,
+            worst(Severity::Error).unwrap_or_else(|| {
+                "the coordinator refuses this machine; ask the administrator for a new join key, then: ria leave --yes \
+                 and ria join -"
+                    .into()
+            }),
+        ),
+        NetworkState::Failed => (
+            Health::Broken,
+            worst(Severity::Error)
+                .unwrap_or_else(|| "the interface could not be made; see the agent's log: journalctl -u ria".into()),
+        ),
+        NetworkState::Up => judge_up(network, worst(Severity::Error)),
+        NetworkState::Unknown => (Health::Broken, "the agent is newer than this command; update ria".into()),
+    }
+}
+
+fn judge_up(network: &NetworkStatus, error: Option<String>) -> (Health, String) {
+    let NetworkStatus { peers_up, peers_total, .. } = network;
+    let peers = match peers_total {
+        0 => "up; no other member yet".to_owned(),
+        total => format!("{peers_up} of {total} peers answer"),
+    };
+    if let Some(error) = error {
+        return (Health::Broken, error);
+    }
+    if *peers_total > 0 && *peers_up == 0 {
+        return (Health::Limited, format!("{peers}; see: ria peers"));
+    }
+    match network.coordinator_state {
+        CoordinatorState::Connected => (Health::Works, format!("{peers}, coordinator connected")),
+        CoordinatorState::Connecting => (Health::Works, format!("{peers}, connecting to the coordinator")),
+        CoordinatorState::Unreachable | CoordinatorState::Unknown => (
+            Health::Limited,
+            format!(
+                "{peers}; the coordinator {} can't be reached, so changes do not arrive: see that it runs and that \
+                 this network lets you reach it",
+                network.coordinator_url
+            ),
+        ),
+        CoordinatorState::Refused => (
+            Health::Broken,
+            "the coordinator refuses this machine; ask the administrator whether it was removed".into(),
+        ),
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up() -> NetworkStatus {
+        NetworkStatus {
+            network: "lab".into(),
+            state: NetworkState::Up,
+            coordinator_state: CoordinatorState::Connected,
+            peers_up: 2,
+            peers_total: 3,
+            ..NetworkStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_first_line_says_whether_it_works() {
+        assert_eq!(judge(&up()), (Health::Works, "2 of 3 peers answer, coordinator connected".into()));
+        let alone = NetworkStatus { peers_up: 0, peers_total: 0, ..up() };
+        assert_eq!(judge(&alone).0, Health::Works);
+        let deaf = NetworkStatus { peers_up: 0, ..up() };
+        assert_eq!(judge(&deaf).0, Health::Limited);
+    }
+
+    #[test]
+    fn and_what_to_do_if_not() {
+        let off = NetworkStatus { state: NetworkState::Disabled, ..up() };
+        assert!(judge(&off).1.contains("ria up"));
+        let lonely = NetworkStatus { coordinator_state: CoordinatorState::Unreachable, ..up() };
+        assert_eq!(judge(&lonely).0, Health::Limited);
+        let broken = Condition {
+            severity: Severity::Error,
+            text: "load the module tun".into(),
+            ..Condition::default()
+        };
+        for state in [NetworkState::Failed, NetworkState::Up] {
+            let failed = NetworkStatus { state, conditions: vec![broken.clone()], ..up() };
+            assert_eq!(judge(&failed), (Health::Broken, "load the module tun".into()));
+        }
+    }
+}

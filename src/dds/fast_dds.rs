@@ -1,0 +1,119 @@
+//! The Fast DDS profile, for 2.6 to 3.x.
+//!
+//! Only the overlay's interfaces and loopback are used: with all interfaces every packet would be sent twice, once to
+//! the peer's other address. Loopback and shared memory keep the machine's own processes together, also while the
+//! interface is missing.
+
+use std::fmt::Write;
+
+use super::{Overlay, PARTICIPANTS, SOCKET_BUFFER};
+
+/// How interfaces are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whitelist {
+    ByName,
+    ByAddress,
+}
+
+/// Announcements of one participant that go out every three seconds, at most: peers times ports of each.
+const LOCATORS: usize = 256;
+
+pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
+    let mut interfaces = String::new();
+    let mut peers = String::new();
+    for interface in &overlay.interfaces {
+        let entry = match whitelist {
+            Whitelist::ByName => format!("<interface>{}</interface>", interface.name),
+            Whitelist::ByAddress => format!("<address>{}</address>", interface.address),
+        };
+        let _ = write!(interfaces, "\n          {entry}");
+    }
+    let own = overlay.interfaces.iter().map(|i| i.address);
+    for address in own.chain(overlay.peers.iter().copied()) {
+        let _ = write!(peers, "\n            <locator><udpv4><address>{address}</address></udpv4></locator>");
+    }
+    let size = if overlay.is_up() {
+        format!("\n        <maxMessageSize>{}</maxMessageSize>", overlay.message_size())
+    } else {
+        String::new()
+    };
+    let range = ports_per_peer(overlay.peers.len());
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!-- Written by the Ria agent; changes are overwritten. -->
+<dds xmlns="http://www.eprosima.com">
+  <profiles>
+    <transport_descriptors>
+      <transport_descriptor>
+        <transport_id>ria_udp</transport_id>
+        <type>UDPv4</type>{size}
+        <sendBufferSize>{SOCKET_BUFFER}</sendBufferSize>
+        <receiveBufferSize>{SOCKET_BUFFER}</receiveBufferSize>
+        <maxInitialPeersRange>{range}</maxInitialPeersRange>
+        <interfaceWhiteList>{interfaces}
+          <address>127.0.0.1</address>
+        </interfaceWhiteList>
+      </transport_descriptor>
+      <transport_descriptor>
+        <transport_id>ria_shm</transport_id>
+        <type>SHM</type>
+      </transport_descriptor>
+    </transport_descriptors>
+    <participant profile_name="ria" is_default_profile="true">
+      <rtps>
+        <builtin>
+          <initialPeersList>
+            <locator><udpv4><address>127.0.0.1</address></udpv4></locator>{peers}
+          </initialPeersList>
+        </builtin>
+        <userTransports>
+          <transport_id>ria_udp</transport_id>
+          <transport_id>ria_shm</transport_id>
+        </userTransports>
+        <useBuiltinTransports>false</useBuiltinTransports>
+      </rtps>
+    </participant>
+  </profiles>
+</dds>
+"#
+    )
+}
+
+/// Each participant of a host has a port of its own, and nobody knows which are in use: all are tried while there are
+/// few peers. Never less than the four that Fast DDS tries by itself.
+fn ports_per_peer(peers: usize) -> usize {
+    (LOCATORS / peers.max(1)).clamp(4, PARTICIPANTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::overlay;
+    use super::*;
+
+    #[test]
+    fn interfaces_are_named_as_the_version_needs_it() {
+        let by_name = profile(&overlay(1), Whitelist::ByName);
+        assert!(by_name.contains("<interface>ria0</interface>"));
+        assert!(!by_name.contains("<interfaceWhiteList>\n          <address>10.213.0.1"));
+        let by_address = profile(&overlay(1), Whitelist::ByAddress);
+        assert!(by_address.contains("<interfaceWhiteList>\n          <address>10.213.0.1</address>"));
+        assert!(!by_address.contains("<interface>"));
+        assert!(by_name.contains("<maxMessageSize>1252</maxMessageSize>"));
+    }
+
+    #[test]
+    fn all_peers_are_listed_and_the_announcements_stay_bounded() {
+        let many = profile(&overlay(200), Whitelist::ByName);
+        // 200 peers, itself, loopback.
+        assert_eq!(many.matches("<locator>").count(), 202);
+        assert_eq!([0, 1, 8, 16, 64, 500].map(ports_per_peer), [32, 32, 32, 16, 4, 4]);
+    }
+
+    #[test]
+    fn without_a_network_the_machine_keeps_to_itself() {
+        let alone = profile(&Overlay::default(), Whitelist::ByName);
+        assert!(!alone.contains("maxMessageSize") && !alone.contains("<interface>"));
+        assert_eq!(alone.matches("127.0.0.1").count(), 2);
+        assert!(alone.contains("<type>SHM</type>"));
+    }
+}

@@ -1,0 +1,246 @@
+//! DDS profiles: what ROS 2 processes on this machine must be told to find their peers over the overlay.
+//!
+//! ```text
+//! networks, as the daemon sees them ──► Overlay ──► fast_dds, cyclone (pure) ──► files in /run/ria/dds/
+//!                                                   environment (pure)     ──► variables that name them
+//! ```
+//!
+//! DDS reads files and variables once, when a process starts, so all peers known by then are listed. A machine that
+//! joins later lists those before it, and discovery needs only one side to know the other. Owns the files; knows
+//! neither the engine nor the local API.
+
+pub mod config;
+mod cyclone;
+mod environment;
+mod fast_dds;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ria_api::state::NetworkState;
+
+use self::config::DdsConfig;
+pub use self::environment::{VARIABLES, environment, for_distro};
+use crate::daemon::handle::NetworkView;
+
+/// Fast DDS from 2.10 on takes interfaces by name, which stays right whatever happens to the address.
+const FAST_DDS: &str = "fastdds.xml";
+/// Older Fast DDS, as in Humble, knows only addresses.
+const FAST_DDS_BY_ADDRESS: &str = "fastdds-by-address.xml";
+const CYCLONE: &str = "cyclonedds.xml";
+
+/// IPv4 and UDP headers in front of a DDS message.
+const HEADERS: u32 = 28;
+
+/// Socket buffers that take a burst of a large message in small datagrams (measured: 1 MB at 10 Hz needs them).
+const SOCKET_BUFFER: u32 = 4 << 20;
+
+/// Participants per host that are looked for; also how many processes with Cyclone a host may run.
+const PARTICIPANTS: usize = 32;
+
+/// What the profiles depend on, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Overlay {
+    interfaces: Vec<Interface>,
+    /// The smallest of the networks.
+    mtu: u32,
+    /// Overlay addresses of the other members.
+    peers: BTreeSet<Ipv4Addr>,
+    /// Largest receive buffer that the system grants; unknown inside a network namespace.
+    receive_buffer_max: Option<u32>,
+}
+
+/// An interface that is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Interface {
+    name: String,
+    address: Ipv4Addr,
+}
+
+impl Overlay {
+    fn of<'a>(networks: impl IntoIterator<Item = &'a NetworkView>) -> Self {
+        let mut overlay = Self::default();
+        for NetworkView { status, peers } in networks {
+            let Some(address) = status.addresses.iter().find_map(|a| ipv4(a)) else { continue };
+            if status.state != NetworkState::Up || !is_interface_name(&status.interface) {
+                continue;
+            }
+            overlay.interfaces.push(Interface { name: status.interface.clone(), address });
+            let mtu = if status.mtu < 576 { 1280 } else { status.mtu };
+            overlay.mtu = if overlay.mtu == 0 { mtu } else { overlay.mtu.min(mtu) };
+            overlay.peers.extend(peers.iter().filter_map(|(_, p)| p.addresses.iter().find_map(|a| ipv4(a))));
+        }
+        overlay
+    }
+
+    fn is_up(&self) -> bool {
+        !self.interfaces.is_empty()
+    }
+
+    /// Largest DDS message that fits one packet: IP fragments would multiply every loss.
+    fn message_size(&self) -> u32 {
+        self.mtu - HEADERS
+    }
+}
+
+/// An address with or without a prefix length, if it is an IPv4 one.
+fn ipv4(text: &str) -> Option<Ipv4Addr> {
+    text.split('/').next().unwrap_or(text).parse().ok()
+}
+
+/// The kernel's own rules, less what would need quoting in XML.
+fn is_interface_name(name: &str) -> bool {
+    (1..16).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// The files.
+#[derive(Debug, Clone)]
+pub struct Profiles {
+    directory: PathBuf,
+    config: DdsConfig,
+}
+
+impl Profiles {
+    /// Of an agent with this run directory (`/run/ria`). Writes nothing yet.
+    pub fn new(run_directory: &Path, config: &DdsConfig) -> Self {
+        Self { directory: run_directory.join("dds"), config: config.clone() }
+    }
+
+    /// Makes the files fit the networks and tells whether any changed. Without a network that is up they let ROS work
+    /// inside the machine. To be called at the start and whenever an interface or the members change; cheap when
+    /// nothing did.
+    pub fn update<'a>(&self, networks: impl IntoIterator<Item = &'a NetworkView>) -> io::Result<bool> {
+        if !self.config.profiles {
+            return Ok(false);
+        }
+        let overlay = Overlay { receive_buffer_max: receive_buffer_max(), ..Overlay::of(networks) };
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.directory)?;
+        let mut changed = false;
+        for (name, content) in [
+            (FAST_DDS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByName)),
+            (FAST_DDS_BY_ADDRESS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByAddress)),
+            (CYCLONE, cyclone::profile(&overlay)),
+        ] {
+            changed |= write_if_changed(&self.directory.join(name), &content)?;
+        }
+        Ok(changed)
+    }
+
+    /// The variables that name the files; none when DDS is left to the user.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        if self.config.profiles { environment(&self.directory) } else { BTreeMap::new() }
+    }
+}
+
+/// Readers see the old file or the new one, never a part; everybody may read.
+fn write_if_changed(path: &Path, content: &str) -> io::Result<bool> {
+    if std::fs::read(path).is_ok_and(|old| old == content.as_bytes()) {
+        return Ok(false);
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(content.as_bytes())?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(true)
+}
+
+fn receive_buffer_max() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use ria_api::state::{NetworkStatus, PeerStatus};
+    use ria_protocol::id::NodeId;
+
+    use super::*;
+
+    pub(super) fn overlay(peers: u8) -> Overlay {
+        Overlay {
+            interfaces: vec![Interface { name: "ria0".into(), address: Ipv4Addr::new(10, 213, 0, 1) }],
+            mtu: 1280,
+            peers: (0..peers).map(|n| Ipv4Addr::new(10, 213, 1, n)).collect(),
+            receive_buffer_max: Some(212_992),
+        }
+    }
+
+    fn view(interface: &str, address: &str, mtu: u32) -> NetworkView {
+        let status = NetworkStatus {
+            state: NetworkState::Up,
+            interface: interface.into(),
+            addresses: vec![address.into(), "fd00::1/64".into()],
+            mtu,
+            ..NetworkStatus::default()
+        };
+        let peer =
+            PeerStatus { addresses: vec!["10.213.0.9".into(), "fd00::9".into()], ..PeerStatus::default() };
+        NetworkView { status, peers: vec![(NodeId::from_bytes([9; 10]), peer)] }
+    }
+
+    #[test]
+    fn several_networks_make_one_overlay_of_the_smallest_mtu() {
+        let overlay =
+            Overlay::of([&view("ria0", "10.213.0.1/16", 1420), &view("ria1", "10.99.0.4/24", 1280)]);
+        let names: Vec<_> = overlay.interfaces.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(names, ["ria0", "ria1"]);
+        assert_eq!((overlay.message_size(), overlay.peers.len()), (1252, 1));
+    }
+
+    #[test]
+    fn what_is_not_up_or_has_a_strange_name_is_left_out() {
+        let mut off = view("ria0", "10.213.0.1/16", 1280);
+        off.status.state = NetworkState::Disabled;
+        let strange = view("r\"/><x>", "10.213.0.1/16", 1280);
+        let addressless = view("ria0", "fd00::1/64", 1280);
+        assert!(!Overlay::of([&off, &strange, &addressless]).is_up());
+    }
+
+    #[test]
+    fn files_are_readable_for_all_and_untouched_when_nothing_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path(), &DdsConfig::default());
+        let network = view("ria0", "10.213.0.1/16", 1280);
+        assert!(profiles.update([]).unwrap());
+        assert!(profiles.update([&network]).unwrap());
+        let file = dir.path().join("dds").join(FAST_DDS);
+        let before = std::fs::metadata(&file).unwrap();
+        assert_eq!(before.mode() & 0o777, 0o644);
+        assert!(!profiles.update([&network]).unwrap());
+        assert_eq!(std::fs::metadata(&file).unwrap().ino(), before.ino());
+
+        let mut grown = network.clone();
+        grown.peers[0].1.addresses[0] = "10.213.0.10".into();
+        assert!(profiles.update([&grown]).unwrap());
+        assert!(std::fs::read_to_string(&file).unwrap().contains("10.213.0.10"));
+        let names = std::fs::read_dir(dir.path().join("dds")).unwrap().count();
+        assert_eq!(names, 3, "something was left behind");
+    }
+
+    #[test]
+    fn dds_can_be_left_to_the_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path(), &DdsConfig { profiles: false });
+        assert!(!profiles.update([&view("ria0", "10.213.0.1/16", 1280)]).unwrap());
+        assert!(profiles.environment().is_empty() && !dir.path().join("dds").exists());
+    }
+
+    #[test]
+    fn every_file_that_a_variable_names_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path(), &DdsConfig::default());
+        profiles.update([]).unwrap();
+        for distro in [None, Some("humble"), Some("jazzy")] {
+            for value in for_distro(profiles.environment(), distro).values() {
+                let path = value.strip_prefix("file://").unwrap_or(value);
+                assert!(Path::new(path).is_file(), "{path}");
+            }
+        }
+    }
+}
