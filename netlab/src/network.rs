@@ -1,0 +1,147 @@
+//! A switched network: a bridge in a namespace of its own, its ports and its addresses. Knows neither hosts nor routers.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use crate::description::NetworkSpec;
+use crate::error::Error;
+use crate::link::Link;
+use crate::node::Node;
+
+/// The first host gets this address of the prefix.
+const FIRST_HOST: usize = 10;
+
+/// Frames to groups die here, but for what keeps addresses resolvable (ARP, RFC 4861).
+const DROP_MULTICAST: &str = "table bridge switch {
+ chain forward {
+  type filter hook forward priority 0; policy accept;
+  ether type arp accept
+  icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
+  ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop
+ }
+}
+";
+
+/// A network that runs.
+#[derive(Debug)]
+pub struct Network {
+    pub(crate) node: Node,
+    pub(crate) spec: NetworkSpec,
+    taken: BTreeSet<Ipv4Addr>,
+    gateway: Option<Ipv4Addr>,
+}
+
+impl Network {
+    pub(crate) fn start(lab: &str, name: &str, spec: NetworkSpec) -> Result<Self, Error> {
+        let node = Node::start(lab, name)?;
+        node.ip("link add br0 type bridge stp_state 0 mcast_snooping 0\nlink set br0 up")?;
+        if spec.drop_multicast {
+            node.nft(DROP_MULTICAST)?;
+        }
+        let mut network = Self { node, spec, taken: BTreeSet::new(), gateway: None };
+        if network.spec.internet {
+            let address = network.become_gateway()?;
+            network.node.ip(&format!(
+                "addr add {address}/{} dev br0\nroute add unreachable default",
+                network.spec.prefix.prefix_len()
+            ))?;
+            network.node.sysctl(&[
+                ("net.ipv4.ip_forward", "1"),
+                ("net.ipv4.conf.all.send_redirects", "0"),
+                ("net.ipv4.conf.br0.send_redirects", "0"),
+            ])?;
+        }
+        Ok(network)
+    }
+
+    /// The address that default routes point to, if there is a way out.
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
+        self.gateway
+    }
+
+    /// Gives away the gateway's address.
+    pub(crate) fn become_gateway(&mut self) -> Result<Ipv4Addr, Error> {
+        if self.gateway.is_some() {
+            return Err(Error::SecondGateway(self.node.name().to_owned()));
+        }
+        let address = self.first_address()?;
+        self.gateway = Some(address);
+        Ok(address)
+    }
+
+    fn first_address(&self) -> Result<Ipv4Addr, Error> {
+        self.spec.prefix.hosts().next().ok_or_else(|| self.full())
+    }
+
+    fn full(&self) -> Error {
+        Error::Full { network: self.node.name().to_owned(), prefix: self.spec.prefix }
+    }
+
+    /// Gives away the address asked for, or the next free one.
+    pub(crate) fn allocate(&mut self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        let address = match wanted {
+            Some(address) => {
+                let usable = self.spec.prefix.hosts().skip(1).any(|host| host == address);
+                if !usable || self.taken.contains(&address) {
+                    let network = self.node.name().to_owned();
+                    return Err(Error::Address { address, network, prefix: self.spec.prefix });
+                }
+                address
+            }
+            None => self
+                .spec
+                .prefix
+                .hosts()
+                .skip(FIRST_HOST - 1)
+                .find(|address| !self.taken.contains(address))
+                .ok_or_else(|| self.full())?,
+        };
+        self.taken.insert(address);
+        Ok(address)
+    }
+
+    pub(crate) fn release(&mut self, address: Ipv4Addr) {
+        self.taken.remove(&address);
+    }
+
+    /// Makes a port with a cable: interface `port` here, interface `end` in the other node, both up.
+    pub(crate) fn add_cable(&self, port: &str, other: &Node, end: &str) -> Result<(), Error> {
+        self.node.ip(&format!("link add {port} type veth peer name {end} netns {}", other.init()))
+    }
+
+    /// Hands a port's end of its cable to another network, or to this one again.
+    pub(crate) fn give_cable(&self, port: &str, to: &Self) -> Result<(), Error> {
+        self.node.ip(&format!("link set {port} netns {}", to.node.init()))
+    }
+
+    /// Takes a cable that lies in this namespace into service.
+    pub(crate) fn plug(&self, port: &str, is_client: bool) -> Result<(), Error> {
+        let mtu = self.spec.mtu.unwrap_or(1500);
+        let isolated = if is_client && self.spec.isolate_clients { "on" } else { "off" };
+        self.node.ip(&format!(
+            "link set {port} mtu {mtu} master br0\nlink set {port} type bridge_slave isolated {isolated}\nlink set {port} up"
+        ))
+    }
+
+    /// Makes the link of a port as good or bad as wanted: the half that is done in this namespace.
+    pub(crate) fn shape(&self, port: &str, old: &Link, new: &Link) -> Result<(), Error> {
+        self.node.nft(&new.rules(port))?;
+        shape_interface(&self.node, port, (old, new), |link| link.rate_down)
+    }
+}
+
+/// Sets the rate of what leaves an interface, and whether it leaves in single frames.
+pub(crate) fn shape_interface(
+    node: &Node,
+    interface: &str,
+    (old, new): (&Link, &Link),
+    rate: impl Fn(&Link) -> Option<crate::link::Rate>,
+) -> Result<(), Error> {
+    let segments = if new.is_impaired() { 1 } else { 65_535 };
+    node.ip(&format!("link set {interface} gso_max_segs {segments}"))?;
+    match (rate(old), rate(new)) {
+        (_, Some(rate)) => node.tc(&format!("qdisc replace dev {interface} root {}", rate.tbf())),
+        (Some(_), None) => node.tc(&format!("qdisc del dev {interface} root")),
+        (None, None) => Ok(()),
+    }
+}
