@@ -10,9 +10,19 @@
 #![warn(missing_docs)]
 
 pub mod counters;
+mod demux;
 pub mod engine;
+pub mod filter;
+pub mod ip;
+pub mod map;
 pub mod packet;
+mod path;
+mod peer;
 pub mod relay;
+mod rng;
+mod routes;
+pub mod session;
+mod shard;
 pub mod stun;
 
 pub use counters::{DropCounters, DropReason};

@@ -296,9 +296,13 @@ mod tests {
         for _ in 0..100 {
             batch.push(address(1), None, &[0; 1400]);
         }
+        for _ in 0..100 {
+            batch.push(address(2), None, &[0; 100]);
+        }
         let sends: Vec<_> = batch.transmits().map(|t| t.contents.len()).collect();
-        assert!(sends.iter().all(|len| *len <= MAX_SEND && *len <= MAX_SEGMENTS * 1400), "{sends:?}");
-        assert_eq!(sends.iter().sum::<usize>(), 140_000);
+        assert!(batch.transmits().all(|t| t.contents.len() <= MAX_SEND), "{sends:?}");
+        assert!(batch.transmits().all(|t| t.datagrams().count() <= MAX_SEGMENTS), "{sends:?}");
+        assert_eq!(sends.iter().sum::<usize>(), 150_000);
     }
 
     #[test]

@@ -19,10 +19,15 @@
 //! [`Engine::poll_event`], and call [`Engine::handle_timeout`] when [`Engine::poll_timeout`] says so.
 
 pub mod command;
+mod control;
 pub mod event;
+mod network;
+mod relays;
+mod slots;
 pub mod status;
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ria_protocol::id::NetworkId;
 
@@ -30,7 +35,17 @@ pub use command::{AddNetwork, Command, CommandError, PingId, RelayServer};
 pub use event::{Event, PingOutcome, Warning};
 pub use status::{EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus};
 
+use crate::counters::DropReason;
+use crate::demux::{Kind, classify};
+use crate::filter::Filter;
 use crate::packet::{DatagramBatch, PacketBatch, Received};
+use crate::path::Address;
+use crate::session::wireguard::WireGuard;
+use crate::session::{HANDSHAKE_ROOM, SessionFactory};
+use crate::shard::message::{Route, Slot};
+use crate::shard::{SLOT_BITS, Shard};
+use crate::stun::canonical;
+use control::{Control, Identified, Via};
 
 /// What an engine is made with.
 pub struct EngineConfig {
@@ -41,59 +56,195 @@ pub struct EngineConfig {
 
 /// The engine. One per process and UDP port; serves several networks.
 pub struct Engine {
-    _config: EngineConfig,
+    control: Control,
+    shard: Shard,
 }
 
 impl Engine {
     /// An engine without networks.
-    pub fn new(config: EngineConfig, _now: Instant) -> Self {
-        Self { _config: config }
+    pub fn new(config: EngineConfig) -> Self {
+        Self::with_sessions(config, Box::new(WireGuard))
+    }
+
+    /// An engine with other sessions than WireGuard's, for simulation.
+    pub fn with_sessions(config: EngineConfig, sessions: Box<dyn SessionFactory>) -> Self {
+        Self { control: Control::new(&config.seed, sessions), shard: Shard::default() }
     }
 
     /// Applies a command.
-    pub fn handle_command(&mut self, _command: Command, _now: Instant) -> Result<(), CommandError> {
-        Ok(())
+    pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
+        self.control.handle_command(command, now)
+    }
+
+    /// Puts a filter in the place of a network's.
+    pub fn set_filter(&mut self, network: NetworkId, filter: Box<dyn Filter>) -> Result<(), CommandError> {
+        self.control.set_filter(network, filter)
     }
 
     /// IP packets that a network's interface sent. Encrypted ones are appended to `udp`.
     pub fn handle_tun<'a>(
         &mut self,
-        _network: NetworkId,
-        _packets: impl IntoIterator<Item = &'a [u8]>,
-        _now: Instant,
-        _udp: &mut DatagramBatch,
+        network: NetworkId,
+        packets: impl IntoIterator<Item = &'a [u8]>,
+        now: Instant,
+        udp: &mut DatagramBatch,
     ) {
+        self.shard.handle_tun(network, packets, now, udp);
+        self.exchange(now, udp);
     }
 
     /// Datagrams that arrived at the UDP port. Decrypted packets are appended to `tun`, answers to `udp`.
     pub fn handle_udp<'a>(
         &mut self,
-        _datagrams: impl IntoIterator<Item = Received<'a>>,
-        _now: Instant,
-        _tun: &mut PacketBatch,
-        _udp: &mut DatagramBatch,
+        datagrams: impl IntoIterator<Item = Received<'a>>,
+        now: Instant,
+        tun: &mut PacketBatch,
+        udp: &mut DatagramBatch,
     ) {
+        for datagram in datagrams {
+            if let Err(reason) = self.handle_datagram(&datagram, now, tun, udp) {
+                self.control.drops.count(reason);
+            }
+        }
+        self.shard.report_touched(now);
+        self.exchange(now, udp);
+    }
+
+    fn handle_datagram(
+        &mut self,
+        received: &Received<'_>,
+        now: Instant,
+        tun: &mut PacketBatch,
+        udp: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
+        let from = canonical(received.from);
+        let local = received.local.map(|ip| ip.to_canonical());
+        match classify(received.data) {
+            Kind::Relay => {
+                let found = self.control.handle_relay_datagram(from, received.data, now);
+                let Some((network, peer, payload)) = found else { return Ok(()) };
+                let way = Way { via: Via { network: Some(network), address: Address::Relayed(peer) }, local };
+                self.handle_payload(payload, &way, now, tun, udp)
+            }
+            Kind::Initiation | Kind::Session { .. } | Kind::Probe | Kind::Unknown => {
+                let way = Way { via: Via { network: None, address: Address::Direct(from) }, local };
+                self.handle_payload(received.data, &way, now, tun, udp)
+            }
+        }
+    }
+
+    /// A datagram of ours or of WireGuard's, which came straight or through a relay.
+    fn handle_payload(
+        &mut self,
+        payload: &[u8],
+        way: &Way,
+        now: Instant,
+        tun: &mut PacketBatch,
+        udp: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
+        match classify(payload) {
+            Kind::Session { slot, data: true } => {
+                self.shard.handle_data(in_shard(slot)?, payload, now, tun, udp);
+                Ok(())
+            }
+            Kind::Session { slot, data: false } => {
+                let back = self.back(way).ok_or(DropReason::NoPath)?;
+                self.shard.handle_handshake(in_shard(slot)?, &back, payload, now, udp);
+                Ok(())
+            }
+            Kind::Initiation => self.handle_initiation(payload, way, now, udp),
+            Kind::Probe => self.control.handle_probe(payload, way.via, way.local, now),
+            // A relay inside a relay is nobody's wish.
+            Kind::Relay | Kind::Unknown => Err(DropReason::Unknown),
+        }
+    }
+
+    fn handle_initiation(
+        &mut self,
+        datagram: &[u8],
+        way: &Way,
+        now: Instant,
+        udp: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
+        let back = self.back(way).ok_or(DropReason::NoPath)?;
+        let mut reply = [0; HANDSHAKE_ROOM];
+        match self.control.identify(datagram, way.via.address.socket().ip(), &mut reply)? {
+            Identified::Peer(slot) => self.shard.handle_handshake(slot, &back, datagram, now, udp),
+            Identified::Cookie(len) => {
+                self.shard.send_reply(&back, reply.get(..len).unwrap_or_default(), udp)
+            }
+        }
+        Ok(())
+    }
+
+    /// How to answer what came this way.
+    fn back(&self, way: &Way) -> Option<Route> {
+        let rtt = Duration::ZERO;
+        match (way.via.address, way.via.network) {
+            (Address::Direct(to), _) => Some(Route { to, from: way.local, channel: None, rtt }),
+            (Address::Relayed(to), Some(network)) => self.control.relayed_route(network, to, rtt),
+            (Address::Relayed(_), None) => None,
+        }
+    }
+
+    /// Passes messages between control and shard until there are none, then takes the control part's datagrams.
+    fn exchange(&mut self, now: Instant, udp: &mut DatagramBatch) {
+        loop {
+            while let Some(command) = self.control.to_shard.pop_front() {
+                self.shard.handle_command(command, now, udp);
+            }
+            self.shard.handle_timeout(now, udp);
+            while let Some(event) = self.shard.poll_event() {
+                self.control.handle_shard_event(event, now);
+            }
+            if self.control.to_shard.is_empty() {
+                break;
+            }
+        }
+        while let Some(datagram) = self.control.outbox.pop_front() {
+            if !udp.push(datagram.to, datagram.from, &datagram.bytes) {
+                self.control.drops.count(DropReason::BatchFull);
+            }
+        }
     }
 
     /// When to call [`Self::handle_timeout`] at the latest; `None` means not before something else happens. May change
     /// with any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        [self.control.poll_timeout(), self.shard.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    /// Time has passed. Call [`Self::poll_transmit`] next: it sends what became due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.control.handle_timeout(now);
+    }
 
-    /// Appends all waiting control datagrams (probes, handshakes, STUN, TURN) to `udp`. Call it after each other call.
-    pub fn poll_transmit(&mut self, _now: Instant, _udp: &mut DatagramBatch) {}
+    /// Appends all waiting datagrams (probes, handshakes, STUN, TURN) to `udp`. Call it after each other call that has no
+    /// `udp` of its own, and before [`Self::poll_timeout`].
+    pub fn poll_transmit(&mut self, now: Instant, udp: &mut DatagramBatch) {
+        self.exchange(now, udp);
+    }
 
     /// The next event; call until `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.control.events.pop_front()
     }
 
     /// The state of everything.
-    pub fn status(&self, _now: Instant) -> EngineStatus {
-        EngineStatus::default()
+    pub fn status(&self, now: Instant) -> EngineStatus {
+        let mut drops = self.control.drops;
+        drops.add(self.shard.drops());
+        EngineStatus { networks: self.control.status(now), drops }
     }
+}
+
+/// The way that a datagram came.
+struct Way {
+    via: Via,
+    local: Option<IpAddr>,
+}
+
+/// The slot behind a session index, when it is of the one shard that there is.
+fn in_shard(index: u32) -> Result<Slot, DropReason> {
+    if index >> SLOT_BITS == 0 { Ok(index) } else { Err(DropReason::NoSuchSession) }
 }

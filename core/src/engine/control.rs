@@ -1,0 +1,519 @@
+//! The control part: networks, maps and peers. It decides; the shard does. It never touches an inner packet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::map::{Live, MemberKind, PatchSet, Snapshot};
+use ria_protocol::message::LiveUpdate;
+use ria_protocol::prefix::Prefix;
+use ria_protocol::record::RecordError;
+use x25519_dalek::StaticSecret;
+
+use super::command::{AddNetwork, Command, CommandError};
+use super::event::{Event, PingOutcome, Warning};
+use super::network::Network;
+use super::slots::{PeerId, Slots};
+use super::status::NetworkStatus;
+use crate::counters::{DropCounters, DropReason};
+use crate::filter::Filter;
+use crate::map::{Folded, MapChange, NetworkMap};
+use crate::path::Address;
+use crate::path::candidates::usable;
+use crate::path::probe::{PairKeys, PairTag, pair_tag};
+use crate::peer::{Action, NewPeer, Peer};
+use crate::rng::Rng;
+use crate::routes::Routes;
+use crate::session::{Initiator, SessionFactory};
+use crate::shard::message::{Route, ShardCommand, ShardEvent, Slot};
+
+/// Most networks of one engine: each costs a trial of every handshake of a stranger.
+pub(super) const MAX_NETWORKS: usize = 64;
+
+/// A datagram of the control part.
+#[derive(Debug)]
+pub(super) struct ControlDatagram {
+    pub(super) to: SocketAddr,
+    pub(super) from: Option<IpAddr>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The control part.
+pub(super) struct Control {
+    pub(super) networks: BTreeMap<NetworkId, Network>,
+    pub(super) slots: Slots,
+    tags: BTreeMap<PairTag, PeerId>,
+    /// When which peer wants to be woken, both ways.
+    timers: BTreeSet<(Instant, PeerId)>,
+    timer_of: BTreeMap<PeerId, Instant>,
+    pub(super) host: Vec<SocketAddr>,
+    factory: Box<dyn SessionFactory>,
+    pub(super) rng: Rng,
+    pub(super) events: VecDeque<Event>,
+    pub(super) to_shard: VecDeque<ShardCommand>,
+    pub(super) outbox: VecDeque<ControlDatagram>,
+    pub(super) drops: DropCounters,
+}
+
+impl Control {
+    pub(super) fn new(seed: &[u8; 32], factory: Box<dyn SessionFactory>) -> Self {
+        Self {
+            networks: BTreeMap::new(),
+            slots: Slots::default(),
+            tags: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            host: Vec::new(),
+            factory,
+            rng: Rng::new(seed),
+            events: VecDeque::new(),
+            to_shard: VecDeque::new(),
+            outbox: VecDeque::new(),
+            drops: DropCounters::default(),
+        }
+    }
+
+    pub(super) fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
+        match command {
+            Command::AddNetwork(add) => self.add_network(&add),
+            Command::RemoveNetwork(network) => self.remove_network(network, now),
+            Command::SetMap { network, snapshot } => self.set_map(network, &snapshot, now),
+            Command::ApplyPatches { network, patches } => self.apply_patches(network, &patches, now),
+            Command::ApplyLive { network, update } => self.apply_live(network, update, now),
+            Command::SetRelays { network, relays } => self.set_relays(network, relays, now),
+            Command::SetHostCandidates(host) => {
+                self.set_host_candidates(host, now);
+                Ok(())
+            }
+            Command::StartPing { network, peer, id, timeout } => {
+                let known = self.network(network)?.peers.contains_key(&peer);
+                if known {
+                    self.with_peer((network, peer), now, |peer| peer.start_ping(id, now + timeout, now));
+                } else {
+                    let outcome = PingOutcome::UnknownPeer;
+                    self.events.push_back(Event::PingFinished { id, network, peer, outcome });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn set_filter(
+        &mut self,
+        network: NetworkId,
+        filter: Box<dyn Filter>,
+    ) -> Result<(), CommandError> {
+        self.network(network)?;
+        self.to_shard.push_back(ShardCommand::SetFilter { network, filter });
+        Ok(())
+    }
+
+    pub(super) fn network(&mut self, network: NetworkId) -> Result<&mut Network, CommandError> {
+        self.networks.get_mut(&network).ok_or(CommandError::NoSuchNetwork(network))
+    }
+
+    fn add_network(&mut self, add: &AddNetwork) -> Result<(), CommandError> {
+        if self.networks.contains_key(&add.id) {
+            return Err(CommandError::NetworkExists(add.id));
+        }
+        if self.networks.len() >= MAX_NETWORKS {
+            return Err(CommandError::TooManyNetworks(MAX_NETWORKS));
+        }
+        let sessions = self.factory.network(&add.private_key);
+        let network = Network {
+            id: add.id,
+            node: add.node,
+            boot: add.boot,
+            mtu: add.mtu,
+            private: StaticSecret::from(*add.private_key),
+            public: sessions.public_key(),
+            sessions,
+            map: NetworkMap::new(add.id),
+            peers: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            live: BTreeMap::new(),
+            relay: None,
+            binding: None,
+            binding_retry: None,
+            candidates: Vec::new(),
+            unlisted: false,
+        };
+        self.networks.insert(add.id, network);
+        self.to_shard.push_back(ShardCommand::AddNetwork { network: add.id, mtu: add.mtu });
+        self.report_candidates();
+        Ok(())
+    }
+
+    fn remove_network(&mut self, id: NetworkId, now: Instant) -> Result<(), CommandError> {
+        let nodes: Vec<NodeId> = self.network(id)?.peers.keys().copied().collect();
+        for node in nodes {
+            self.remove_peer((id, node), now);
+        }
+        self.networks.remove(&id);
+        self.to_shard.push_back(ShardCommand::RemoveNetwork(id));
+        Ok(())
+    }
+
+    fn set_map(&mut self, id: NetworkId, snapshot: &Snapshot, now: Instant) -> Result<(), CommandError> {
+        let folded = self.network(id)?.map.apply_snapshot(snapshot);
+        let folded = folded.map_err(|other| CommandError::OtherNetwork(other.0))?;
+        self.follow_map(id, folded, now);
+        Ok(())
+    }
+
+    fn apply_patches(&mut self, id: NetworkId, set: &PatchSet, now: Instant) -> Result<(), CommandError> {
+        let folded = self.network(id)?.map.apply_patches(set);
+        let folded = folded.map_err(|gap| CommandError::RevisionGap { have: gap.have, from: set.from })?;
+        self.follow_map(id, folded, now);
+        Ok(())
+    }
+
+    /// Makes peers and routes what the map says.
+    fn follow_map(&mut self, id: NetworkId, folded: Folded, now: Instant) {
+        for refused in folded.refused {
+            let name = refused.name.to_string();
+            let warning = Warning::MemberRefused { name, reason: refused.reason };
+            self.events.push_back(Event::Warned { network: id, warning });
+        }
+        for change in &folded.changes {
+            match change {
+                MapChange::Network => {}
+                MapChange::Added(node) => self.add_peer((id, *node), now),
+                MapChange::Removed(node) => self.remove_peer((id, *node), now),
+                MapChange::Changed(node) => {
+                    if self.identity_changed((id, *node)) {
+                        self.remove_peer((id, *node), now);
+                        self.add_peer((id, *node), now);
+                    }
+                }
+            }
+        }
+        if !folded.changes.is_empty() {
+            self.set_routes(id);
+            self.report_candidates();
+        }
+        self.check_listed(id);
+        if let Some(revision) = self.networks.get(&id).and_then(|network| network.map.revision()) {
+            self.events.push_back(Event::MapChanged { network: id, revision });
+        }
+    }
+
+    /// Whether a member's key or kind is another than its peer was made with.
+    fn identity_changed(&self, (id, node): PeerId) -> bool {
+        let Some(network) = self.networks.get(&id) else { return false };
+        let Some(member) = network.map.member(node) else { return false };
+        let same_key = network.by_key.get(&member.record.wg_key) == Some(&node);
+        let same_kind =
+            network.peers.get(&node).is_some_and(|peer| peer.runs_agent() == runs_agent(member.kind));
+        node != network.node && !(same_key && same_kind)
+    }
+
+    fn add_peer(&mut self, (id, node): PeerId, now: Instant) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        if node == network.node {
+            return;
+        }
+        let Some(member) = network.map.member(node).cloned() else { return };
+        let key = member.record.wg_key;
+        let taken = network.by_key.contains_key(&key);
+        let keys = PairKeys::derive(id, &network.private, &key).filter(|_| !taken);
+        let (Some(keys), Some(slot)) = (keys, self.slots.take((id, node))) else {
+            let (name, reason) = (member.name.to_string(), RecordError::Malformed);
+            let warning = Warning::MemberRefused { name, reason };
+            self.events.push_back(Event::Warned { network: id, warning });
+            return;
+        };
+        let session = network.sessions.session(&key, slot);
+        let leads = network.public < key;
+        let peer = Peer::new(NewPeer {
+            node,
+            slot,
+            own_boot: network.boot,
+            keys,
+            rng: self.rng.fork(),
+            runs_agent: runs_agent(member.kind),
+        });
+        self.tags.insert(peer.tag_in(), (id, node));
+        network.by_key.insert(key, node);
+        network.peers.insert(node, peer);
+        let live = network.live.get(&node).cloned();
+        self.to_shard.push_back(ShardCommand::AddPeer { slot, network: id, node, session, leads });
+        self.events.push_back(Event::PeerAdded { network: id, peer: node });
+        if let Some(live) = live {
+            self.handle_live(id, &live, now);
+        }
+    }
+
+    fn remove_peer(&mut self, (id, node): PeerId, now: Instant) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Some(mut peer) = network.peers.remove(&node) else { return };
+        network.by_key.retain(|_, owner| *owner != node);
+        if let (Some(relay), Some(relayed)) = (&mut network.relay, peer.relayed_candidate()) {
+            relay.client.disconnect_peer(relayed);
+        }
+        self.tags.remove(&peer.tag_in());
+        self.slots.release(peer.slot);
+        self.to_shard.push_back(ShardCommand::RemovePeer(peer.slot));
+        peer.close();
+        while let Some(action) = peer.poll_action() {
+            self.handle_action((id, node), peer.slot, action, now);
+        }
+        if let Some(at) = self.timer_of.remove(&(id, node)) {
+            self.timers.remove(&(at, (id, node)));
+        }
+        self.events.push_back(Event::PeerRemoved { network: id, peer: node });
+    }
+
+    fn set_routes(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get(&id) else { return };
+        let claims = network.peers.values().flat_map(|peer| {
+            let member = network.map.member(peer.node);
+            let prefixes = member.map_or(&[][..], |member| &member.record.prefixes);
+            prefixes.iter().map(|prefix| (*prefix, peer.slot))
+        });
+        let (routes, conflicts) = Routes::build(claims);
+        for (prefix, owner, other) in conflicts {
+            if let (Some((_, owner)), Some((_, other))) = (self.slots.peer(owner), self.slots.peer(other)) {
+                let warning = Warning::PrefixConflict(owner, other, prefix);
+                self.events.push_back(Event::Warned { network: id, warning });
+            }
+        }
+        self.to_shard.push_back(ShardCommand::SetRoutes { network: id, routes: Box::new(routes) });
+    }
+
+    fn check_listed(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let own = network.map.member(network.node);
+        let unlisted = own.is_none_or(|own| own.record.wg_key != network.public);
+        if unlisted && !network.unlisted {
+            self.events.push_back(Event::Warned { network: id, warning: Warning::NotListed });
+        }
+        network.unlisted = unlisted;
+    }
+
+    fn apply_live(&mut self, id: NetworkId, update: LiveUpdate, now: Instant) -> Result<(), CommandError> {
+        let network = self.network(id)?;
+        let mut news = update.members;
+        if update.whole {
+            let gone = network.live.values().filter(|old| old.online);
+            let gone = gone.filter(|old| news.iter().all(|new| new.node != old.node));
+            let gone: Vec<Live> = gone.map(|old| Live { online: false, ..old.clone() }).collect();
+            news.extend(gone);
+        }
+        for live in news {
+            self.handle_live(id, &live, now);
+        }
+        Ok(())
+    }
+
+    fn handle_live(&mut self, id: NetworkId, live: &Live, now: Instant) {
+        let overlays = self.all_overlays();
+        let host = self.host.clone();
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.live.insert(live.node, live.clone());
+        let Some(peer) = network.peers.get_mut(&live.node) else { return };
+        let before = peer.relayed_candidate();
+        let families = (host.iter().any(SocketAddr::is_ipv4), host.iter().any(SocketAddr::is_ipv6));
+        let worth = |address: SocketAddr| {
+            let reachable = if address.is_ipv4() { families.0 } else { families.1 };
+            (reachable || host.is_empty()) && !host.contains(&address) && usable(address, &overlays)
+        };
+        peer.handle_live(live, worth, now);
+        let after = peer.relayed_candidate();
+        if before != after {
+            self.move_channel((id, live.node), before, now);
+        }
+        self.settle((id, live.node), now);
+    }
+
+    /// The prefixes of all overlays, inside of which no path may run.
+    pub(super) fn all_overlays(&self) -> Vec<Prefix> {
+        self.networks.values().flat_map(Network::overlays).collect()
+    }
+
+    /// Reports where this node is, where that has changed.
+    pub(super) fn report_candidates(&mut self) {
+        let overlays = self.all_overlays();
+        for network in self.networks.values_mut() {
+            let candidates = network.own_candidates(&self.host, &overlays);
+            if candidates != network.candidates {
+                network.candidates.clone_from(&candidates);
+                self.events.push_back(Event::CandidatesChanged { network: network.id, candidates });
+            }
+        }
+    }
+
+    /// Whose handshake initiation this is.
+    pub(super) fn identify(
+        &mut self,
+        datagram: &[u8],
+        source: IpAddr,
+        reply: &mut [u8],
+    ) -> Result<Identified, DropReason> {
+        for network in self.networks.values_mut() {
+            match network.sessions.identify(datagram, source, reply) {
+                Initiator::NotForUs => {}
+                Initiator::Drop(reason) => return Err(reason),
+                Initiator::Cookie(len) => return Ok(Identified::Cookie(len)),
+                Initiator::Peer(key) => {
+                    let node = network.by_key.get(&key).ok_or(DropReason::Stranger)?;
+                    let peer = network.peers.get(node).ok_or(DropReason::Stranger)?;
+                    return Ok(Identified::Peer(peer.slot));
+                }
+            }
+        }
+        Err(DropReason::Stranger)
+    }
+
+    pub(super) fn handle_probe(
+        &mut self,
+        datagram: &[u8],
+        via: Via,
+        local: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let tag = pair_tag(datagram).ok_or(DropReason::Malformed)?;
+        let peer_id = *self.tags.get(&tag).ok_or(DropReason::Stranger)?;
+        if via.network.is_some_and(|network| network != peer_id.0) {
+            return Err(DropReason::Stranger);
+        }
+        let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
+        let peer = network.peers.get_mut(&peer_id.1).ok_or(DropReason::Stranger)?;
+        let result = peer.handle_probe(datagram, via.address, local, now);
+        self.settle(peer_id, now);
+        result
+    }
+
+    pub(super) fn handle_shard_event(&mut self, event: ShardEvent, now: Instant) {
+        let slot = match event {
+            ShardEvent::SessionUp { slot }
+            | ShardEvent::SessionDown { slot }
+            | ShardEvent::Traffic { slot, .. } => slot,
+        };
+        let Some(peer_id) = self.slots.peer(slot) else { return };
+        self.with_peer(peer_id, now, |peer| match event {
+            ShardEvent::SessionUp { .. } => peer.handle_session(true, now),
+            ShardEvent::SessionDown { .. } => peer.handle_session(false, now),
+            ShardEvent::Traffic { traffic, .. } => peer.handle_traffic(traffic, now),
+        });
+        self.note_relayed(peer_id, now);
+    }
+
+    pub(super) fn with_peer(&mut self, peer_id: PeerId, now: Instant, change: impl FnOnce(&mut Peer)) {
+        let network = self.networks.get_mut(&peer_id.0);
+        if let Some(peer) = network.and_then(|network| network.peers.get_mut(&peer_id.1)) {
+            change(peer);
+            self.settle(peer_id, now);
+        }
+    }
+
+    /// Carries out what a peer wants done, and sets its timer.
+    pub(super) fn settle(&mut self, peer_id: PeerId, now: Instant) {
+        loop {
+            let network = self.networks.get_mut(&peer_id.0);
+            let Some(peer) = network.and_then(|network| network.peers.get_mut(&peer_id.1)) else { return };
+            let slot = peer.slot;
+            match peer.poll_action() {
+                Some(action) => self.handle_action(peer_id, slot, action, now),
+                None => {
+                    let deadline = peer.poll_timeout(now);
+                    self.set_timer(peer_id, deadline);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn set_timer(&mut self, peer_id: PeerId, deadline: Option<Instant>) {
+        if let Some(old) = self.timer_of.remove(&peer_id) {
+            self.timers.remove(&(old, peer_id));
+        }
+        if let Some(at) = deadline {
+            self.timer_of.insert(peer_id, at);
+            self.timers.insert((at, peer_id));
+        }
+    }
+
+    fn handle_action(&mut self, (network, peer): PeerId, slot: Slot, action: Action, now: Instant) {
+        match action {
+            Action::Send { address: Address::Direct(to), from, datagram } => {
+                self.outbox.push_back(ControlDatagram { to, from, bytes: datagram.to_vec() });
+            }
+            Action::Send { address: Address::Relayed(to), datagram, .. } => {
+                self.send_relayed(network, to, &datagram, now);
+            }
+            Action::SetRoute { address, rtt } => {
+                let route = match address {
+                    Some(Address::Direct(to)) => Some(Route { to, from: None, channel: None, rtt }),
+                    Some(Address::Relayed(to)) => self.relayed_route(network, to, rtt),
+                    None => None,
+                };
+                self.to_shard.push_back(ShardCommand::SetRoute { slot, route });
+            }
+            Action::ReplaceSession { since } => {
+                let session = self.networks.get(&network).and_then(|network| {
+                    let member = network.map.member(peer)?;
+                    Some(network.sessions.session(&member.record.wg_key, slot))
+                });
+                if let Some(session) = session {
+                    self.to_shard.push_back(ShardCommand::ReplaceSession { slot, session, since });
+                }
+            }
+            Action::PathChanged { before, after, endpoint, reason } => {
+                let event = Event::PathChanged { network, peer, before, after, endpoint, reason };
+                self.events.push_back(event);
+            }
+            Action::LinkChanged { before, after, gap } => {
+                self.events.push_back(Event::LinkStateChanged { network, peer, before, after, gap });
+            }
+            Action::PingFinished { id, outcome } => {
+                self.events.push_back(Event::PingFinished { id, network, peer, outcome });
+            }
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let peers = self.timers.first().map(|(at, _)| *at);
+        peers.into_iter().chain(self.relay_deadline()).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, peer_id)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.remove(&(at, peer_id));
+            self.timer_of.remove(&peer_id);
+            self.with_peer(peer_id, now, |peer| peer.handle_timeout(now));
+        }
+        self.handle_relay_timeouts(now);
+    }
+
+    pub(super) fn status(&self, now: Instant) -> Vec<NetworkStatus> {
+        self.networks.values().map(|network| network.status(now)).collect()
+    }
+}
+
+/// Whom a handshake is with.
+pub(super) enum Identified {
+    /// The peer in this slot.
+    Peer(Slot),
+    /// Nobody yet: a reply of this length goes back.
+    Cookie(usize),
+}
+
+/// The way that a datagram came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Via {
+    /// The network whose relay brought it.
+    pub(super) network: Option<NetworkId>,
+    pub(super) address: Address,
+}
+
+fn runs_agent(kind: MemberKind) -> bool {
+    match kind {
+        MemberKind::Node | MemberKind::Gateway => true,
+        MemberKind::Static => false,
+    }
+}

@@ -1,0 +1,113 @@
+//! One network in the control part: who this node is in it, its map, its peers and its relay.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::keys::WgPublicKey;
+use ria_protocol::map::{Candidate, CandidateKind, Live};
+use ria_protocol::prefix::Prefix;
+use x25519_dalek::StaticSecret;
+
+use super::command::RelayServer;
+use super::status::{NetworkStatus, OwnStatus, RelayStatus};
+use crate::map::NetworkMap;
+use crate::path::candidates::usable;
+use crate::peer::Peer;
+use crate::relay::RelayClient;
+use crate::session::NetworkSessions;
+use crate::stun::BindingClient;
+
+/// A network.
+pub(super) struct Network {
+    pub(super) id: NetworkId,
+    pub(super) node: NodeId,
+    pub(super) boot: BootId,
+    pub(super) mtu: u16,
+    pub(super) private: StaticSecret,
+    pub(super) public: WgPublicKey,
+    pub(super) sessions: Box<dyn NetworkSessions>,
+    pub(super) map: NetworkMap,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) by_key: BTreeMap<WgPublicKey, NodeId>,
+    /// What is known of members at the moment; may be ahead of the map.
+    pub(super) live: BTreeMap<NodeId, Live>,
+    pub(super) relay: Option<Relay>,
+    pub(super) binding: Option<BindingClient>,
+    /// When STUN is asked again after it gave no answer.
+    pub(super) binding_retry: Option<Instant>,
+    /// What was reported last.
+    pub(super) candidates: Vec<Candidate>,
+    /// Whether the caller was told that the map does not list this node.
+    pub(super) unlisted: bool,
+}
+
+/// The relay in use.
+pub(super) struct Relay {
+    pub(super) server: RelayServer,
+    pub(super) client: RelayClient,
+    pub(super) failure: Option<String>,
+}
+
+impl Network {
+    /// The prefixes of the overlay itself.
+    pub(super) fn overlays(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.map.info().into_iter().flat_map(|info| [info.prefix_v4, info.prefix_v6])
+    }
+
+    /// Addresses that servers saw.
+    pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
+        let relay = self.relay.as_ref().and_then(|relay| relay.client.mapped_address());
+        let binding = self.binding.as_ref().and_then(BindingClient::mapped_address);
+        let mut seen: Vec<SocketAddr> = relay.into_iter().chain(binding).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    /// Where this node may be reached.
+    pub(super) fn own_candidates(&self, host: &[SocketAddr], overlays: &[Prefix]) -> Vec<Candidate> {
+        let host = host.iter().copied().filter(|address| usable(*address, overlays));
+        let mut all: Vec<Candidate> =
+            host.map(|address| Candidate { kind: CandidateKind::Host, address }).collect();
+        for address in self.reflexive() {
+            if usable(address, overlays) && all.iter().all(|known| known.address != address) {
+                all.push(Candidate { kind: CandidateKind::ServerReflexive, address });
+            }
+        }
+        let relayed = self.relay.as_ref().and_then(|relay| relay.client.relayed_address());
+        all.extend(relayed.map(|address| Candidate { kind: CandidateKind::Relayed, address }));
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    pub(super) fn status(&self, now: Instant) -> NetworkStatus {
+        let relay_name = self.relay.as_ref().map(|relay| relay.server.name.as_str());
+        let peer = |(node, peer): (&NodeId, &Peer)| {
+            Some(peer.status(self.map.member(*node)?, relay_name, self.mtu, now))
+        };
+        NetworkStatus {
+            id: self.id,
+            node: self.node,
+            public_key: self.public,
+            own: self.map.member(self.node).map(|own| OwnStatus {
+                name: own.name.clone(),
+                prefixes: own.record.prefixes.clone(),
+                tags: own.record.tags.clone(),
+            }),
+            revision: self.map.revision(),
+            info: self.map.info().cloned(),
+            peers: self.peers.iter().filter_map(peer).collect(),
+            candidates: self.candidates.clone(),
+            reflexive: self.reflexive(),
+            relay: self.relay.as_ref().map(|relay| RelayStatus {
+                name: relay.server.name.clone(),
+                address: relay.server.address,
+                relayed: relay.client.relayed_address(),
+                failure: relay.failure.clone(),
+            }),
+        }
+    }
+}

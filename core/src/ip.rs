@@ -1,0 +1,108 @@
+//! A view of an inner packet's IP header (RFC 791, RFC 8200): just what routing and filtering need.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IP packet whose header has been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpPacket<'a> {
+    /// Where it says it is from.
+    pub source: IpAddr,
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// IPv4 protocol or IPv6 next header; extension headers are not followed.
+    pub protocol: u8,
+    /// The whole packet.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> IpPacket<'a> {
+    /// Looks at a packet; `None` when it is no IP packet or shorter than its header says.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.first()? >> 4 {
+            4 => Self::parse_v4(bytes),
+            6 => Self::parse_v6(bytes),
+            _ => None,
+        }
+    }
+
+    fn parse_v4(bytes: &'a [u8]) -> Option<Self> {
+        let header: &[u8; 20] = bytes.first_chunk()?;
+        let header_len = usize::from(header[0] & 0x0f) * 4;
+        let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if header_len < 20 || total < header_len || total > bytes.len() {
+            return None;
+        }
+        let address = |at: usize| -> Option<IpAddr> {
+            Some(Ipv4Addr::from(*header.get(at..)?.first_chunk::<4>()?).into())
+        };
+        Some(Self { source: address(12)?, destination: address(16)?, protocol: header[9], bytes })
+    }
+
+    fn parse_v6(bytes: &'a [u8]) -> Option<Self> {
+        let header: &[u8; 40] = bytes.first_chunk()?;
+        let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        if payload + 40 > bytes.len() {
+            return None;
+        }
+        let address = |at: usize| -> Option<IpAddr> {
+            Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?).into())
+        };
+        Some(Self { source: address(8)?, destination: address(24)?, protocol: header[6], bytes })
+    }
+
+    /// Whether it goes to a group or to everybody on a link.
+    pub fn is_multicast(&self) -> bool {
+        match self.destination {
+            IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+            IpAddr::V6(address) => address.is_multicast(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn v4(source: [u8; 4], destination: [u8; 4], payload: usize) -> Vec<u8> {
+        let mut packet = vec![0; 20 + payload];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&u16::try_from(20 + payload).unwrap().to_be_bytes());
+        packet[9] = 17;
+        packet[12..16].copy_from_slice(&source);
+        packet[16..20].copy_from_slice(&destination);
+        packet
+    }
+
+    #[test]
+    fn addresses_and_protocol_are_read() {
+        let bytes = v4([10, 213, 0, 1], [239, 255, 0, 1], 8);
+        let packet = IpPacket::parse(&bytes).unwrap();
+        assert_eq!(packet.source, IpAddr::from([10, 213, 0, 1]));
+        assert_eq!((packet.protocol, packet.is_multicast()), (17, true));
+        let mut v6 = vec![0; 48];
+        v6[0] = 0x60;
+        v6[5] = 8;
+        v6[39] = 1;
+        assert_eq!(IpPacket::parse(&v6).unwrap().destination, IpAddr::from(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn packets_shorter_than_they_say_are_refused() {
+        let bytes = v4([10, 0, 0, 1], [10, 0, 0, 2], 8);
+        assert!(IpPacket::parse(&bytes[..27]).is_none());
+        let mut short_header = bytes.clone();
+        short_header[0] = 0x44;
+        assert!(IpPacket::parse(&short_header).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(packet) = IpPacket::parse(&bytes) {
+                prop_assert!(packet.bytes.len() >= 20);
+            }
+        }
+    }
+}

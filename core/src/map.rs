@@ -1,0 +1,206 @@
+//! The network map as one node holds it: snapshots and patches folded into members, with the changes that came of it.
+//!
+//! A pure value without time or effects. A member whose record is refused (malformed, of another network, not signed in a
+//! locked network) is left out and reported; it is kept aside, since a change of the lock keys can make it good.
+
+use std::collections::BTreeMap;
+
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision, Snapshot};
+use ria_protocol::name::Name;
+use ria_protocol::record::{MemberRecord, RecordError};
+
+/// A member in good standing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapMember {
+    /// What its record says.
+    pub record: MemberRecord,
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub kind: MemberKind,
+}
+
+/// What a snapshot or patch changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapChange {
+    /// The network's settings.
+    Network,
+    /// This member is new.
+    Added(NodeId),
+    /// This member is another than before.
+    Changed(NodeId),
+    /// This member is gone.
+    Removed(NodeId),
+}
+
+/// A member was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its name, as the map says.
+    pub name: Name,
+    /// Why.
+    pub reason: RecordError,
+}
+
+/// What came of a snapshot or of patches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// What is different now, each thing once.
+    pub changes: Vec<MapChange>,
+    /// Members that are newly left out.
+    pub refused: Vec<Refused>,
+}
+
+/// Patches don't follow what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RevisionGap {
+    /// The map's revision.
+    pub have: Option<Revision>,
+}
+
+/// A snapshot or patch is of another network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherNetwork(pub NetworkId);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    member: Member,
+    /// The same, read and checked.
+    checked: Result<MapMember, RecordError>,
+}
+
+/// The map of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkMap {
+    network: NetworkId,
+    state: Option<(Revision, NetworkInfo)>,
+    members: BTreeMap<NodeId, Held>,
+}
+
+impl NetworkMap {
+    /// A map of which nothing is known yet.
+    pub fn new(network: NetworkId) -> Self {
+        Self { network, state: None, members: BTreeMap::new() }
+    }
+
+    /// Its revision.
+    pub fn revision(&self) -> Option<Revision> {
+        self.state.as_ref().map(|(revision, _)| *revision)
+    }
+
+    /// The network's settings.
+    pub fn info(&self) -> Option<&NetworkInfo> {
+        self.state.as_ref().map(|(_, info)| info)
+    }
+
+    /// A member in good standing.
+    pub fn member(&self, node: NodeId) -> Option<&MapMember> {
+        self.members.get(&node)?.checked.as_ref().ok()
+    }
+
+    /// All members in good standing, in order of their id.
+    pub fn members(&self) -> impl Iterator<Item = (NodeId, &MapMember)> {
+        self.members.iter().filter_map(|(node, held)| Some((*node, held.checked.as_ref().ok()?)))
+    }
+
+    /// The whole state is this.
+    pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Result<Folded, OtherNetwork> {
+        if snapshot.network.id != self.network {
+            return Err(OtherNetwork(snapshot.network.id));
+        }
+        let mut next = Self::new(self.network);
+        next.state = Some((snapshot.revision, snapshot.network.clone()));
+        let mut refused = Vec::new();
+        for member in &snapshot.members {
+            refused.extend(next.set(member.clone()));
+        }
+        let folded = Folded { changes: next.changes_since(self), refused };
+        *self = next;
+        Ok(folded)
+    }
+
+    /// Changes that lead from the revision that is there to the next. On an error nothing has changed.
+    pub fn apply_patches(&mut self, set: &PatchSet) -> Result<Folded, RevisionGap> {
+        let have = self.revision();
+        if have != Some(set.from) {
+            return Err(RevisionGap { have });
+        }
+        let before = self.clone();
+        let mut refused = Vec::new();
+        for patch in &set.patches {
+            match patch {
+                Patch::NetworkChanged(info) if info.id == self.network => {
+                    self.state = Some((set.to, info.clone()));
+                    refused.extend(self.check_again());
+                }
+                Patch::NetworkChanged(_) => {}
+                Patch::MemberSet(member) => refused.extend(self.set(member.clone())),
+                Patch::MemberRemoved(node) => {
+                    self.members.remove(node);
+                }
+            }
+        }
+        if let Some((revision, _)) = &mut self.state {
+            *revision = set.to;
+        }
+        Ok(Folded { changes: self.changes_since(&before), refused })
+    }
+
+    fn check(&self, member: &Member) -> Result<MapMember, RecordError> {
+        let lock_keys = self.info().map_or(&[][..], |info| &info.lock_keys);
+        let record = member.record.open(self.network, lock_keys)?;
+        Ok(MapMember { record, name: member.name.clone(), kind: member.kind })
+    }
+
+    /// Takes a member; returns it when it is refused.
+    fn set(&mut self, member: Member) -> Option<Refused> {
+        let refused = |reason| Refused { name: member.name.clone(), reason };
+        // Who it is must be known even when it is refused for its signature.
+        let node = match member.record.open(self.network, &[]) {
+            Ok(record) => record.node,
+            Err(reason) => return Some(refused(reason)),
+        };
+        let checked = self.check(&member);
+        let report = checked.as_ref().err().map(|reason| refused(*reason));
+        self.members.insert(node, Held { member, checked });
+        report
+    }
+
+    /// Checks all members against the lock keys as they are now; returns those that were good before.
+    fn check_again(&mut self) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        let nodes: Vec<NodeId> = self.members.keys().copied().collect();
+        for node in nodes {
+            let Some(held) = self.members.get(&node) else { continue };
+            let checked = self.check(&held.member);
+            if let (Ok(before), Err(reason)) = (&held.checked, &checked) {
+                refused.push(Refused { name: before.name.clone(), reason: *reason });
+            }
+            if let Some(held) = self.members.get_mut(&node) {
+                held.checked = checked;
+            }
+        }
+        refused
+    }
+
+    fn changes_since(&self, before: &Self) -> Vec<MapChange> {
+        let mut changes = Vec::new();
+        if self.info() != before.info() {
+            changes.push(MapChange::Network);
+        }
+        let removed = before.members().filter(|(node, _)| self.member(*node).is_none());
+        changes.extend(removed.map(|(node, _)| MapChange::Removed(node)));
+        for (node, member) in self.members() {
+            match before.member(node) {
+                None => changes.push(MapChange::Added(node)),
+                Some(old) if old != member => changes.push(MapChange::Changed(node)),
+                Some(_) => {}
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;

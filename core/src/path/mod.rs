@@ -1,0 +1,342 @@
+//! Paths to a peer: each is proven, measured and given up by our own probes over it.
+//!
+//! ```text
+//!              pong to own ping              pings in a row unanswered
+//!  Untested ─────────────────────> Proven ─────────────────────────────> Dead
+//!      (burst, then back-off)        ▲  (paced by traffic; unanswered once: every 100 ms)   │
+//!                                    └───────────────────── pong ──────────────────────────┘
+//! ```
+//!
+//! A path is used to send only after a pong to an own ping over it; what an authentic peer sends is taken from
+//! anywhere. [`Path`] owns the schedule of one path; which path takes the traffic is [`choice`], which addresses become
+//! paths is [`candidates`], what a probe looks like is [`probe`].
+
+pub(crate) mod candidates;
+pub(crate) mod choice;
+pub(crate) mod probe;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Pings of a burst, and the time between them: both ends begin at about the same time, so within a second each has
+/// opened its NAT for the other.
+pub(crate) const BURST: u32 = 8;
+const STRAY_BURST: u32 = 2;
+const BURST_EVERY: Duration = Duration::from_millis(100);
+
+/// While a better path is sought although one works: short bursts, less and less often. Cheap enough for ever, and opens
+/// NATs whose owner has changed networks.
+const UPGRADE_BURST: u32 = 3;
+const UPGRADE_FIRST: Duration = Duration::from_secs(1);
+const UPGRADE_EVERY: Duration = Duration::from_secs(30);
+
+/// Time between tries while no path works: doubling from the first to the longest, which depends on how long it has been
+/// so. A link shall be back a second after the network is, within the first five minutes.
+const SEEK_FIRST: Duration = Duration::from_millis(250);
+const SEEK: [(Duration, Duration); 2] = [
+    (Duration::from_secs(5 * 60), Duration::from_secs(1)),
+    (Duration::from_secs(30 * 60), Duration::from_secs(5)),
+];
+const SEEK_LONGEST: Duration = Duration::from_secs(30);
+
+/// Time between pings of a path that carries traffic. With the figures below a cut is known after at most 0.9 s.
+const PACE_BUSY: Duration = Duration::from_millis(400);
+
+/// Of one that carried traffic within the last half minute.
+const PACE_QUIET: Duration = Duration::from_secs(5);
+
+/// Of all others: below the 30 s after which the strictest NATs forget.
+const PACE_IDLE: Duration = Duration::from_secs(20);
+
+/// A ping without answer for so long (or twice the round-trip time and 50 ms) makes a path suspect: it is then pinged ...
+const SUSPECT_AFTER: Duration = Duration::from_millis(100);
+
+/// ... this often, ...
+const SUSPECT_EVERY: Duration = Duration::from_millis(100);
+
+/// ... and is dead when so many pings in a row are unanswered (at 10 % loss each way a false alarm per 750 such cases),
+const DEAD_AFTER_PINGS: u32 = 4;
+
+/// of which the first is at least so old (or three round-trip times).
+const DEAD_AFTER: Duration = Duration::from_millis(400);
+
+/// A ping that is unanswered for so long (or three round-trip times) counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+
+/// Weight of one ping in the loss estimate, and of one sample in the round-trip time (RFC 6298 has 1/8 too).
+const LOSS_WEIGHT: f32 = 1.0 / 16.0;
+const RTT_WEIGHT: u32 = 8;
+
+/// Most pings of one path that wait for an answer.
+const MAX_OUTSTANDING: usize = 16;
+
+/// Assumed where nothing is measured yet.
+const RTT_UNKNOWN: Duration = Duration::from_millis(100);
+
+/// Where a path leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Address {
+    /// Straight to this address.
+    Direct(SocketAddr),
+    /// Through this node's relay to the address that the peer's relay gave it.
+    Relayed(SocketAddr),
+}
+
+impl Address {
+    pub(crate) fn socket(self) -> SocketAddr {
+        match self {
+            Self::Direct(address) | Self::Relayed(address) => address,
+        }
+    }
+}
+
+/// What is known of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathState {
+    /// No answer yet.
+    Untested,
+    /// It answers.
+    Proven,
+    /// It answered once.
+    Dead,
+}
+
+/// How much a path matters at the moment, for how often it is pinged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// No path works, since this time.
+    Seek(Instant),
+    /// Another path carries the traffic, or would.
+    Standby,
+    /// This one is in use, with traffic in the last seconds.
+    Busy,
+    /// This one is in use, with traffic a while ago.
+    Quiet,
+    /// This one is in use, without traffic.
+    Idle,
+}
+
+/// One path.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) address: Address,
+    /// Whether the peer reports this address; else it was seen on a probe.
+    pub(crate) reported: bool,
+    pub(crate) state: PathState,
+    rtt: Option<Duration>,
+    samples: u32,
+    loss: f32,
+    /// Pings without answer: what they ask to be echoed, and when they went.
+    outstanding: VecDeque<(u64, Instant)>,
+    /// Pings since the last pong, and when the first of them went.
+    unanswered: u32,
+    unanswered_since: Option<Instant>,
+    last_ping: Option<Instant>,
+    burst: u32,
+    tries: u32,
+    suspect: bool,
+}
+
+/// What a path wants to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// Send a ping.
+    Ping,
+    /// The path has just died; ping it all the same.
+    Died,
+}
+
+impl Path {
+    pub(crate) fn new(address: Address, reported: bool) -> Self {
+        Self {
+            address,
+            reported,
+            state: PathState::Untested,
+            rtt: None,
+            samples: 0,
+            loss: 0.0,
+            outstanding: VecDeque::new(),
+            unanswered: 0,
+            unanswered_since: None,
+            last_ping: None,
+            // An address that was only seen may be forged: few datagrams go there until it answers.
+            burst: if reported { BURST } else { STRAY_BURST },
+            tries: 0,
+            suspect: false,
+        }
+    }
+
+    pub(crate) fn is_relayed(&self) -> bool {
+        matches!(self.address, Address::Relayed(_))
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Smoothed round-trip time, or a guess.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.rtt.unwrap_or(RTT_UNKNOWN)
+    }
+
+    /// Smoothed round-trip time, when measured.
+    pub(crate) fn measured_rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    pub(crate) fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// Share of pings that were lost lately.
+    pub(crate) fn loss(&self) -> f32 {
+        self.loss
+    }
+
+    /// Whether all pings of the burst have gone.
+    pub(crate) fn is_tried(&self) -> bool {
+        self.burst == 0
+    }
+
+    /// Tries the path hard, from now on.
+    pub(crate) fn burst(&mut self) {
+        if self.state != PathState::Proven && self.reported {
+            self.burst = BURST;
+            self.tries = 0;
+        }
+    }
+
+    /// The network may have changed under a proven path: find out soon.
+    pub(crate) fn doubt(&mut self) {
+        self.last_ping = None;
+        self.burst();
+    }
+
+    /// Whether a ping went out within the last burst interval; then another one would tell nothing.
+    pub(crate) fn pinged_lately(&self, now: Instant) -> bool {
+        self.last_ping.is_some_and(|at| now.saturating_duration_since(at) < BURST_EVERY / 2)
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(crate) fn deadline(&self, pace: Pace, now: Instant) -> Instant {
+        let Some(last) = self.last_ping else { return now };
+        if self.state != PathState::Proven {
+            return last + self.try_interval(pace, now);
+        }
+        match self.unanswered_since {
+            Some(_) if self.suspect => last + SUSPECT_EVERY,
+            Some(since) => (since + self.suspect_after()).min(last + pace.interval()),
+            None => last + pace.interval(),
+        }
+    }
+
+    fn try_interval(&self, pace: Pace, now: Instant) -> Duration {
+        if self.burst > 0 {
+            return BURST_EVERY;
+        }
+        let Pace::Seek(since) = pace else {
+            return UPGRADE_FIRST.saturating_mul(1 << self.tries.min(10)).min(UPGRADE_EVERY);
+        };
+        let sought = now.saturating_duration_since(since);
+        let longest =
+            SEEK.iter().find(|(until, _)| sought < *until).map_or(SEEK_LONGEST, |(_, every)| *every);
+        SEEK_FIRST.saturating_mul(1 << self.tries.min(10)).min(longest)
+    }
+
+    fn suspect_after(&self) -> Duration {
+        SUSPECT_AFTER.max(2 * self.rtt() + SUSPECT_AFTER / 2)
+    }
+
+    /// Does what the clock asks for.
+    pub(crate) fn handle_timeout(&mut self, pace: Pace, now: Instant) -> Due {
+        self.count_lost(now);
+        let waited = self.unanswered_since.filter(|_| self.state == PathState::Proven);
+        if let Some(waited) = waited.map(|since| now.saturating_duration_since(since)) {
+            self.suspect |= waited >= self.suspect_after();
+            if self.unanswered >= DEAD_AFTER_PINGS && waited >= DEAD_AFTER.max(3 * self.rtt()) {
+                self.state = PathState::Dead;
+                self.suspect = false;
+                self.burst = BURST;
+                self.tries = 0;
+                return Due::Died;
+            }
+        }
+        if self.deadline(pace, now) > now {
+            return Due::Nothing;
+        }
+        if self.state != PathState::Proven && self.burst == 0 && !matches!(pace, Pace::Seek(_)) {
+            self.burst = UPGRADE_BURST;
+            self.tries = self.tries.saturating_add(1);
+        }
+        Due::Ping
+    }
+
+    /// A ping goes out over this path.
+    pub(crate) fn handle_ping_sent(&mut self, echo: u64, now: Instant) {
+        if self.outstanding.len() >= MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back((echo, now));
+        self.last_ping = Some(now);
+        self.unanswered += 1;
+        self.unanswered_since.get_or_insert(now);
+        if self.state != PathState::Proven {
+            if self.burst > 0 {
+                self.burst -= 1;
+            } else {
+                self.tries = self.tries.saturating_add(1);
+            }
+        }
+    }
+
+    /// A pong came over this path; returns its round-trip time when it answers one of our pings.
+    pub(crate) fn handle_pong(&mut self, echo: u64, now: Instant) -> Option<Duration> {
+        let index = self.outstanding.iter().position(|(sent, _)| *sent == echo)?;
+        let (_, at) = self.outstanding.remove(index)?;
+        let sample = now.saturating_duration_since(at);
+        self.rtt = Some(match self.rtt {
+            Some(rtt) if self.state == PathState::Proven => rtt + sample / RTT_WEIGHT - rtt / RTT_WEIGHT,
+            _ => sample,
+        });
+        self.samples = self.samples.saturating_add(1);
+        self.loss -= self.loss * LOSS_WEIGHT;
+        self.state = PathState::Proven;
+        self.suspect = false;
+        self.burst = 0;
+        self.tries = 0;
+        // Pings that went out after the answered one may still be answered.
+        let later = self.outstanding.iter().filter(|(_, sent)| *sent > at);
+        self.unanswered = u32::try_from(later.clone().count()).unwrap_or(u32::MAX);
+        self.unanswered_since = later.map(|(_, sent)| *sent).min();
+        Some(sample)
+    }
+
+    fn count_lost(&mut self, now: Instant) {
+        let patience = LOST_AFTER.max(3 * self.rtt());
+        while let Some((_, at)) = self.outstanding.front() {
+            if now.saturating_duration_since(*at) < patience {
+                break;
+            }
+            self.outstanding.pop_front();
+            if self.state == PathState::Proven {
+                self.loss += (1.0 - self.loss) * LOSS_WEIGHT;
+            }
+        }
+    }
+}
+
+impl Pace {
+    const fn interval(self) -> Duration {
+        match self {
+            Self::Busy => PACE_BUSY,
+            Self::Quiet => PACE_QUIET,
+            Self::Idle | Self::Standby | Self::Seek(_) => PACE_IDLE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

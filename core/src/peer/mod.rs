@@ -1,0 +1,459 @@
+//! A peer as the control part sees it: its paths, which of them is used, the state of the link, pings on request.
+//!
+//! It is a state machine of its own: what it wants done is collected as [`Action`]s. It owns no session and no relay; it
+//! is told when they become usable. What it learns of the peer's run (boot id) it takes from pongs to own pings only, since
+//! a replayed probe proves nothing about now.
+
+pub(crate) mod link;
+mod ping;
+mod report;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ria_protocol::id::{BootId, NodeId};
+use ria_protocol::map::{CandidateKind, Live};
+
+use crate::counters::DropReason;
+use crate::engine::command::PingId;
+use crate::engine::event::PingOutcome;
+use crate::engine::status::{LinkState, PathKind};
+use crate::path::candidates::MAX_DIRECT;
+use crate::path::choice::{self, choose};
+use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow};
+use crate::path::{Address, Due, Pace, Path, PathState};
+use crate::rng::Rng;
+use crate::shard::message::{Slot, Traffic};
+use link::Link;
+use ping::Pings;
+
+/// Traffic of this age makes a path busy: probes then come several times a second.
+const BUSY_FOR: Duration = Duration::from_secs(3);
+
+/// Traffic of this age makes it quiet, instead of idle.
+const QUIET_FOR: Duration = Duration::from_secs(30);
+
+/// Most paths of a peer: its direct candidates, one relayed, and some that were seen on its probes.
+const MAX_PATHS: usize = MAX_DIRECT + 4;
+
+/// What a peer wants done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Send this probe.
+    Send { address: Address, from: Option<IpAddr>, datagram: [u8; probe::LEN] },
+    /// Traffic takes this way from now on.
+    SetRoute { address: Option<Address>, rtt: Duration },
+    /// The peer is a new run, first seen at this time.
+    ReplaceSession { since: Instant },
+    /// The kind of path has changed, for the caller.
+    PathChanged { before: PathKind, after: PathKind, endpoint: Option<SocketAddr>, reason: &'static str },
+    /// The link's state has changed, for the caller.
+    LinkChanged { before: LinkState, after: LinkState, gap: Option<Duration> },
+    /// A ping has ended.
+    PingFinished { id: PingId, outcome: PingOutcome },
+}
+
+/// One peer.
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    pub(crate) slot: Slot,
+    /// This run of this node.
+    own_boot: BootId,
+    keys: PairKeys,
+    rng: Rng,
+    paths: Vec<Path>,
+    active: Option<Address>,
+    reason: &'static str,
+    /// Whether it answers probes.
+    runs_agent: bool,
+    pub(crate) online: bool,
+    hinted_boot: Option<BootId>,
+    boot: Option<BootId>,
+    /// A boot id that a ping bore, and since when it does.
+    next_boot: Option<(BootId, Instant)>,
+    window: ReplayWindow,
+    number: u64,
+    link: Link,
+    traffic: Traffic,
+    /// Since when no path works.
+    seeking: Option<Instant>,
+    /// The peer's relayed address, as it reports.
+    relayed: Option<SocketAddr>,
+    pings: Pings,
+    actions: VecDeque<Action>,
+}
+
+/// What a peer is made of.
+pub(crate) struct NewPeer {
+    pub(crate) node: NodeId,
+    pub(crate) slot: Slot,
+    pub(crate) own_boot: BootId,
+    pub(crate) keys: PairKeys,
+    pub(crate) rng: Rng,
+    /// Whether it runs an agent, so that it answers probes.
+    pub(crate) runs_agent: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(new: NewPeer) -> Self {
+        Self {
+            node: new.node,
+            slot: new.slot,
+            own_boot: new.own_boot,
+            keys: new.keys,
+            rng: new.rng,
+            paths: Vec::new(),
+            active: None,
+            reason: choice::REASON_UNKNOWN,
+            runs_agent: new.runs_agent,
+            online: false,
+            hinted_boot: None,
+            boot: None,
+            next_boot: None,
+            window: ReplayWindow::default(),
+            number: 0,
+            link: Link::default(),
+            traffic: Traffic::default(),
+            seeking: None,
+            relayed: None,
+            pings: Pings::default(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn runs_agent(&self) -> bool {
+        self.runs_agent
+    }
+
+    /// Whether traffic goes through a relay.
+    pub(crate) fn is_relayed(&self) -> bool {
+        matches!(self.active, Some(Address::Relayed(_)))
+    }
+
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn tag_in(&self) -> probe::PairTag {
+        self.keys.tag_in
+    }
+
+    /// The peer's relayed address, to which this node's relay needs a channel.
+    pub(crate) fn relayed_candidate(&self) -> Option<SocketAddr> {
+        self.relayed
+    }
+
+    /// News from the coordinator. `usable` says which of the peer's direct addresses are worth a try.
+    pub(crate) fn handle_live(&mut self, live: &Live, usable: impl Fn(SocketAddr) -> bool, now: Instant) {
+        let came_online = live.online && !self.online;
+        self.online = live.online;
+        let new_run = live.boot.is_some() && live.boot != self.hinted_boot;
+        self.hinted_boot = live.boot.or(self.hinted_boot);
+        if !self.runs_agent {
+            return;
+        }
+        // Empty means "not known", never "forget".
+        if !live.candidates.is_empty() {
+            self.set_candidates(live, usable);
+        }
+        if came_online || new_run {
+            self.paths.iter_mut().for_each(Path::burst);
+        }
+        self.update(now);
+    }
+
+    fn set_candidates(&mut self, live: &Live, usable: impl Fn(SocketAddr) -> bool) {
+        let relayed = live.candidates.iter().find(|c| c.kind == CandidateKind::Relayed);
+        self.relayed = relayed.map(|c| c.address);
+        let direct: Vec<Address> = live
+            .candidates
+            .iter()
+            .filter(|c| c.kind != CandidateKind::Relayed && usable(c.address))
+            .take(MAX_DIRECT)
+            .map(|c| Address::Direct(c.address))
+            .collect();
+        let relayed = self.relayed;
+        for path in &mut self.paths {
+            path.reported = match path.address {
+                Address::Direct(_) => direct.contains(&path.address),
+                Address::Relayed(address) => relayed == Some(address),
+            };
+        }
+        // What was taken back goes, unless it works all the same.
+        self.paths.retain(|path| path.reported || path.state == PathState::Proven);
+        for address in direct {
+            self.add_path(address, true);
+        }
+    }
+
+    /// The relay has a channel to the peer's relayed address.
+    pub(crate) fn handle_channel_bound(&mut self, address: SocketAddr, now: Instant) {
+        if self.relayed == Some(address) {
+            self.add_path(Address::Relayed(address), true);
+            if let Some(path) = self.path_mut(Address::Relayed(address)) {
+                path.burst();
+            }
+            self.update(now);
+        }
+    }
+
+    /// The relay, or the channel to an address, is gone.
+    pub(crate) fn handle_relay_lost(&mut self, now: Instant) {
+        self.paths.retain(|path| !path.is_relayed());
+        self.update(now);
+    }
+
+    /// This host's interfaces or routes have changed.
+    pub(crate) fn handle_network_change(&mut self, now: Instant) {
+        self.paths.iter_mut().for_each(Path::doubt);
+        self.update(now);
+    }
+
+    fn path_mut(&mut self, address: Address) -> Option<&mut Path> {
+        self.paths.iter_mut().find(|path| path.address == address)
+    }
+
+    fn add_path(&mut self, address: Address, reported: bool) {
+        if let Some(path) = self.path_mut(address) {
+            path.reported |= reported;
+            return;
+        }
+        if self.paths.len() >= MAX_PATHS {
+            // An address that a probe came from once and that answers nothing makes room.
+            let Some(index) = self.paths.iter().position(|p| !p.reported && p.state != PathState::Proven)
+            else {
+                return;
+            };
+            self.paths.swap_remove(index);
+        }
+        self.paths.push(Path::new(address, reported));
+    }
+
+    /// A datagram with this pair's tag came.
+    pub(crate) fn handle_probe(
+        &mut self,
+        datagram: &[u8],
+        via: Address,
+        local: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let probe = self.keys.open(datagram).ok_or(DropReason::Unauthentic)?;
+        if self.boot == Some(probe.boot) && !self.window.take(probe.number) {
+            return Err(DropReason::Replayed);
+        }
+        match probe.kind {
+            ProbeKind::Ping => self.handle_ping(&probe, via, local, now),
+            ProbeKind::Pong => self.handle_pong(&probe, via, now)?,
+        }
+        self.update(now);
+        Ok(())
+    }
+
+    fn handle_ping(&mut self, ping: &Probe, via: Address, local: Option<IpAddr>, now: Instant) {
+        if self.boot == Some(ping.boot) {
+            self.link.heard(now);
+        } else if self.next_boot.is_none_or(|(boot, _)| boot != ping.boot) {
+            self.next_boot = Some((ping.boot, now));
+        }
+        let observed = match via {
+            Address::Direct(address) => Some(address),
+            Address::Relayed(_) => None,
+        };
+        self.send(ProbeKind::Pong, ping.echo, observed, (via, local));
+        // A ping is a good moment for one of our own: the NATs on the way have just been opened.
+        self.add_path(via, false);
+        let known_run = self.boot == Some(ping.boot);
+        if let Some(path) = self.path_mut(via) {
+            let wanted = path.state != PathState::Proven || !known_run;
+            if wanted && !path.pinged_lately(now) {
+                self.ping_path(via, now);
+            }
+        }
+    }
+
+    fn handle_pong(&mut self, pong: &Probe, via: Address, now: Instant) -> Result<(), DropReason> {
+        let path = self.path_mut(via).ok_or(DropReason::Unexpected)?;
+        let rtt = path.handle_pong(pong.echo, now).ok_or(DropReason::Unexpected)?;
+        self.link.heard(now);
+        // It answers a ping of ours, so its boot id is the present one.
+        if self.boot != Some(pong.boot) {
+            let since = self.next_boot.filter(|(boot, _)| *boot == pong.boot).map_or(now, |(_, at)| at);
+            if self.boot.is_some() {
+                self.actions.push_back(Action::ReplaceSession { since });
+            }
+            self.boot = Some(pong.boot);
+            self.next_boot = None;
+            self.window = ReplayWindow::default();
+            self.window.take(pong.number);
+            // The two are in touch, perhaps by the relay only: now is the time to open NATs for each other.
+            self.paths.iter_mut().for_each(Path::burst);
+        }
+        self.pings.handle_pong(pong.echo, rtt, via, &mut self.actions);
+        Ok(())
+    }
+
+    /// The session became usable, or stopped being it.
+    pub(crate) fn handle_session(&mut self, ready: bool, now: Instant) {
+        self.link.handle_session(ready, now);
+        self.update(now);
+    }
+
+    /// What passed through the shard.
+    pub(crate) fn handle_traffic(&mut self, traffic: Traffic, now: Instant) {
+        self.traffic = traffic;
+        if let Some(heard) = traffic.heard {
+            self.link.heard(heard);
+        }
+        self.update(now);
+    }
+
+    /// Measures the way to the peer, once there is one.
+    pub(crate) fn start_ping(&mut self, id: PingId, deadline: Instant, now: Instant) {
+        self.pings.start(id, deadline);
+        self.update(now);
+    }
+
+    /// Ends what waits, before the peer is removed.
+    pub(crate) fn close(&mut self) {
+        self.pings.close(&mut self.actions);
+    }
+
+    fn pace(&self, path: &Path, now: Instant) -> Pace {
+        if let Some(since) = self.seeking {
+            return Pace::Seek(since);
+        }
+        if self.active != Some(path.address) {
+            return Pace::Standby;
+        }
+        match self.traffic.active.map(|at| now.saturating_duration_since(at)) {
+            Some(age) if age < BUSY_FOR => Pace::Busy,
+            Some(age) if age < QUIET_FOR => Pace::Quiet,
+            _ => Pace::Idle,
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let paths = self.paths.iter().map(|path| path.deadline(self.pace(path, now), now));
+        paths.chain(self.pings.deadline()).chain(self.link.deadline()).min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let mut suspect = false;
+        for index in 0..self.paths.len() {
+            let Some(path) = self.paths.get(index) else { continue };
+            let (address, pace) = (path.address, self.pace(path, now));
+            let Some(path) = self.paths.get_mut(index) else { continue };
+            match path.handle_timeout(pace, now) {
+                Due::Nothing => {}
+                Due::Ping | Due::Died => {
+                    let was_active = self.active == Some(address);
+                    suspect |= was_active && self.path_mut(address).is_some_and(|path| path.is_suspect());
+                    self.ping_path(address, now);
+                }
+            }
+        }
+        if suspect {
+            // Whether the others still work must be known when this one dies.
+            self.ping_standby(now);
+        }
+        self.forget_strays();
+        self.pings.expire(now, &mut self.actions);
+        self.update(now);
+    }
+
+    fn ping_standby(&mut self, now: Instant) {
+        let standby: Vec<Address> = self
+            .paths
+            .iter()
+            .filter(|path| path.state == PathState::Proven && self.active != Some(path.address))
+            .filter(|path| !path.pinged_lately(now))
+            .map(|path| path.address)
+            .collect();
+        for address in standby {
+            self.ping_path(address, now);
+        }
+    }
+
+    /// An address that was only seen on a probe, and does not answer, is of no more use.
+    fn forget_strays(&mut self) {
+        self.paths.retain(|path| path.reported || path.state == PathState::Proven || !path.is_tried());
+    }
+
+    fn ping_path(&mut self, address: Address, now: Instant) -> u64 {
+        let echo = self.rng.u64();
+        if let Some(path) = self.path_mut(address) {
+            path.handle_ping_sent(echo, now);
+            self.send(ProbeKind::Ping, echo, None, (address, None));
+        }
+        echo
+    }
+
+    fn send(
+        &mut self,
+        kind: ProbeKind,
+        echo: u64,
+        observed: Option<SocketAddr>,
+        (address, from): (Address, Option<IpAddr>),
+    ) {
+        self.number += 1;
+        let probe = Probe { kind, boot: self.own_boot, number: self.number, echo, observed };
+        let datagram = self.keys.seal(&probe, &mut self.rng);
+        self.actions.push_back(Action::Send { address, from, datagram });
+    }
+
+    /// Draws the conclusions of whatever has changed: which path, which state, which pings can go.
+    fn update(&mut self, now: Instant) {
+        let active = self.active.and_then(|a| self.paths.iter().position(|path| path.address == a));
+        let chosen = choose(&self.paths, active);
+        let path = chosen.and_then(|(index, reason)| Some((self.paths.get(index)?, reason)));
+        let address = path.map(|(path, _)| path.address);
+        let rtt = path.map_or(Duration::ZERO, |(path, _)| path.rtt());
+        let quality = path.map(|(path, _)| (path.loss(), path.is_suspect()));
+        self.reason = match path {
+            Some((_, reason)) => reason,
+            None if self.paths.is_empty() => choice::REASON_UNKNOWN,
+            None if self.link.was_up() => choice::REASON_NONE,
+            None => choice::REASON_TRYING,
+        };
+        self.seeking = if address.is_some() { None } else { self.seeking.or(Some(now)) };
+        if address != self.active {
+            self.switch(address, rtt, now);
+        }
+        let known = !self.paths.is_empty() || self.relayed.is_some();
+        self.link.update(known, quality, now, &mut self.actions);
+        if let Some(address) = address.filter(|_| self.link.is_up()) {
+            while let Some(waiting) = self.pings.next_waiting() {
+                let echo = self.ping_path(address, now);
+                self.pings.handle_sent(waiting, echo);
+            }
+        }
+    }
+
+    fn switch(&mut self, address: Option<Address>, rtt: Duration, now: Instant) {
+        let before = kind(self.active);
+        self.active = address;
+        self.actions.push_back(Action::SetRoute { address, rtt });
+        let (after, endpoint) = (kind(address), address.map(Address::socket));
+        self.actions.push_back(Action::PathChanged { before, after, endpoint, reason: self.reason });
+        if address.is_none() {
+            // All died at once: the network itself may be about to change.
+            self.seeking = Some(now);
+            self.paths.iter_mut().for_each(Path::burst);
+        }
+    }
+}
+
+/// The kind of path behind an address.
+fn kind(address: Option<Address>) -> PathKind {
+    match address {
+        None => PathKind::None,
+        Some(Address::Direct(_)) => PathKind::Direct,
+        Some(Address::Relayed(_)) => PathKind::RelayUdp,
+    }
+}
+
+#[cfg(test)]
+mod tests;

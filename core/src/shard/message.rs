@@ -1,0 +1,89 @@
+//! What control and shard say to each other. They share nothing else, so a shard can have a thread of its own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ria_protocol::id::{NetworkId, NodeId};
+
+use crate::filter::Filter;
+use crate::routes::Routes;
+use crate::session::Session;
+
+/// Number of a peer in its shard; it is in the receiver index of WireGuard messages, behind the shard's own number.
+pub(crate) type Slot = u32;
+
+/// From control to a shard.
+pub(crate) enum ShardCommand {
+    AddNetwork {
+        network: NetworkId,
+        mtu: u16,
+    },
+    /// Its peers are removed one by one before.
+    RemoveNetwork(NetworkId),
+    SetRoutes {
+        network: NetworkId,
+        routes: Box<Routes>,
+    },
+    SetFilter {
+        network: NetworkId,
+        filter: Box<dyn Filter>,
+    },
+    AddPeer {
+        slot: Slot,
+        network: NetworkId,
+        node: NodeId,
+        session: Box<dyn Session>,
+        /// Whether this end begins handshakes and rekeys, and the other only when it has waited in vain.
+        leads: bool,
+    },
+    RemovePeer(Slot),
+    /// Send to the peer this way; `None` while no path works.
+    SetRoute {
+        slot: Slot,
+        route: Option<Route>,
+    },
+    /// The peer is a new run: sessions of the old one are void. One that began at `since` or later is with the new run.
+    ReplaceSession {
+        slot: Slot,
+        session: Box<dyn Session>,
+        since: Instant,
+    },
+}
+
+/// How datagrams get to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The peer, or the relay.
+    pub(crate) to: SocketAddr,
+    pub(crate) from: Option<IpAddr>,
+    /// TURN channel number, for a relay.
+    pub(crate) channel: Option<u16>,
+    /// Round-trip time as far as known.
+    pub(crate) rtt: Duration,
+}
+
+/// From a shard to control.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ShardEvent {
+    /// Packets can be sealed for the peer.
+    SessionUp { slot: Slot },
+    /// They can't any more.
+    SessionDown { slot: Slot },
+    /// Something passed since the last report.
+    Traffic { slot: Slot, traffic: Traffic },
+}
+
+/// What has passed, in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_packets: u64,
+    pub(crate) tx_packets: u64,
+    /// When something authentic came last, keepalives included.
+    pub(crate) heard: Option<Instant>,
+    /// When an inner packet passed last, in either direction.
+    pub(crate) active: Option<Instant>,
+    /// When the current session's handshake was.
+    pub(crate) handshake: Option<Instant>,
+}

@@ -1,0 +1,317 @@
+//! A data shard: the sessions of its peers in both directions, the routes and filters of its networks.
+//!
+//! It owns everything that a packet needs and shares nothing with the control part, with which it exchanges messages
+//! only. It knows nothing of maps, paths and relays but the one [`Route`] of each peer.
+
+pub(crate) mod message;
+mod pending;
+mod slot;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use ria_protocol::id::NetworkId;
+
+use crate::counters::{DropCounters, DropReason};
+use crate::filter::{AllowAll, Filter, Verdict};
+use crate::ip::IpPacket;
+use crate::packet::{DatagramBatch, PacketBatch};
+use crate::routes::Routes;
+use crate::session::HANDSHAKE_ROOM;
+use message::{Route, ShardCommand, ShardEvent, Slot};
+use slot::PeerSlot;
+
+/// Bits of the 24-bit session index that number a peer within its shard; the upper four number the shard.
+pub(crate) const SLOT_BITS: u32 = 20;
+
+/// The largest number of peers of a shard.
+pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
+
+struct ShardNetwork {
+    mtu: usize,
+    routes: Routes,
+    filter: Box<dyn Filter>,
+}
+
+/// A data shard.
+#[derive(Default)]
+pub(crate) struct Shard {
+    networks: BTreeMap<NetworkId, ShardNetwork>,
+    slots: Vec<Option<PeerSlot>>,
+    /// Earliest deadline of any slot, or earlier.
+    wake_at: Option<Instant>,
+    /// Slots through which something passed in this batch.
+    touched: Vec<Slot>,
+    events: VecDeque<ShardEvent>,
+    drops: DropCounters,
+}
+
+impl Shard {
+    pub(crate) fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<ShardEvent> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    /// Applies a command. Answers to handshakes and packets that waited go to `out`.
+    pub(crate) fn handle_command(&mut self, command: ShardCommand, now: Instant, out: &mut DatagramBatch) {
+        match command {
+            ShardCommand::AddNetwork { network, mtu } => {
+                let filter = Box::new(AllowAll);
+                let routes = Routes::default();
+                self.networks.insert(network, ShardNetwork { mtu: usize::from(mtu), routes, filter });
+            }
+            ShardCommand::RemoveNetwork(network) => {
+                self.networks.remove(&network);
+            }
+            ShardCommand::SetRoutes { network, routes } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.routes = *routes;
+                }
+            }
+            ShardCommand::SetFilter { network, filter } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.filter = filter;
+                }
+            }
+            ShardCommand::AddPeer { slot, network, node, session, leads } => {
+                let index = slot as usize;
+                if self.slots.len() <= index {
+                    self.slots.resize_with(index + 1, || None);
+                }
+                self.slots[index] = Some(PeerSlot::new(network, node, session, leads));
+            }
+            ShardCommand::RemovePeer(slot) => {
+                if let Some(slot) = self.slots.get_mut(slot as usize) {
+                    *slot = None;
+                }
+            }
+            ShardCommand::SetRoute { slot, route } => {
+                self.with_slot(slot, now, out, |peer, _| peer.set_route(route, now));
+            }
+            ShardCommand::ReplaceSession { slot, session, since } => {
+                self.with_slot(slot, now, out, |peer, _| {
+                    peer.replace_session(session, since, now);
+                });
+            }
+        }
+    }
+
+    /// Changes a peer, then does what follows from it: due handshakes, waiting packets, news for control.
+    fn with_slot(
+        &mut self,
+        slot: Slot,
+        now: Instant,
+        out: &mut DatagramBatch,
+        change: impl FnOnce(&mut PeerSlot, &mut DatagramBatch),
+    ) {
+        let Some(Some(peer)) = self.slots.get_mut(slot as usize) else { return };
+        change(peer, out);
+        peer.work(now, out);
+        for _ in 0..peer.flush(now, out) {
+            self.drops.count(DropReason::NoPath);
+        }
+        match peer.take_announcement() {
+            Some(true) => self.events.push_back(ShardEvent::SessionUp { slot }),
+            Some(false) => self.events.push_back(ShardEvent::SessionDown { slot }),
+            None => {}
+        }
+        if peer.report_due(now) {
+            self.events.extend(peer.take_report(now).map(|traffic| ShardEvent::Traffic { slot, traffic }));
+        }
+        lower(&mut self.wake_at, peer.deadline());
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, out: &mut DatagramBatch) {
+        if self.wake_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.wake_at = None;
+        for slot in 0..self.slots.len() {
+            let deadline = self.slots.get(slot).and_then(|peer| peer.as_ref()?.deadline());
+            match deadline {
+                Some(at) if at <= now => {
+                    self.with_slot(slot as Slot, now, out, |_, _| {});
+                }
+                later => lower(&mut self.wake_at, later),
+            }
+        }
+    }
+
+    /// IP packets from a network's interface.
+    pub(crate) fn handle_tun<'a>(
+        &mut self,
+        network: NetworkId,
+        packets: impl IntoIterator<Item = &'a [u8]>,
+        now: Instant,
+        out: &mut DatagramBatch,
+    ) {
+        for packet in packets {
+            if let Err(reason) = self.send_packet(network, packet, now, out) {
+                self.drops.count(reason);
+            }
+        }
+        self.report_touched(now);
+    }
+
+    fn send_packet(
+        &mut self,
+        network: NetworkId,
+        bytes: &[u8],
+        now: Instant,
+        out: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
+        let network = self.networks.get_mut(&network).ok_or(DropReason::NoSuchNetwork)?;
+        let packet = IpPacket::parse(bytes).ok_or(DropReason::Malformed)?;
+        if bytes.len() > network.mtu {
+            return Err(DropReason::TooLarge);
+        }
+        if packet.is_multicast() {
+            return Err(DropReason::Multicast);
+        }
+        let slot = network.routes.lookup(packet.destination).ok_or(DropReason::NoRoute)?;
+        let peer = self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
+        if network.filter.outbound(&packet, peer.node) == Verdict::Deny {
+            return Err(DropReason::FilteredOut);
+        }
+        peer.catch_up(now, out);
+        if peer.session.is_ready() && peer.route.is_some() {
+            touch(&mut self.touched, slot);
+            return if peer.seal(bytes, now, out) { Ok(()) } else { Err(DropReason::BatchFull) };
+        }
+        for _ in 0..peer.pending.push(bytes, now) {
+            self.drops.count(DropReason::NoPath);
+        }
+        lower(&mut self.wake_at, peer.deadline());
+        Ok(())
+    }
+
+    /// A WireGuard data message for one of this shard's peers.
+    pub(crate) fn handle_data(
+        &mut self,
+        slot: Slot,
+        datagram: &[u8],
+        now: Instant,
+        tun: &mut PacketBatch,
+        out: &mut DatagramBatch,
+    ) {
+        match self.receive_packet(slot, datagram, now, tun, out) {
+            Ok(()) => touch(&mut self.touched, slot),
+            Err(reason) => self.drops.count(reason),
+        }
+        if self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
+            self.with_slot(slot, now, out, |_, _| {});
+        }
+    }
+
+    fn receive_packet(
+        &mut self,
+        slot: Slot,
+        datagram: &[u8],
+        now: Instant,
+        tun: &mut PacketBatch,
+        out: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
+        let peer =
+            self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoSuchSession)?;
+        let network = self.networks.get_mut(&peer.network).ok_or(DropReason::NoSuchNetwork)?;
+        peer.catch_up(now, out);
+        let packets = tun.network_mut(peer.network);
+        let room = packets.reserve(datagram.len());
+        let len = match peer.session.open(datagram, room) {
+            Ok(len) => len,
+            Err(reason) => {
+                if reason == DropReason::NoSuchSession {
+                    peer.nudge(now, out);
+                }
+                return Err(reason);
+            }
+        };
+        peer.handle_opened(len, now);
+        if len == 0 {
+            return Ok(());
+        }
+        let packet = room.get(..len).and_then(IpPacket::parse).ok_or(DropReason::Malformed)?;
+        if network.routes.lookup(packet.source) != Some(slot) {
+            return Err(DropReason::WrongSource);
+        }
+        if len > network.mtu {
+            return Err(DropReason::TooLarge);
+        }
+        if network.filter.inbound(&packet, peer.node) == Verdict::Deny {
+            return Err(DropReason::FilteredIn);
+        }
+        packets.commit(len);
+        Ok(())
+    }
+
+    /// A handshake message for one of this shard's peers; the answer goes back the way it came.
+    pub(crate) fn handle_handshake(
+        &mut self,
+        slot: Slot,
+        back: &Route,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut DatagramBatch,
+    ) {
+        let Some(Some(peer)) = self.slots.get_mut(slot as usize) else {
+            self.drops.count(DropReason::NoSuchSession);
+            return;
+        };
+        peer.catch_up(now, out);
+        let mut reply = [0; HANDSHAKE_ROOM];
+        match peer.session.handle_handshake(datagram, &mut reply) {
+            Ok(len) => {
+                if let Some(reply) = reply.get(..len.unwrap_or(0)) {
+                    self.send_reply(back, reply, out);
+                }
+                let kind = datagram.first().copied().unwrap_or_default();
+                self.with_slot(slot, now, out, |peer, _| peer.handle_handshake_taken(kind, now));
+            }
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Sends an answer that belongs to no peer's route.
+    pub(crate) fn send_reply(&mut self, back: &Route, reply: &[u8], out: &mut DatagramBatch) {
+        if reply.is_empty() {
+            return;
+        }
+        let sent = slot::send(out, back, reply.len(), |room| {
+            room.copy_from_slice(reply);
+            Some(reply.len())
+        });
+        if !sent {
+            self.drops.count(DropReason::BatchFull);
+        }
+    }
+
+    /// Tells control what passed, at most so often. After each batch.
+    pub(crate) fn report_touched(&mut self, now: Instant) {
+        for slot in self.touched.drain(..) {
+            let Some(Some(peer)) = self.slots.get_mut(slot as usize) else { continue };
+            self.events.extend(peer.take_report(now).map(|traffic| ShardEvent::Traffic { slot, traffic }));
+            lower(&mut self.wake_at, peer.deadline());
+        }
+    }
+}
+
+fn lower(wake_at: &mut Option<Instant>, at: Option<Instant>) {
+    if let Some(at) = at {
+        *wake_at = Some(wake_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+fn touch(touched: &mut Vec<Slot>, slot: Slot) {
+    // Packets come in runs; a slot that is listed twice is only reported twice.
+    if touched.last() != Some(&slot) {
+        touched.push(slot);
+    }
+}

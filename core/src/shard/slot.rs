@@ -1,0 +1,326 @@
+//! One peer in a shard: its session, its route, its queue, and when which handshake is due.
+//!
+//! Handshakes. One end of each pair *leads*: it begins as soon as there is a route and no session, and renews the keys
+//! in time. The other end does the same with more patience, so both begin at once only when messages get lost. When it
+//! happens, both handshakes complete: each end answers the other's initiation, keeps its own outstanding, and holds both
+//! sessions, of which either decrypts; the leader's next renewal replaces both.
+
+use std::time::{Duration, Instant};
+
+use ria_protocol::id::{NetworkId, NodeId};
+
+use super::message::{Route, Traffic};
+use super::pending::Pending;
+use crate::packet::DatagramBatch;
+use crate::relay::channel_header;
+use crate::session::{HANDSHAKE_ROOM, OVERHEAD, Session};
+use crate::stun::CHANNEL_HEADER;
+
+/// Age at which the leading end renews the keys. WireGuard's own limit is 120 s, by which its initiator would; being
+/// earlier leaves the renewal to one end.
+const RENEW_AFTER: Duration = Duration::from_secs(110);
+
+/// Age at which the other end does it, well before the keys end at 180 s.
+const RENEW_AFTER_IN_PLACE: Duration = Duration::from_secs(150);
+
+/// How long the other end waits for the leader when there is no session: a handshake over a slow relay fits in.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// First wait for an answer, unless the round-trip time asks for more. WireGuard waits 5 s, which a robot would notice.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Longest wait for an answer; below WireGuard's own 5 s, so that its timer never fires.
+const LONGEST_RETRY: Duration = Duration::from_secs(4);
+
+/// How often a session in use looks at its clock (for the passive keepalive and the end of keys).
+const TICK_ACTIVE: Duration = Duration::from_millis(250);
+
+/// How often an unused one does: keys end within this of their 180 s.
+const TICK_IDLE: Duration = Duration::from_secs(5);
+
+/// How old the session's idea of the time may be when a packet passes.
+const TICK_STALE: Duration = Duration::from_millis(100);
+
+/// Traffic of this age still counts as use: WireGuard's longest timer after a packet is 15 s.
+const IN_USE: Duration = Duration::from_secs(16);
+
+/// Smallest time between two keepalives that answer messages of a session that is gone.
+const NUDGE_EVERY: Duration = Duration::from_millis(100);
+
+/// Smallest time between two reports of traffic to control.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// One peer.
+pub(crate) struct PeerSlot {
+    pub(crate) network: NetworkId,
+    pub(crate) node: NodeId,
+    pub(crate) session: Box<dyn Session>,
+    pub(crate) route: Option<Route>,
+    pub(crate) pending: Pending,
+    pub(crate) traffic: Traffic,
+    leads: bool,
+    /// Whether control was told that the session is ready.
+    announced: bool,
+    handshake_at: Option<Instant>,
+    attempts: u32,
+    tick_at: Option<Instant>,
+    ticked: Option<Instant>,
+    nudged: Option<Instant>,
+    reported: Option<Instant>,
+    report_at: Option<Instant>,
+}
+
+impl PeerSlot {
+    pub(crate) fn new(network: NetworkId, node: NodeId, session: Box<dyn Session>, leads: bool) -> Self {
+        Self {
+            network,
+            node,
+            session,
+            route: None,
+            pending: Pending::default(),
+            traffic: Traffic::default(),
+            leads,
+            announced: false,
+            handshake_at: None,
+            attempts: 0,
+            tick_at: None,
+            ticked: None,
+            nudged: None,
+            reported: None,
+            report_at: None,
+        }
+    }
+
+    /// When [`Self::work`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.handshake_at, self.tick_at, self.report_at].into_iter().flatten().min()
+    }
+
+    pub(crate) fn set_route(&mut self, route: Option<Route>, now: Instant) {
+        let way = |route: Option<Route>| route.map(|route| (route.to, route.channel));
+        let changed = way(route) != way(self.route);
+        self.route = route;
+        // A handshake that waits for an answer over the old way is begun again over the new one.
+        if changed && (!self.session.is_ready() || self.handshake_at.is_none()) {
+            self.plan_handshake(now);
+        }
+    }
+
+    pub(crate) fn replace_session(
+        &mut self,
+        session: Box<dyn Session>,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        if self.traffic.handshake.is_some_and(|at| at >= since) {
+            return false;
+        }
+        self.session = session;
+        self.traffic.handshake = None;
+        self.ticked = None;
+        self.plan_handshake(now);
+        true
+    }
+
+    /// Decides when a handshake is due, after a change of session or route.
+    fn plan_handshake(&mut self, now: Instant) {
+        self.attempts = 0;
+        self.handshake_at = match (self.route, self.traffic.handshake) {
+            (None, _) => None,
+            (Some(_), Some(at)) if self.session.is_ready() => {
+                Some(at + if self.leads { RENEW_AFTER } else { RENEW_AFTER_IN_PLACE })
+            }
+            (Some(_), _) if self.leads => Some(now),
+            (Some(route), _) => Some(now + PATIENCE + 2 * route.rtt),
+        };
+    }
+
+    /// Does what is due; datagrams go to `out`.
+    pub(crate) fn work(&mut self, now: Instant, out: &mut DatagramBatch) {
+        if self.tick_at.is_some_and(|at| at <= now) {
+            self.tick(now, out);
+        }
+        if self.handshake_at.is_some_and(|at| at <= now) {
+            self.initiate(now, out);
+        }
+    }
+
+    fn initiate(&mut self, now: Instant, out: &mut DatagramBatch) {
+        let Some(route) = self.route else {
+            self.handshake_at = None;
+            return;
+        };
+        self.catch_up(now, out);
+        let session = &mut self.session;
+        send(out, &route, HANDSHAKE_ROOM, |room| session.initiate(room));
+        let first = RETRY.max(3 * route.rtt);
+        let wait = first.saturating_mul(1 << self.attempts.min(8)).min(LONGEST_RETRY);
+        self.attempts += 1;
+        self.handshake_at = Some(now + wait);
+        self.schedule_tick(now);
+    }
+
+    /// Lets the session know the time when its idea of it is old. Before each use.
+    pub(crate) fn catch_up(&mut self, now: Instant, out: &mut DatagramBatch) {
+        let fresh = self.ticked.is_some_and(|at| now.saturating_duration_since(at) < TICK_STALE);
+        if !fresh {
+            self.tick(now, out);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut DatagramBatch) {
+        let session = &mut self.session;
+        match self.route {
+            Some(route) => {
+                send(out, &route, HANDSHAKE_ROOM, |room| session.tick(room));
+            }
+            None => {
+                session.tick(&mut [0; HANDSHAKE_ROOM]);
+            }
+        }
+        self.ticked = Some(now);
+        self.schedule_tick(now);
+        if self.announced && !self.session.is_ready() && self.handshake_at.is_some() {
+            self.plan_handshake(now);
+        }
+    }
+
+    fn schedule_tick(&mut self, now: Instant) {
+        let in_use = self.traffic.active.is_some_and(|at| now.saturating_duration_since(at) < IN_USE);
+        self.tick_at = match (self.session.is_ready(), in_use) {
+            (true, true) => Some(now + TICK_ACTIVE),
+            (true, false) => Some(now + TICK_IDLE),
+            // Nothing can expire.
+            (false, _) => None,
+        };
+    }
+
+    /// A handshake message of this WireGuard type was taken, and answered where it asks for an answer.
+    pub(crate) fn handle_handshake_taken(&mut self, kind: u8, now: Instant) {
+        self.traffic.heard = Some(now);
+        match kind {
+            3 => {
+                // A cookie: the next initiation carries it, and need not wait.
+                self.handshake_at = self.handshake_at.map(|_| now);
+                return;
+            }
+            1 if !self.session.is_ready() => {
+                // Their first data makes it ready. Should it get lost, this end begins itself.
+                self.traffic.handshake = Some(now);
+                self.handshake_at = self.route.map(|route| now + PATIENCE + 2 * route.rtt);
+            }
+            _ => {
+                self.traffic.handshake = Some(now);
+                self.plan_handshake(now);
+            }
+        }
+        self.schedule_tick(now);
+    }
+
+    /// Seals what waits, now that it can be.
+    pub(crate) fn flush(&mut self, now: Instant, out: &mut DatagramBatch) -> usize {
+        let mut unsent = self.pending.expire(now);
+        while self.session.is_ready() && self.route.is_some() {
+            let Some(packet) = self.pending.pop() else { break };
+            if !self.seal(&packet, now, out) {
+                unsent += 1;
+            }
+        }
+        unsent
+    }
+
+    /// Encrypts a packet straight into the batch. `false` when there is no room or no way.
+    pub(crate) fn seal(&mut self, packet: &[u8], now: Instant, out: &mut DatagramBatch) -> bool {
+        let Some(route) = self.route else { return false };
+        let session = &mut self.session;
+        let sent = send(out, &route, (packet.len() + OVERHEAD).max(HANDSHAKE_ROOM), |room| {
+            session.seal(packet, room)
+        });
+        if sent && !packet.is_empty() {
+            self.traffic.tx_packets += 1;
+            self.traffic.tx_bytes += packet.len() as u64;
+            self.mark_active(now);
+        }
+        sent
+    }
+
+    /// A data message opened to a packet of this length (0 for a keepalive).
+    pub(crate) fn handle_opened(&mut self, len: usize, now: Instant) {
+        self.traffic.heard = Some(now);
+        if !self.announced && self.session.is_ready() {
+            self.traffic.handshake.get_or_insert(now);
+            self.plan_handshake(now);
+            self.schedule_tick(now);
+        }
+        if len > 0 {
+            self.traffic.rx_packets += 1;
+            self.traffic.rx_bytes += len as u64;
+            self.mark_active(now);
+        }
+    }
+
+    fn mark_active(&mut self, now: Instant) {
+        self.traffic.active = Some(now);
+        let soon = now + TICK_ACTIVE;
+        if self.tick_at.is_none_or(|at| at > soon) && self.session.is_ready() {
+            self.tick_at = Some(soon);
+        }
+    }
+
+    /// The peer uses a session that is not there any more: data under the current one makes it change over.
+    pub(crate) fn nudge(&mut self, now: Instant, out: &mut DatagramBatch) {
+        let lately = self.nudged.is_some_and(|at| now.saturating_duration_since(at) < NUDGE_EVERY);
+        if !lately && self.session.is_ready() {
+            self.nudged = Some(now);
+            self.seal(&[], now, out);
+        }
+    }
+
+    /// Whether the session became ready or stopped being it since control was told.
+    pub(crate) fn has_news(&self) -> bool {
+        self.session.is_ready() != self.announced
+    }
+
+    /// Whether the session's readiness is news to control: `Some(ready)` once per change.
+    pub(crate) fn take_announcement(&mut self) -> Option<bool> {
+        let ready = self.session.is_ready();
+        (ready != self.announced).then(|| {
+            self.announced = ready;
+            ready
+        })
+    }
+
+    /// The traffic report, when one is due; else plans it. Call after something has passed.
+    pub(crate) fn take_report(&mut self, now: Instant) -> Option<Traffic> {
+        let due = self.reported.map_or(now, |at| at + REPORT_EVERY);
+        if due > now {
+            self.report_at = Some(due);
+            return None;
+        }
+        self.report_at = None;
+        self.reported = Some(now);
+        Some(self.traffic)
+    }
+
+    /// Whether a report was planned and is due.
+    pub(crate) fn report_due(&self, now: Instant) -> bool {
+        self.report_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// Appends a datagram of at most `len` bytes on a route. On a relayed one, the ChannelData header stands directly before
+/// what `fill` writes, so nothing is copied.
+pub(crate) fn send(
+    out: &mut DatagramBatch,
+    route: &Route,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> bool {
+    let Some(channel) = route.channel else { return out.push_with(route.to, route.from, len, fill) };
+    out.push_with(route.to, route.from, CHANNEL_HEADER + len, |room| {
+        let (header, payload) = room.split_at_mut(CHANNEL_HEADER);
+        let written = fill(payload)?;
+        header.copy_from_slice(&channel_header(channel, written)?);
+        Some(CHANNEL_HEADER + written)
+    })
+}

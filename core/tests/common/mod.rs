@@ -1,0 +1,515 @@
+//! A world of engines in virtual time: hosts, NATs, a relay, latency, loss, and a coordinator that passes on what the
+//! engines report. One seed gives one run.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod nat;
+pub mod turn;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ria_core::{
+    AddNetwork, Command, DatagramBatch, DropReason, Engine, EngineConfig, Event, LinkState, PacketBatch,
+    PathKind, PeerStatus, PingId, PingOutcome, Received, RelayServer,
+};
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::keys::WgPublicKey;
+use ria_protocol::map::{
+    Candidate, Live, Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision, Snapshot,
+};
+use ria_protocol::message::LiveUpdate;
+use ria_protocol::record::{MemberRecord, SignedRecord};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use nat::{Filtering, Mapping, Nat};
+use turn::TurnServer;
+
+pub const RELAY: &str = "198.51.100.1:3478";
+pub const PORT: u16 = 41_820;
+
+/// Milliseconds.
+pub const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+pub fn network_id(number: u8) -> NetworkId {
+    NetworkId::from_bytes([number; 10])
+}
+
+/// The one network of most tests.
+pub fn network() -> NetworkId {
+    network_id(1)
+}
+
+pub fn node(host: usize) -> NodeId {
+    NodeId::from_bytes([u8::try_from(host + 1).unwrap(); 10])
+}
+
+/// A host's overlay address.
+pub fn overlay(host: usize) -> [u8; 4] {
+    [10, 213, 0, u8::try_from(host + 1).unwrap()]
+}
+
+/// An IPv4 packet between two hosts of the overlay, with a number in it.
+pub fn packet(from: usize, to: usize, number: u32, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len.max(24)];
+    bytes[0] = 0x45;
+    let total = u16::try_from(bytes.len()).unwrap();
+    bytes[2..4].copy_from_slice(&total.to_be_bytes());
+    bytes[9] = 17;
+    bytes[12..16].copy_from_slice(&overlay(from));
+    bytes[16..20].copy_from_slice(&overlay(to));
+    bytes[20..24].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+/// One host.
+pub struct Host {
+    pub engine: Engine,
+    pub address: SocketAddr,
+    /// Index of its NAT; without one it is on the public network.
+    pub nat: Option<usize>,
+    pub key: [u8; 32],
+    pub boot: BootId,
+    pub received: Vec<(Instant, Vec<u8>)>,
+    pub events: Vec<(Instant, Event)>,
+    candidates: Vec<Candidate>,
+    seed: u64,
+}
+
+impl Host {
+    pub fn public_key(&self) -> WgPublicKey {
+        WgPublicKey(PublicKey::from(&StaticSecret::from(self.key)).to_bytes())
+    }
+}
+
+struct InFlight {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+type Cut = Box<dyn Fn(SocketAddr, SocketAddr) -> bool>;
+
+/// The world.
+pub struct World {
+    pub now: Instant,
+    pub start: Instant,
+    pub hosts: Vec<Host>,
+    pub nats: Vec<Nat>,
+    pub turn: TurnServer,
+    /// One-way delay of each hop, and up to how much is added at random.
+    pub latency: Duration,
+    pub jitter: Duration,
+    /// Share of datagrams that get lost, in 1/1000.
+    pub loss: u64,
+    /// Which datagrams (source and destination as on the public network) don't get through.
+    pub cut: Option<Cut>,
+    /// Every datagram that was sent: number by first byte.
+    pub sent: BTreeMap<u8, u64>,
+    /// Delay of the coordinator's news.
+    pub signalling: Duration,
+    queue: BTreeMap<(Instant, u64), InFlight>,
+    news: BTreeMap<(Instant, u64), (usize, Live)>,
+    order: u64,
+    random: u64,
+    pub revision: u64,
+    members: Vec<usize>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
+        let start = Instant::now();
+        Self {
+            now: start,
+            start,
+            hosts: Vec::new(),
+            nats: Vec::new(),
+            turn: TurnServer::new(RELAY.parse().unwrap()),
+            latency: ms(5),
+            jitter: ms(0),
+            loss: 0,
+            cut: None,
+            sent: BTreeMap::new(),
+            signalling: ms(20),
+            queue: BTreeMap::new(),
+            news: BTreeMap::new(),
+            order: 0,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            revision: 1,
+            members: Vec::new(),
+        }
+    }
+
+    pub fn random(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % below.max(1)
+    }
+
+    /// A NAT, port-preserving or symmetric.
+    pub fn nat(&mut self, mapping: Mapping, filtering: Filtering) -> usize {
+        let public = IpAddr::from([203, 0, 113, u8::try_from(self.nats.len() + 1).unwrap()]);
+        self.nats.push(Nat::new(public, mapping, filtering));
+        self.nats.len() - 1
+    }
+
+    /// A host that knows its network, but nobody yet.
+    pub fn host(&mut self, nat: Option<usize>) -> usize {
+        let index = self.hosts.len();
+        let number = u8::try_from(index + 1).unwrap();
+        let ip = match nat {
+            Some(nat) => [192, 168, u8::try_from(nat + 1).unwrap(), number],
+            None => [198, 51, 100, 100 + number],
+        };
+        let mut key = [0; 32];
+        for byte in &mut key {
+            *byte = u8::try_from(self.random(256)).unwrap();
+        }
+        let boot = BootId::from_bytes([number; 10]);
+        let host = Host {
+            engine: Engine::new(EngineConfig { seed: [number; 32] }),
+            address: SocketAddr::from((ip, PORT)),
+            nat,
+            key,
+            boot,
+            received: Vec::new(),
+            events: Vec::new(),
+            candidates: Vec::new(),
+            seed: u64::from(number),
+        };
+        self.hosts.push(host);
+        self.begin(index);
+        index
+    }
+
+    fn begin(&mut self, host: usize) {
+        let (private_key, boot) = (Zeroizing::new(self.hosts[host].key), self.hosts[host].boot);
+        let address = self.hosts[host].address;
+        let add = AddNetwork { id: network(), private_key, node: node(host), boot, mtu: 1280 };
+        self.command(host, Command::AddNetwork(add));
+        self.command(host, Command::SetHostCandidates(vec![address]));
+    }
+
+    /// The agent of a host dies and starts anew, with the map that it had on disk.
+    pub fn restart(&mut self, host: usize) {
+        self.hosts[host].seed += 100;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.hosts[host].seed.to_le_bytes());
+        let boot = BootId::from_bytes(seed[..10].try_into().unwrap());
+        self.hosts[host].engine = Engine::new(EngineConfig { seed });
+        self.hosts[host].boot = boot;
+        self.hosts[host].candidates.clear();
+        self.begin(host);
+        self.give_map(host);
+        self.give_relay(host);
+        self.introduce_to(host);
+    }
+
+    pub fn command(&mut self, host: usize, command: Command) {
+        let now = self.now;
+        self.hosts[host].engine.handle_command(command, now).unwrap();
+        self.flush(host);
+    }
+
+    pub fn member(&self, host: usize) -> Member {
+        let address = IpAddr::from(overlay(host));
+        let record = MemberRecord {
+            network: network(),
+            node: node(host),
+            wg_key: self.hosts[host].public_key(),
+            prefixes: vec![ria_protocol::prefix::Prefix::host(address)],
+            tags: vec![],
+            expires: None,
+        };
+        Member {
+            record: SignedRecord::unsigned(&record),
+            name: format!("robot-{host}").parse().unwrap(),
+            kind: MemberKind::Node,
+        }
+    }
+
+    pub fn info() -> NetworkInfo {
+        NetworkInfo {
+            id: network(),
+            name: "lab".parse().unwrap(),
+            prefix_v4: "10.213.0.0/16".parse().unwrap(),
+            prefix_v6: "fd5a::/64".parse().unwrap(),
+            mtu: 1280,
+            lock_keys: vec![],
+        }
+    }
+
+    /// All hosts are members and know each other; relays are announced; candidates will be passed on.
+    pub fn introduce_all(&mut self) {
+        self.members = (0..self.hosts.len()).collect();
+        for host in 0..self.hosts.len() {
+            self.give_map(host);
+            self.give_relay(host);
+        }
+    }
+
+    fn give_map(&mut self, host: usize) {
+        let members = self.members.iter().map(|member| self.member(*member)).collect();
+        let snapshot = Snapshot { revision: Revision(self.revision), network: Self::info(), members };
+        self.command(host, Command::SetMap { network: network(), snapshot });
+    }
+
+    pub fn give_relay(&mut self, host: usize) {
+        let relay = RelayServer {
+            name: "relay".into(),
+            address: self.turn.address,
+            username: format!("user-{host}"),
+            password: turn::PASSWORD.into(),
+        };
+        self.command(host, Command::SetRelays { network: network(), relays: vec![relay] });
+    }
+
+    /// Tells a host what is known of the others.
+    fn introduce_to(&mut self, host: usize) {
+        for other in 0..self.hosts.len() {
+            if other != host {
+                let live = self.live(other);
+                self.order += 1;
+                self.news.insert((self.now + self.signalling, self.order), (host, live));
+            }
+        }
+    }
+
+    fn live(&self, host: usize) -> Live {
+        let reporter = &self.hosts[host];
+        Live {
+            node: node(host),
+            online: true,
+            boot: Some(reporter.boot),
+            candidates: reporter.candidates.clone(),
+        }
+    }
+
+    /// Patches for some hosts.
+    pub fn patch(&mut self, hosts: &[usize], patch: &Patch) {
+        let (from, to) = (Revision(self.revision), Revision(self.revision + 1));
+        self.revision += 1;
+        for host in hosts {
+            let patches = PatchSet { from, to, patches: vec![patch.clone()] };
+            self.command(*host, Command::ApplyPatches { network: network(), patches });
+        }
+    }
+
+    /// A host's interface sends a packet.
+    pub fn send(&mut self, host: usize, packet: &[u8]) {
+        let mut udp = DatagramBatch::default();
+        let now = self.now;
+        self.hosts[host].engine.handle_tun(network(), [packet], now, &mut udp);
+        self.transmit(host, &udp);
+        self.flush(host);
+    }
+
+    /// A datagram arrives at a host as it is.
+    pub fn inject(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        let (mut tun, mut udp) = (PacketBatch::default(), DatagramBatch::default());
+        let now = self.now;
+        let received = Received { from, local: None, data: bytes };
+        self.hosts[host].engine.handle_udp([received], now, &mut tun, &mut udp);
+        for (_, packets) in tun.networks_mut() {
+            for packet in packets.iter() {
+                self.hosts[host].received.push((now, packet.to_vec()));
+            }
+        }
+        self.transmit(host, &udp);
+        self.flush(host);
+    }
+
+    /// Sends what an engine wants sent, and notes what it tells.
+    pub fn flush(&mut self, host: usize) {
+        let mut udp = DatagramBatch::default();
+        let now = self.now;
+        self.hosts[host].engine.poll_transmit(now, &mut udp);
+        self.transmit(host, &udp);
+        while let Some(event) = self.hosts[host].engine.poll_event() {
+            if let Event::CandidatesChanged { candidates, .. } = &event {
+                self.hosts[host].candidates.clone_from(candidates);
+                self.pass_on(host);
+            }
+            self.hosts[host].events.push((now, event));
+        }
+    }
+
+    /// The coordinator passes a host's candidates on to the others.
+    pub fn pass_on(&mut self, host: usize) {
+        let live = self.live(host);
+        for other in 0..self.hosts.len() {
+            if other != host {
+                self.order += 1;
+                self.news.insert((self.now + self.signalling, self.order), (other, live.clone()));
+            }
+        }
+    }
+
+    fn transmit(&mut self, host: usize, udp: &DatagramBatch) {
+        let from = self.hosts[host].address;
+        let sends: Vec<(SocketAddr, Vec<u8>)> =
+            udp.transmits().flat_map(|t| t.datagrams().map(move |d| (t.to, d.to_vec()))).collect();
+        for (to, bytes) in sends {
+            *self.sent.entry(bytes[0]).or_default() += 1;
+            let neighbour = self.hosts.iter().any(|h| h.address == to && h.nat == self.hosts[host].nat);
+            let public = match self.hosts[host].nat {
+                Some(nat) if !neighbour => self.nats[nat].outbound(from, to),
+                _ => from,
+            };
+            self.launch(public, to, bytes);
+        }
+    }
+
+    fn launch(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let lost = self.loss > 0 && self.random(1000) < self.loss;
+        if lost || self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
+            return;
+        }
+        let jitter = self.jitter.as_micros();
+        let jitter = Duration::from_micros(self.random(u64::try_from(jitter).unwrap()));
+        self.order += 1;
+        let at = self.now + self.latency + jitter;
+        self.queue.insert((at, self.order), InFlight { from, to, bytes });
+    }
+
+    fn deliver(&mut self, flight: InFlight) {
+        let InFlight { from, to, bytes } = flight;
+        if to == self.turn.address {
+            if let Some((to, bytes)) = self.turn.handle(from, &bytes) {
+                self.launch(self.turn.address, to, bytes);
+            }
+            return;
+        }
+        let inside = match self.nats.iter().find(|nat| nat.public() == to.ip()) {
+            Some(nat) => nat.inbound(from, to),
+            None => Some(to),
+        };
+        let private = |ip: IpAddr| matches!(ip, IpAddr::V4(v4) if v4.is_private());
+        let target = inside.and_then(|address| self.hosts.iter().position(|h| h.address == address));
+        if let Some(host) = target {
+            // Private addresses lead nowhere from outside.
+            let direct = to.ip() == self.hosts[host].address.ip();
+            if !direct || !private(to.ip()) || private(from.ip()) {
+                self.inject(host, from, &bytes);
+            }
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        self.run_until(until, |_| false);
+    }
+
+    /// Lets time pass until something holds; panics when it does not within `limit`. Returns how long it took.
+    pub fn run_till(&mut self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+        let begin = self.now;
+        assert!(self.run_until(begin + limit, done), "not within {limit:?}: {what}");
+        self.now - begin
+    }
+
+    fn run_until(&mut self, until: Instant, done: impl Fn(&Self) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            let flight = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let news = self.news.first_key_value().map(|((at, _), _)| *at);
+            let timers: Vec<_> = self.hosts.iter().map(|host| host.engine.poll_timeout()).collect();
+            let timer = timers.iter().flatten().min().copied();
+            let Some(next) = [flight, news, timer].into_iter().flatten().min().filter(|at| *at <= until)
+            else {
+                self.now = until;
+                return done(self);
+            };
+            self.now = self.now.max(next);
+            if flight == Some(next) {
+                if let Some((_, flight)) = self.queue.pop_first() {
+                    self.deliver(flight);
+                }
+            } else if news == Some(next) {
+                if let Some((_, (host, live))) = self.news.pop_first() {
+                    let update = LiveUpdate { whole: false, members: vec![live] };
+                    self.command(host, Command::ApplyLive { network: network(), update });
+                }
+            } else if let Some(host) = timers.iter().position(|timer| *timer == Some(next)) {
+                let now = self.now;
+                self.hosts[host].engine.handle_timeout(now);
+                self.flush(host);
+                let after = self.hosts[host].engine.poll_timeout();
+                assert!(after.is_none_or(|at| at > next || at == now), "host {host} asks for the past");
+            }
+        }
+    }
+
+    pub fn peer(&self, host: usize, other: usize) -> PeerStatus {
+        let status = self.hosts[host].engine.status(self.now);
+        let peers = &status.networks[0].peers;
+        peers.iter().find(|peer| peer.node == node(other)).cloned().expect("no such peer")
+    }
+
+    pub fn is_up(&self, host: usize, other: usize) -> bool {
+        matches!(self.peer(host, other).link_state, LinkState::Up | LinkState::Degraded)
+    }
+
+    pub fn both_up(&self) -> bool {
+        self.is_up(0, 1) && self.is_up(1, 0)
+    }
+
+    pub fn path(&self, host: usize, other: usize) -> PathKind {
+        self.peer(host, other).path
+    }
+
+    pub fn both_on(&self, path: PathKind) -> bool {
+        self.both_up() && self.path(0, 1) == path && self.path(1, 0) == path
+    }
+
+    pub fn drops(&self, host: usize, reason: DropReason) -> u64 {
+        self.hosts[host].engine.status(self.now).drops.get(reason)
+    }
+
+    /// Asks for a ping and waits for its end.
+    pub fn ping(&mut self, host: usize, other: usize) -> PingOutcome {
+        let (id, peer, timeout) = (PingId(self.order), node(other), ms(2000));
+        self.command(host, Command::StartPing { network: network(), peer, id, timeout });
+        let outcome = move |world: &Self| {
+            world.hosts[host].events.iter().find_map(|(_, event)| match event {
+                Event::PingFinished { id: ended, outcome, .. } if *ended == id => Some(*outcome),
+                _ => None,
+            })
+        };
+        self.run_till("a ping ends", ms(2100), |world| outcome(world).is_some());
+        outcome(self).unwrap()
+    }
+
+    /// Sends a numbered packet every `every`, from 0 to 1, for a while. Returns the longest time between two arrivals.
+    pub fn stream(&mut self, every: Duration, duration: Duration) -> Duration {
+        let first = self.hosts[1].received.len();
+        let (begin, mut number) = (self.now, 0);
+        while self.now < begin + duration {
+            self.send(0, &packet(0, 1, number, 200));
+            number += 1;
+            self.run(every);
+        }
+        let arrivals = self.hosts[1].received[first..].iter().map(|(at, _)| *at);
+        let ends: Vec<Instant> = arrivals.chain([self.now]).collect();
+        let gaps = ends.iter().scan(begin, |before, at| Some(*at - std::mem::replace(before, *at)));
+        gaps.max().unwrap_or(duration)
+    }
+}
+
+/// Two hosts, each behind a NAT of its own, that know each other.
+pub fn two_behind(seed: u64, mapping: Mapping, filtering: Filtering) -> World {
+    let mut world = World::new(seed);
+    for _ in 0..2 {
+        let nat = world.nat(mapping, filtering);
+        world.host(Some(nat));
+    }
+    world.introduce_all();
+    world
+}
