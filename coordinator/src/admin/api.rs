@@ -1,0 +1,151 @@
+//! What the admin socket says: the JSON that `--json` prints. Fields are only ever added. Times are seconds since
+//! 1970-01-01 UTC.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ria_protocol::id::{BootId, KeyId, NetworkId, NodeId};
+use ria_protocol::keys::{SpkiHash, WgPublicKey};
+use ria_protocol::map::{CandidateKind, Revision};
+use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
+use ria_protocol::time::UnixTime;
+use serde::{Deserialize, Serialize};
+
+use crate::audit::Row;
+use crate::state::JoinKeyStatus;
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    pub id: NetworkId,
+    pub name: Name,
+    pub prefix_v4: Prefix,
+    pub prefix_v6: Prefix,
+    pub mtu: u16,
+    pub revision: Revision,
+    pub created: UnixTime,
+    pub nodes: usize,
+    pub online: usize,
+}
+
+/// A request for a network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNetwork {
+    pub name: Name,
+    pub prefix_v4: Option<Prefix>,
+}
+
+/// A join key without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyView {
+    pub id: KeyId,
+    pub network: Name,
+    pub status: JoinKeyStatus,
+    pub reusable: bool,
+    pub tags: Vec<Name>,
+    pub created: UnixTime,
+    pub expires: Option<UnixTime>,
+    pub revoked: Option<UnixTime>,
+    pub uses: u64,
+}
+
+/// A request for a join key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// May be left out while there is one network.
+    pub network: Option<Name>,
+    pub reusable: bool,
+    /// Seconds from now; absent means never.
+    pub expires_after: Option<u64>,
+    pub tags: Vec<Name>,
+}
+
+/// A join key, just made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreatedKey {
+    /// The key itself. It is shown only once.
+    pub key: String,
+    #[serde(flatten)]
+    pub view: KeyView,
+    /// Where nodes will look for the coordinator.
+    pub urls: Vec<String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub id: NodeId,
+    pub name: Name,
+    pub network: Name,
+    pub online: bool,
+    pub addresses: Vec<IpAddr>,
+    pub tags: Vec<String>,
+    pub wg_key: WgPublicKey,
+    /// SHA-256 of the public key of its certificate.
+    pub tls_key: SpkiHash,
+    pub joined: UnixTime,
+    pub join_key: KeyId,
+    pub last_contact: UnixTime,
+    /// When the membership ends unless the node is heard of before.
+    pub expires: UnixTime,
+    pub agent_version: String,
+    /// The run of its agent; absent while it was not seen since the coordinator's start.
+    pub boot: Option<BootId>,
+    pub candidates: Vec<CandidateView>,
+    /// The revision of the map that the node has confirmed, and when; absent as above.
+    pub acked_revision: Option<Revision>,
+    pub acked_at: Option<UnixTime>,
+    /// The network's present revision.
+    pub map_revision: Revision,
+}
+
+/// Where a node may be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateView {
+    pub kind: CandidateKind,
+    pub address: SocketAddr,
+}
+
+/// Rows of the audit log, and whether the whole log is as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditView {
+    pub rows: Vec<Row>,
+    pub chain: ChainView,
+}
+
+/// Whether the audit log is as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainView {
+    pub intact: bool,
+    /// What is wrong; absent when nothing is.
+    pub problem: Option<String>,
+    /// Rows written so far.
+    pub length: u64,
+}
+
+/// Why a request was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub code: ProblemCode,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+/// The kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemCode {
+    /// The request makes no sense.
+    BadRequest,
+    /// Whoever asks may not.
+    NotPermitted,
+    NotFound,
+    /// Something is in the way.
+    Conflict,
+    /// Something has to be set first.
+    NotReady,
+    /// The coordinator can't do this at the moment.
+    Unavailable,
+}

@@ -1,0 +1,6 @@
+//! Administration over a Unix socket that only root (and the coordinator's own user) may use: HTTP and JSON.
+
+pub mod api;
+pub mod client;
+pub mod server;
+mod views;

@@ -1,0 +1,274 @@
+//! The commands that talk to a running coordinator: what they ask it, and how they show its answer.
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use ria_protocol::name::Name;
+use ria_protocol::time::UnixTime;
+use serde::Serialize;
+
+use super::table::{list, or_dash, table};
+use super::{
+    AuditCommand, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand, complain,
+    environment, print,
+};
+use crate::admin::api::{AuditView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView};
+use crate::admin::client::{Client, RequestError, escaped};
+use crate::config;
+use crate::duration::{shown, shown_relative};
+
+/// What is asked.
+pub(super) enum Request {
+    Network(NetworkCommand),
+    Key(KeyCommand),
+    Node(NodeCommand),
+    Audit(AuditCommand),
+}
+
+/// What is printed, and whether all is well.
+struct Shown {
+    text: String,
+    well: bool,
+}
+
+type Outcome = Result<Shown, RequestError>;
+
+/// Asks the coordinator and prints its answer.
+pub(super) fn run(request: Request) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(FAILED);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match request {
+            Request::Network(command) => network(command).await,
+            Request::Key(command) => key(command).await,
+            Request::Node(command) => node(command).await,
+            Request::Audit(command) => audit(command).await,
+        }
+    });
+    match outcome {
+        Ok(shown) => {
+            let printed = print(&shown.text);
+            if shown.well { printed } else { ExitCode::from(FAILED) }
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(if matches!(error, RequestError::NotRunning { .. }) { NOT_RUNNING } else { FAILED })
+        }
+    }
+}
+
+impl Common {
+    fn client(&self) -> Client {
+        Client::new(config::admin_socket(self.admin_socket.clone(), &environment))
+    }
+
+    /// As JSON where that is wanted, else as `text` puts it.
+    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Outcome {
+        let text = if self.json {
+            serde_json::to_string_pretty(value).map_err(|e| RequestError::Answer(e.to_string()))? + "\n"
+        } else {
+            text(value)
+        };
+        Ok(Shown { text, well: true })
+    }
+}
+
+fn now() -> UnixTime {
+    UnixTime::from(SystemTime::now())
+}
+
+fn with_network(path: &str, network: Option<&str>) -> String {
+    network.map_or_else(|| path.to_owned(), |network| format!("{path}?network={}", escaped(network)))
+}
+
+async fn network(command: NetworkCommand) -> Outcome {
+    match command {
+        NetworkCommand::Create { name, prefix, common } => {
+            let request = CreateNetwork { name, prefix_v4: prefix };
+            let made: NetworkView = common.client().post("/v1/networks", &request).await?;
+            common.show(&made, network_text)
+        }
+        NetworkCommand::List { common } => {
+            let all: Vec<NetworkView> = common.client().get("/v1/networks").await?;
+            common.show(&all, |all| networks_text(all))
+        }
+        NetworkCommand::Show { name, common } => {
+            let path = format!("/v1/networks/{}", escaped(&name));
+            let network: NetworkView = common.client().get(&path).await?;
+            common.show(&network, network_text)
+        }
+    }
+}
+
+fn networks_text(all: &[NetworkView]) -> String {
+    let rows: Vec<_> = all
+        .iter()
+        .map(|n| {
+            let nodes = format!("{} ({} online)", n.nodes, n.online);
+            vec![n.name.to_string(), n.prefix_v4.to_string(), n.prefix_v6.to_string(), nodes, n.id.to_string()]
+        })
+        .collect();
+    table(&["name", "ipv4", "ipv6", "nodes", "id"], &rows)
+}
+
+fn network_text(network: &NetworkView) -> String {
+    list(&[
+        ("name", network.name.to_string()),
+        ("id", network.id.to_string()),
+        ("ipv4", network.prefix_v4.to_string()),
+        ("ipv6", network.prefix_v6.to_string()),
+        ("mtu", network.mtu.to_string()),
+        ("nodes", format!("{} ({} online)", network.nodes, network.online)),
+        ("revision", network.revision.0.to_string()),
+        ("created", shown(network.created)),
+    ])
+}
+
+async fn key(command: KeyCommand) -> Outcome {
+    match command {
+        KeyCommand::Create { network, reusable, expires, tags, common } => {
+            let request = CreateKey { network, reusable, expires_after: expires.seconds(), tags };
+            let made: CreatedKey = common.client().post("/v1/keys", &request).await?;
+            if !common.json {
+                // Beside the key, which alone goes to standard output.
+                complain(&key_summary(&made.view));
+            }
+            common.show(&made, |made| format!("{}\n", made.key))
+        }
+        KeyCommand::List { network, common } => {
+            let all: Vec<KeyView> = common.client().get(&with_network("/v1/keys", network.as_deref())).await?;
+            common.show(&all, |all| keys_text(all))
+        }
+        KeyCommand::Revoke { id, common } => {
+            let path = format!("/v1/keys/{}/revoke", escaped(&id));
+            let key: KeyView = common.client().post(&path, &()).await?;
+            common.show(&key, |key| format!("Join key {} of network {} is revoked.\n", key.id, key.network))
+        }
+    }
+}
+
+fn key_summary(key: &KeyView) -> String {
+    let for_whom = if key.reusable { "any number of nodes" } else { "one node" };
+    let until = key.expires.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", shown(end)));
+    format!("join key {} admits {for_whom} to network {} {until}", key.id, key.network)
+}
+
+fn keys_text(all: &[KeyView]) -> String {
+    let now = now();
+    let joined = |tags: &[Name]| tags.iter().map(Name::as_str).collect::<Vec<_>>().join(",");
+    let rows: Vec<_> = all
+        .iter()
+        .map(|k| {
+            vec![
+                k.id.to_string(),
+                k.network.to_string(),
+                format!("{:?}", k.status).to_lowercase(),
+                if k.reusable { "reusable" } else { "once" }.to_owned(),
+                k.uses.to_string(),
+                k.expires.map_or_else(|| "never".to_owned(), |end| shown_relative(end, now)),
+                shown(k.created),
+                or_dash(joined(&k.tags)),
+            ]
+        })
+        .collect();
+    table(&["id", "network", "status", "kind", "uses", "expires", "created", "tags"], &rows)
+}
+
+async fn node(command: NodeCommand) -> Outcome {
+    let path = |node: &NodeArgs| with_network(&format!("/v1/nodes/{}", escaped(&node.node)), node.network.as_deref());
+    match command {
+        NodeCommand::List { network, common } => {
+            let all: Vec<NodeView> = common.client().get(&with_network("/v1/nodes", network.as_deref())).await?;
+            common.show(&all, |all| nodes_text(all))
+        }
+        NodeCommand::Show { node, common } => {
+            let node: NodeView = common.client().get(&path(&node)).await?;
+            common.show(&node, node_text)
+        }
+        NodeCommand::Remove { node, common } => {
+            let node: NodeView = common.client().delete(&path(&node)).await?;
+            common.show(&node, |node| format!("{} is no member of {} any more.\n", node.name, node.network))
+        }
+    }
+}
+
+fn nodes_text(all: &[NodeView]) -> String {
+    let now = now();
+    let rows: Vec<_> = all
+        .iter()
+        .map(|n| {
+            let address = n.addresses.first().map(ToString::to_string);
+            let seen = if n.online { "now".to_owned() } else { shown_relative(n.last_contact, now) };
+            vec![
+                n.name.to_string(),
+                n.network.to_string(),
+                if n.online { "online" } else { "offline" }.to_owned(),
+                or_dash(address),
+                seen,
+                or_dash(n.agent_version.clone()),
+                or_dash(n.tags.join(",")),
+            ]
+        })
+        .collect();
+    table(&["name", "network", "state", "address", "last seen", "version", "tags"], &rows)
+}
+
+fn node_text(node: &NodeView) -> String {
+    let now = now();
+    let addresses: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
+    let candidates: Vec<_> = node.candidates.iter().map(|c| c.address.to_string()).collect();
+    let acked = node.acked_revision.zip(node.acked_at).map(|(revision, at)| {
+        format!("{} of {}, {}", revision.0, node.map_revision.0, shown_relative(at, now))
+    });
+    list(&[
+        ("name", node.name.to_string()),
+        ("id", node.id.to_string()),
+        ("network", node.network.to_string()),
+        ("state", if node.online { "online" } else { "offline" }.to_owned()),
+        ("addresses", addresses.join(", ")),
+        ("reachable at", or_dash(candidates.join(", "))),
+        ("map revision", or_dash(acked)),
+        ("last seen", format!("{} ({})", shown(node.last_contact), shown_relative(node.last_contact, now))),
+        ("joined", format!("{} with key {}", shown(node.joined), node.join_key)),
+        ("ends", format!("{} unless it is heard of before", shown(node.expires))),
+        ("version", or_dash(node.agent_version.clone())),
+        ("tags", or_dash(node.tags.join(", "))),
+        ("WireGuard key", node.wg_key.to_string()),
+        ("TLS key", node.tls_key.to_string()),
+    ])
+}
+
+async fn audit(command: AuditCommand) -> Outcome {
+    let AuditCommand::List { network, limit, common } = command;
+    let network = network.map_or_else(String::new, |n| format!("&network={}", escaped(&n)));
+    let view: AuditView = common.client().get(&format!("/v1/audit?limit={limit}{network}")).await?;
+    let shown = common.show(&view, audit_text)?;
+    Ok(Shown { well: view.chain.intact, ..shown })
+}
+
+fn audit_text(view: &AuditView) -> String {
+    let rows: Vec<_> = view
+        .rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.seq.to_string(),
+                shown(row.time),
+                row.actor.clone(),
+                row.action.clone(),
+                row.subject.clone(),
+                row.detail.clone(),
+            ]
+        })
+        .collect();
+    let verdict = match &view.chain.problem {
+        None => format!("The chain of all {} rows is intact.\n", view.chain.length),
+        Some(problem) => format!("THE LOG WAS TAMPERED WITH: {problem}.\n"),
+    };
+    table(&["row", "time", "who", "what", "about", "details"], &rows) + &verdict
+}

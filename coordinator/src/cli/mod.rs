@@ -1,0 +1,274 @@
+//! The command line: what can be typed, and what comes of it.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no coordinator is running here.
+
+mod commands;
+mod serve;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
+
+use crate::config::Flags;
+use crate::duration::Lifetime;
+
+/// Coordinator of Ria networks: decides who is a member, tells nodes of each other, and relays for them.
+#[derive(Debug, Parser)]
+#[command(name = "ria-coordinator", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Begin with:\n  \
+    sudo ria-coordinator serve --public-url https://ria.lab.example\n  \
+    sudo ria-coordinator key create > robot.key\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no coordinator is running here")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the coordinator
+    #[command(after_help = "Without arguments it works: data in /var/lib/ria-coordinator, port 443, own authority, \
+        own relay on UDP port 3478, and a network named lab.\n\n\
+        Examples:\n  ria-coordinator serve --public-url https://ria.lab.example\n  \
+        ria-coordinator serve --listen 192.0.2.7:8443 --public-url https://192.0.2.7:8443 --data-dir ./data\n\n\
+        Each setting is taken from its flag, else its RIA_* variable, else the configuration file, else the default.")]
+    Serve(ServeArgs),
+    /// Check the settings that `serve` would use, without starting anything
+    #[command(after_help = "Example:\n  ria-coordinator check-config --config ./coordinator.toml")]
+    CheckConfig {
+        #[command(flatten)]
+        serve: ServeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Networks: each has its own members and addresses
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Join keys: what a node needs to become a member
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Nodes: the members of networks
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// The audit log: who changed what
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  ria-coordinator completions bash > /etc/bash_completion.d/ria-coordinator")]
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Configuration file [RIA_CONFIG; default: /etc/ria/coordinator.toml if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is kept [RIA_DATA_DIR; default: /var/lib/ria-coordinator]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address and port of all TLS connections [RIA_LISTEN; default: [::]:443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where nodes reach this coordinator: https://host[:port]; may be given several times, best first
+    /// [RIA_PUBLIC_URL, with commas]
+    #[arg(long, value_name = "URL")]
+    public_url: Vec<String>,
+    /// Database [RIA_DATABASE; default: SQLite in the data directory]
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Socket of the admin commands [RIA_ADMIN_SOCKET; default: /run/ria/coordinator.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    fn into_flags(self) -> Flags {
+        Flags {
+            config: self.config,
+            data_dir: self.data_dir,
+            listen: self.listen,
+            public_url: self.public_url,
+            database: self.database,
+            admin_socket: self.admin_socket,
+        }
+    }
+}
+
+/// What all commands have that talk to a running coordinator.
+#[derive(Debug, Args)]
+struct Common {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Socket of the coordinator [RIA_ADMIN_SOCKET; default: /run/ria/coordinator.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum NetworkCommand {
+    /// Make a network
+    #[command(after_help = "Example:\n  ria-coordinator network create field-team --prefix 10.220.0.0/16")]
+    Create {
+        name: Name,
+        /// IPv4 prefix of its addresses [default: the first free one of 10.213.0.0/16, 10.214.0.0/16 ...]
+        #[arg(long)]
+        prefix: Option<Prefix>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the networks
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a network
+    Show {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a join key and print it; it is shown only once
+    #[command(after_help = "The key is all that is printed on standard output. Treat it as a password.\n\n\
+        Examples:\n  ria-coordinator key create > robot.key\n  \
+        ria-coordinator key create --reusable --expires 30d --tag arm --network lab")]
+    Create {
+        /// The network that it admits to [default: the only one]
+        #[arg(long)]
+        network: Option<Name>,
+        /// Admit any number of nodes, not just one
+        #[arg(long)]
+        reusable: bool,
+        /// How long it is good for: 30m, 12h, 7d or never
+        #[arg(long, value_name = "DURATION", default_value = "7d")]
+        expires: Lifetime,
+        /// Tag of the nodes that join by it; may be given several times
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<Name>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the join keys, without their secrets
+    List {
+        /// Only those of this network
+        #[arg(long)]
+        network: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Revoke a join key: nobody joins by it any more; who has joined stays
+    #[command(after_help = "Example:\n  ria-coordinator key revoke $ID    (IDs: ria-coordinator key list)")]
+    Revoke {
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// A node, and the network where its name is not enough.
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// Name or id of the node
+    node: String,
+    /// Its network, where several have a node of this name
+    #[arg(long)]
+    network: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// List the nodes
+    List {
+        /// Only those of this network
+        #[arg(long)]
+        network: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a node
+    #[command(after_help = "Example:\n  ria-coordinator node show robot-7")]
+    Show {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove a node from its network for good; it can come back only with a new join key
+    #[command(after_help = "Example:\n  ria-coordinator node remove robot-7")]
+    Remove {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// List the latest rows, and say whether the log is as it was written
+    #[command(after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit list --limit 20")]
+    List {
+        /// Only rows about this network
+        #[arg(long)]
+        network: Option<String>,
+        /// At most so many rows, the latest ones
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+const FAILED: u8 = 1;
+const NOT_RUNNING: u8 = 3;
+
+/// A variable of the environment.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(args) => serve::serve(args),
+        Command::CheckConfig { serve, json } => serve::check_config(serve, json),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ria-coordinator", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+        Command::Network(command) => commands::run(commands::Request::Network(command)),
+        Command::Key(command) => commands::run(commands::Request::Key(command)),
+        Command::Node(command) => commands::run(commands::Request::Node(command)),
+        Command::Audit(command) => commands::run(commands::Request::Audit(command)),
+    }
+}
+
+/// Prints a result. A reader that has gone away has seen enough.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("can't write the result: {error}"));
+            ExitCode::from(FAILED)
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
+}
+
+/// Says on standard error what went wrong.
+fn complain(message: &str) {
+    // There is nowhere else to say it.
+    let _ = writeln!(io::stderr(), "ria-coordinator: {message}");
+}

@@ -1,0 +1,103 @@
+//! `serve` and `check-config`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{FAILED, ServeArgs, complain, environment, print};
+use crate::config::{Config, ConfigError, PublicUrl};
+use crate::server::Coordinator;
+
+/// Runs until it is told to stop.
+pub(super) fn serve(args: ServeArgs) -> ExitCode {
+    let filter = EnvFilter::try_from_env("RIA_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let config = match Config::load(args.into_flags(), &environment) {
+        Ok(config) => config,
+        Err(error) => return report(&error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(&config)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    // Asked for before anything starts: a signal that comes early is not lost.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let coordinator = Coordinator::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: nodes are told to come back");
+    coordinator.stop().await;
+    Ok(())
+}
+
+fn report(error: &ConfigError) -> ExitCode {
+    for mistake in &error.mistakes {
+        complain(mistake);
+    }
+    let count = error.mistakes.len();
+    complain(&format!("{count} {} in the settings", if count == 1 { "mistake" } else { "mistakes" }));
+    ExitCode::from(FAILED)
+}
+
+/// Shows the settings that `serve` would use.
+pub(super) fn check_config(args: ServeArgs, as_json: bool) -> ExitCode {
+    match Config::load(args.into_flags(), &environment) {
+        Ok(config) if as_json => print(&format!("{:#}\n", to_json(&config))),
+        Ok(config) => print(&to_text(&config)),
+        Err(error) if as_json => {
+            let printed = print(&format!("{:#}\n", json!({ "valid": false, "mistakes": error.mistakes })));
+            if printed == ExitCode::SUCCESS { ExitCode::from(FAILED) } else { printed }
+        }
+        Err(error) => report(&error),
+    }
+}
+
+fn to_json(config: &Config) -> serde_json::Value {
+    json!({
+        "valid": true,
+        "mistakes": [],
+        "file": config.file,
+        "data_dir": config.data_dir,
+        "listen": config.listen,
+        "public_url": config.public_urls.iter().map(PublicUrl::as_str).collect::<Vec<_>>(),
+        "database": config.database,
+        "admin_socket": config.admin_socket,
+        "relay": {
+            "enabled": config.relay.enabled,
+            "listen": config.relay.listen,
+            "external": config.relay.external,
+        },
+    })
+}
+
+fn to_text(config: &Config) -> String {
+    let shown = |value: String, otherwise: &str| if value.is_empty() { otherwise.to_owned() } else { value };
+    let urls: Vec<_> = config.public_urls.iter().map(PublicUrl::as_str).collect();
+    let listen: Vec<_> = config.relay.listen.iter().map(ToString::to_string).collect();
+    let file = config.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    let rows = [
+        ("file", shown(file, "none")),
+        ("data_dir", config.data_dir.display().to_string()),
+        ("listen", config.listen.to_string()),
+        ("public_url", shown(urls.join(", "), "not set: `key create` needs it")),
+        ("database", config.database.clone().unwrap_or_else(|| "SQLite in the data directory".to_owned())),
+        ("admin_socket", config.admin_socket.display().to_string()),
+        ("relay.enabled", config.relay.enabled.to_string()),
+        ("relay.listen", listen.join(", ")),
+        ("relay.external", shown(config.relay.external.map(|ip| ip.to_string()).unwrap_or_default(), "not set")),
+    ];
+    let lines = rows.map(|(key, value)| format!("{key:<15} {value}\n")).concat();
+    format!("{lines}The settings are valid.\n")
+}

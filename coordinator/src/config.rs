@@ -1,0 +1,318 @@
+//! Settings: flag, else environment, else file, else default. Unknown keys are refused, and all mistakes are shown
+//! together.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+/// Where the file is looked for unless it is named.
+pub const DEFAULT_FILE: &str = "/etc/ria/coordinator.toml";
+/// Where the admin socket is unless it is named.
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/ria/coordinator.sock";
+const DEFAULT_DATA_DIR: &str = "/var/lib/ria-coordinator";
+const DEFAULT_RELAY_PORT: u16 = 3478;
+
+/// All settings of `serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub public_urls: Vec<PublicUrl>,
+    /// `None`: SQLite in the data directory.
+    pub database: Option<String>,
+    pub admin_socket: PathBuf,
+    pub relay: RelaySettings,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// Settings of the relay in the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySettings {
+    pub enabled: bool,
+    pub listen: Vec<SocketAddr>,
+    /// The address that peers see, where it is not the one that the relay is bound to.
+    pub external: Option<IpAddr>,
+}
+
+/// An address under which nodes reach the coordinator: `https://host[:port]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    host: String,
+}
+
+impl PublicUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim().trim_end_matches('/');
+        let wrong = |reason: &str| format!("{text:?} is no public URL: {reason}; write it as https://ria.lab.example[:port]");
+        let authority = text.strip_prefix("https://").ok_or_else(|| wrong("it must begin with https://"))?;
+        if authority.contains(['/', '?', '#', '@']) || authority.chars().any(char::is_whitespace) {
+            return Err(wrong("it has more than a host and a port"));
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        if port.is_some_and(|port| !matches!(port.parse::<u16>(), Ok(1..))) {
+            return Err(wrong("its port is no number from 1 to 65535"));
+        }
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let valid = match bracketed {
+            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+        };
+        if !valid {
+            return Err(wrong("its host is neither a name nor an address"));
+        }
+        Ok(Self { text: text.to_owned(), host: bracketed.unwrap_or(host).to_owned() })
+    }
+
+    /// The host, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether another machine can possibly reach it.
+    pub fn is_reachable(&self) -> bool {
+        match self.host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(IpAddr::V4(ip)) => !ip.is_loopback() && !ip.is_unspecified() && !ip.is_link_local(),
+            Ok(IpAddr::V6(ip)) => !ip.is_loopback() && !ip.is_unspecified() && !ip.is_unicast_link_local(),
+            Err(_) => {
+                let name = self.host.trim_end_matches('.').to_ascii_lowercase();
+                name != "localhost" && !name.ends_with(".localhost")
+            }
+        }
+    }
+}
+
+/// The settings can't be used; every mistake is listed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", mistakes.join("\n"))]
+pub struct ConfigError {
+    pub mistakes: Vec<String>,
+}
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub public_url: Vec<String>,
+    pub database: Option<String>,
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// Finds values in their order of precedence, and gathers mistakes.
+struct Sources<'a> {
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    file: Table,
+    file_name: String,
+    mistakes: Vec<String>,
+}
+
+/// One value with the place that it came from.
+struct Found {
+    value: Value,
+    place: String,
+}
+
+impl Sources<'_> {
+    /// The value of `section.key`, from a flag, `variable`, or the file.
+    fn find(&mut self, flag: Option<(&str, Value)>, variable: &str, section: Option<&str>, key: &str) -> Option<Found> {
+        // The file's value is taken out in any case: what is left over is unknown.
+        let in_file = match section {
+            None => self.file.remove(key),
+            Some(section) => self.file.get_mut(section).and_then(Value::as_table_mut).and_then(|t| t.remove(key)),
+        };
+        if let Some((name, value)) = flag {
+            return Some(Found { value, place: name.to_owned() });
+        }
+        if let Some(text) = (self.environment)(variable).filter(|text| !text.is_empty()) {
+            return Some(Found { value: Value::String(text), place: variable.to_owned() });
+        }
+        let name = section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}"));
+        in_file.map(|value| Found { value, place: format!("{}: {name}", self.file_name) })
+    }
+
+    fn wrong<T>(&mut self, place: &str, problem: impl std::fmt::Display) -> Option<T> {
+        self.mistakes.push(format!("{place}: {problem}"));
+        None
+    }
+
+    fn text(&mut self, found: Option<Found>) -> Option<(String, String)> {
+        let found = found?;
+        match found.value {
+            Value::String(text) if !text.is_empty() => Some((text, found.place)),
+            _ => self.wrong(&found.place, "expected a text"),
+        }
+    }
+
+    fn parsed<T: std::str::FromStr>(&mut self, found: Option<Found>, expected: &str) -> Option<T> {
+        let (text, place) = self.text(found)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(_) => self.wrong(&place, format!("{text:?} is not {expected}")),
+        }
+    }
+
+    fn flag(&mut self, found: Option<Found>) -> Option<bool> {
+        let found = found?;
+        match found.value {
+            Value::Boolean(value) => Some(value),
+            Value::String(text) if text == "true" => Some(true),
+            Value::String(text) if text == "false" => Some(false),
+            _ => self.wrong(&found.place, "expected true or false"),
+        }
+    }
+
+    /// A list, or one text with commas.
+    fn list(&mut self, found: Option<Found>) -> Option<(Vec<String>, String)> {
+        let found = found?;
+        match found.value {
+            Value::String(text) => Some((text.split(',').map(|t| t.trim().to_owned()).collect(), found.place)),
+            Value::Array(values) => {
+                let texts: Option<Vec<String>> =
+                    values.into_iter().map(|v| v.as_str().map(str::to_owned)).collect();
+                match texts {
+                    Some(texts) => Some((texts, found.place)),
+                    None => self.wrong(&found.place, "expected a list of texts"),
+                }
+            }
+            _ => self.wrong(&found.place, "expected a text or a list of texts"),
+        }
+    }
+
+    fn parsed_list<T>(&mut self, found: Option<Found>, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+        let (texts, place) = self.list(found)?;
+        let (good, bad): (Vec<_>, Vec<_>) = texts.iter().map(|text| parse(text)).partition(Result::is_ok);
+        for problem in bad.into_iter().filter_map(Result::err) {
+            self.mistakes.push(format!("{place}: {problem}"));
+        }
+        Some(good.into_iter().filter_map(Result::ok).collect())
+    }
+}
+
+impl Config {
+    /// Reads the settings. `environment` looks up a variable.
+    pub fn load(flags: Flags, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let named = flags.config.clone().or_else(|| environment("RIA_CONFIG").map(PathBuf::from));
+        let (file, path) = read_file(named)?;
+        let file_name = path.as_ref().map_or_else(String::new, |p| p.display().to_string());
+        let mut sources = Sources { environment, file, file_name, mistakes: Vec::new() };
+        let config = Self::from_sources(&mut sources, flags, path);
+        report_unknown(&mut sources);
+        if sources.mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes: sources.mistakes }) }
+    }
+
+    fn from_sources(sources: &mut Sources<'_>, flags: Flags, file: Option<PathBuf>) -> Self {
+        let path = |flag: Option<PathBuf>| flag.map(|p| Value::String(p.to_string_lossy().into_owned()));
+        let data_dir = path(flags.data_dir).map(|v| ("--data-dir", v));
+        let data_dir = sources.find(data_dir, "RIA_DATA_DIR", None, "data_dir");
+        let data_dir = sources.text(data_dir).map_or_else(|| DEFAULT_DATA_DIR.into(), |(text, _)| text.into());
+        let admin_socket = path(flags.admin_socket).map(|v| ("--admin-socket", v));
+        let admin_socket = sources.find(admin_socket, "RIA_ADMIN_SOCKET", None, "admin_socket");
+        let admin_socket =
+            sources.text(admin_socket).map_or_else(|| DEFAULT_ADMIN_SOCKET.into(), |(text, _)| text.into());
+        let listen = flags.listen.map(|text| ("--listen", Value::String(text)));
+        let listen = sources.find(listen, "RIA_LISTEN", None, "listen");
+        let listen = sources.parsed(listen, "an address with a port, such as [::]:443 or 192.0.2.7:443");
+        let urls = (!flags.public_url.is_empty()).then(|| ("--public-url", Value::from(flags.public_url)));
+        let urls = sources.find(urls, "RIA_PUBLIC_URL", None, "public_url");
+        let public_urls = sources.parsed_list(urls, PublicUrl::parse).unwrap_or_default();
+        let database = flags.database.map(|text| ("--database", Value::String(text)));
+        let database = sources.find(database, "RIA_DATABASE", None, "database");
+        let database = sources.text(database).and_then(|(text, place)| {
+            if text.starts_with("sqlite:") {
+                Some(text)
+            } else {
+                sources.wrong(&place, format!("{text:?} is no database of this version; give sqlite:///path/to/file"))
+            }
+        });
+        Self {
+            data_dir,
+            listen: listen.unwrap_or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443)),
+            public_urls,
+            database,
+            admin_socket,
+            relay: RelaySettings::from_sources(sources),
+            file,
+        }
+    }
+}
+
+impl RelaySettings {
+    fn from_sources(sources: &mut Sources<'_>) -> Self {
+        let section = Some("relay");
+        let enabled = sources.find(None, "RIA_RELAY_ENABLED", section, "enabled");
+        let listen = sources.find(None, "RIA_RELAY_LISTEN", section, "listen");
+        let listen = sources.parsed_list(listen, |text| {
+            text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is not an address with a port, such as [::]:3478"))
+        });
+        let external = sources.find(None, "RIA_RELAY_EXTERNAL", section, "external");
+        Self {
+            enabled: sources.flag(enabled).unwrap_or(true),
+            listen: listen.unwrap_or_else(|| vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_RELAY_PORT)]),
+            external: sources.parsed(external, "an IP address"),
+        }
+    }
+}
+
+/// The file's content, and its name where there is one. A file that is named has to be there.
+fn read_file(named: Option<PathBuf>) -> Result<(Table, Option<PathBuf>), ConfigError> {
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let mistake = |problem: String| ConfigError { mistakes: vec![format!("{}: {problem}", path.display())] };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let table = text.parse::<Table>().map_err(|error| mistake(error.to_string().trim_end().to_owned()))?;
+            Ok((table, Some(path)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok((Table::new(), None)),
+        Err(error) => Err(mistake(error.to_string())),
+    }
+}
+
+const KEYS: [&str; 5] = ["data_dir", "listen", "public_url", "database", "admin_socket"];
+const RELAY_KEYS: [&str; 3] = ["enabled", "listen", "external"];
+
+fn report_unknown(sources: &mut Sources<'_>) {
+    let file = std::mem::take(&mut sources.file);
+    for (key, value) in file {
+        match value {
+            Value::Table(section) if key == "relay" => {
+                for key in section.keys() {
+                    let known = RELAY_KEYS.join(", ");
+                    sources.mistakes.push(format!(
+                        "{}: unknown key \"relay.{key}\"; known in [relay] are: {known}",
+                        sources.file_name
+                    ));
+                }
+            }
+            _ => {
+                let known = KEYS.join(", ");
+                let name = &sources.file_name;
+                sources.mistakes.push(format!("{name}: unknown key \"{key}\"; known are: {known}, [relay]"));
+            }
+        }
+    }
+}
+
+/// The path of the admin socket for a command that talks to a running coordinator. Mistakes elsewhere in the file are
+/// no reason not to find it.
+pub fn admin_socket(flag: Option<PathBuf>, environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name: &str| environment(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let in_file = || {
+        let (file, _) = read_file(set("RIA_CONFIG")).ok()?;
+        file.get("admin_socket").and_then(Value::as_str).map(PathBuf::from)
+    };
+    flag.or_else(|| set("RIA_ADMIN_SOCKET"))
+        .or_else(in_file)
+        .unwrap_or_else(|| Path::new(DEFAULT_ADMIN_SOCKET).to_owned())
+}

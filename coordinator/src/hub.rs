@@ -1,0 +1,343 @@
+//! Who is connected: the live half of what the coordinator knows, owned by one task.
+//!
+//! Sessions tell it of their beginning, their reports and their end; it keeps one session per node, gathers what
+//! changed for a moment, and tells all sessions of the network. Nothing here is durable except when a node was heard
+//! of last, which goes to the registry now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::map::{Candidate, Live, Revision};
+use ria_protocol::time::UnixTime;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::registry::{Contact, Registry};
+
+const QUEUE: usize = 1024;
+/// News a session may lag behind before it is closed.
+const FEED_LENGTH: usize = 1024;
+/// News are gathered for this long, so that a thousand nodes that come back at once make few messages.
+const GATHERED: Duration = Duration::from_millis(20);
+/// How often it is stored which nodes were heard of.
+const STORED_EVERY: Duration = Duration::from_secs(60);
+
+/// News of members, as they were at one moment.
+pub type LiveNews = Arc<Vec<Live>>;
+
+/// One session of a node; a later one has a greater number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionId(u64);
+
+/// A session begins.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    pub network: NetworkId,
+    pub node: NodeId,
+    pub boot: BootId,
+    pub agent_version: String,
+}
+
+/// What a session that begins is given.
+#[derive(Debug)]
+pub struct Begun {
+    pub id: SessionId,
+    /// All that is known of members now.
+    pub whole: Vec<Live>,
+    /// What changes from now on.
+    pub news: broadcast::Receiver<LiveNews>,
+    /// Fires when a newer session of the node has taken over.
+    pub replaced: oneshot::Receiver<()>,
+}
+
+/// What administrators see of a node's session.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    pub online: bool,
+    pub boot: Option<BootId>,
+    pub candidates: Vec<Candidate>,
+    pub last_contact: UnixTime,
+    pub acked: Option<(Revision, UnixTime)>,
+    pub agent_version: String,
+}
+
+#[derive(Debug)]
+enum Command {
+    Begin(Begin, oneshot::Sender<Begun>),
+    Report { node: NodeKey, session: SessionId, candidates: Vec<Candidate> },
+    Acked { node: NodeKey, session: SessionId, revision: Revision },
+    End { node: NodeKey, session: SessionId },
+    Forget(NodeKey),
+    Presence(oneshot::Sender<BTreeMap<NodeKey, Presence>>),
+    Store(oneshot::Sender<()>),
+}
+
+/// A node of a network.
+pub type NodeKey = (NetworkId, NodeId);
+
+/// A way to the hub.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    commands: mpsc::Sender<Command>,
+}
+
+/// The hub's task has ended, so the coordinator is stopping.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub struct HubGone;
+
+impl Hub {
+    /// Starts the task; it ends when the last `Hub` is gone.
+    pub fn start(registry: Registry) -> (Self, tokio::task::JoinHandle<()>) {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let owner = Owner { registry, entries: BTreeMap::new(), feeds: BTreeMap::new(), sessions: 0 };
+        (Self { commands }, tokio::spawn(owner.run(queue)))
+    }
+
+    /// A session begins; one that the node had is told to end.
+    pub async fn begin(&self, begin: Begin) -> Result<Begun, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Begin(begin, reply)).await?;
+        answer.await.map_err(|_| HubGone)
+    }
+
+    /// Where a node may be reached now.
+    pub async fn report(&self, node: NodeKey, session: SessionId, candidates: Vec<Candidate>) -> Result<(), HubGone> {
+        self.send(Command::Report { node, session, candidates }).await
+    }
+
+    /// A node has applied the map up to a revision.
+    pub async fn acked(&self, node: NodeKey, session: SessionId, revision: Revision) -> Result<(), HubGone> {
+        self.send(Command::Acked { node, session, revision }).await
+    }
+
+    /// A session has ended.
+    pub async fn end(&self, node: NodeKey, session: SessionId) -> Result<(), HubGone> {
+        self.send(Command::End { node, session }).await
+    }
+
+    /// A node is no member any more.
+    pub async fn forget(&self, node: NodeKey) -> Result<(), HubGone> {
+        self.send(Command::Forget(node)).await
+    }
+
+    /// All nodes that were here since the coordinator was started.
+    pub async fn presence(&self) -> Result<BTreeMap<NodeKey, Presence>, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Presence(reply)).await?;
+        answer.await.map_err(|_| HubGone)
+    }
+
+    /// Stores now what would be stored some time later.
+    pub async fn store(&self) -> Result<(), HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Store(reply)).await?;
+        answer.await.map_err(|_| HubGone)
+    }
+
+    async fn send(&self, command: Command) -> Result<(), HubGone> {
+        self.commands.send(command).await.map_err(|_| HubGone)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    presence: Presence,
+    session: SessionId,
+    /// Held while the session is the node's latest one.
+    replace: Option<oneshot::Sender<()>>,
+    /// Whether the database knows `last_contact`.
+    stored: bool,
+}
+
+impl Entry {
+    fn live(&self, node: NodeId) -> Live {
+        Live {
+            node,
+            online: self.presence.online,
+            boot: self.presence.boot,
+            candidates: self.presence.candidates.clone(),
+        }
+    }
+
+    fn touch(&mut self) {
+        self.presence.last_contact = UnixTime::from(SystemTime::now());
+        self.stored = false;
+    }
+}
+
+#[derive(Debug)]
+struct Feed {
+    news: broadcast::Sender<LiveNews>,
+    changed: BTreeSet<NodeId>,
+}
+
+struct Owner {
+    registry: Registry,
+    entries: BTreeMap<NodeKey, Entry>,
+    feeds: BTreeMap<NetworkId, Feed>,
+    sessions: u64,
+}
+
+impl Owner {
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut store = interval(STORED_EVERY);
+        store.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tell_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                command = queue.recv() => match command {
+                    Some(command) => self.handle_command(command).await,
+                    None => break,
+                },
+                () = sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => {
+                    tell_at = None;
+                    self.tell();
+                }
+                _ = store.tick() => self.store_contacts().await,
+            }
+            if tell_at.is_none() && self.feeds.values().any(|feed| !feed.changed.is_empty()) {
+                tell_at = Some(Instant::now() + GATHERED);
+            }
+        }
+    }
+
+    async fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Begin(begin, reply) => {
+                let node = (begin.network, begin.node);
+                let begun = self.begin(begin);
+                let session = begun.id;
+                // A session that ended while it waited for this has nobody to report its end.
+                if reply.send(begun).is_err() {
+                    self.end(node, session);
+                }
+            }
+            Command::Report { node, session, candidates } => self.report(node, session, candidates),
+            Command::Acked { node, session, revision } => {
+                if let Some(entry) = self.current(node, session) {
+                    entry.touch();
+                    entry.presence.acked = Some((revision, entry.presence.last_contact));
+                }
+            }
+            Command::End { node, session } => self.end(node, session),
+            Command::Forget(node) => {
+                self.entries.remove(&node);
+            }
+            Command::Presence(reply) => {
+                let all = self.entries.iter().map(|(node, entry)| (*node, entry.presence.clone()));
+                let _ = reply.send(all.collect());
+            }
+            Command::Store(reply) => {
+                self.store_contacts().await;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn begin(&mut self, begin: Begin) -> Begun {
+        self.sessions += 1;
+        let id = SessionId(self.sessions);
+        let (replace, replaced) = oneshot::channel();
+        let node = (begin.network, begin.node);
+        let before = self.entries.remove(&node);
+        if let Some(older) = before.as_ref().and_then(|e| e.replace.as_ref()).filter(|r| !r.is_closed()) {
+            tracing::debug!(node = %begin.node, ?older, "a newer session takes over");
+        }
+        let (candidates, acked) =
+            before.map_or((Vec::new(), None), |before| {
+                if let Some(replace) = before.replace {
+                    // An older session that has just ended by itself needs no telling.
+                    let _ = replace.send(());
+                }
+                (before.presence.candidates, before.presence.acked)
+            });
+        let presence = Presence {
+            online: true,
+            boot: Some(begin.boot),
+            candidates,
+            last_contact: UnixTime::from(SystemTime::now()),
+            acked,
+            agent_version: begin.agent_version,
+        };
+        self.entries.insert(node, Entry { presence, session: id, replace: Some(replace), stored: false });
+        self.note_change(node);
+        let whole = self.network_entries(begin.network).map(|(node, entry)| entry.live(node)).collect();
+        let news = self.feed(begin.network).news.subscribe();
+        Begun { id, whole, news, replaced }
+    }
+
+    fn report(&mut self, node: NodeKey, session: SessionId, mut candidates: Vec<Candidate>) {
+        let Some(entry) = self.current(node, session) else { return };
+        candidates.sort_unstable();
+        candidates.dedup();
+        entry.touch();
+        // "Empty" would mean "not known" to the others; what was known before is better than that.
+        if candidates.is_empty() || entry.presence.candidates == candidates {
+            return;
+        }
+        entry.presence.candidates = candidates;
+        self.note_change(node);
+    }
+
+    fn end(&mut self, node: NodeKey, session: SessionId) {
+        let Some(entry) = self.current(node, session) else { return };
+        entry.touch();
+        entry.presence.online = false;
+        entry.replace = None;
+        self.note_change(node);
+    }
+
+    /// The node's entry, when this is still its session.
+    fn current(&mut self, node: NodeKey, session: SessionId) -> Option<&mut Entry> {
+        self.entries.get_mut(&node).filter(|entry| entry.session == session)
+    }
+
+    fn network_entries(&self, network: NetworkId) -> impl Iterator<Item = (NodeId, &Entry)> {
+        let first = (network, NodeId::from_bytes([0; NodeId::LEN]));
+        let last = (network, NodeId::from_bytes([0xff; NodeId::LEN]));
+        self.entries.range(first..=last).map(|((_, node), entry)| (*node, entry))
+    }
+
+    fn feed(&mut self, network: NetworkId) -> &mut Feed {
+        let feed = || Feed { news: broadcast::Sender::new(FEED_LENGTH), changed: BTreeSet::new() };
+        self.feeds.entry(network).or_insert_with(feed)
+    }
+
+    fn note_change(&mut self, (network, node): NodeKey) {
+        self.feed(network).changed.insert(node);
+    }
+
+    /// Tells all sessions what has changed.
+    fn tell(&mut self) {
+        for (network, feed) in &mut self.feeds {
+            let changed = std::mem::take(&mut feed.changed);
+            let entry = |node| self.entries.get(&(*network, node)).map(|entry| entry.live(node));
+            let news: Vec<Live> = changed.into_iter().filter_map(entry).collect();
+            if !news.is_empty() {
+                // Nobody may be connected.
+                let _ = feed.news.send(Arc::new(news));
+            }
+        }
+    }
+
+    async fn store_contacts(&mut self) {
+        let contact = |((network, node), entry): (&NodeKey, &Entry)| Contact {
+            network: *network,
+            node: *node,
+            // A node that is connected is heard of all the time.
+            time: if entry.presence.online { UnixTime::from(SystemTime::now()) } else { entry.presence.last_contact },
+            agent_version: entry.presence.agent_version.clone(),
+        };
+        let contacts: Vec<Contact> = self.entries.iter().filter(|(_, e)| !e.stored).map(contact).collect();
+        if contacts.is_empty() {
+            return;
+        }
+        match self.registry.note_contacts(contacts).await {
+            Ok(()) => self.entries.values_mut().for_each(|entry| entry.stored = !entry.presence.online),
+            Err(error) => tracing::debug!(%error, "times of last contact are not stored; tried again later"),
+        }
+    }
+}

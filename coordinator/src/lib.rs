@@ -1,0 +1,23 @@
+//! Ria's coordinator: who is in which network, what each node is told of it, and the relay.
+//!
+//! ```text
+//! cli -> server: config, store, registry (the one writer), hub (who is connected), tls, session, relay, admin
+//! ```
+
+pub mod accept_gate;
+pub mod admin;
+pub mod audit;
+pub mod cli;
+pub mod config;
+pub mod duration;
+pub mod enrol;
+pub mod hub;
+mod random;
+pub mod registry;
+pub mod relays;
+pub mod server;
+pub mod session;
+pub mod state;
+pub mod store;
+pub mod tls;
+mod web;

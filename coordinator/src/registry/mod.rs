@@ -1,0 +1,300 @@
+//! The one writer: takes commands in order, makes each a transaction (rows, revision, patches, audit), and publishes
+//! the new state when it is on disk.
+//!
+//! ```text
+//! sessions, admin socket --Command--> Writer --commit--> database
+//!                                        |
+//!                        watch: Arc<World>, then each network's feed: Arc<Change>
+//! ```
+//!
+//! A change that can't be stored is refused and leaves nothing behind: state in memory never runs ahead of the disk.
+
+mod admit;
+mod draft;
+mod limiter;
+mod writer;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ria_protocol::error::{ErrorCode, Refusal};
+use ria_protocol::id::{KeyId, NetworkId, NodeId};
+use ria_protocol::join_key::JoinSecret;
+use ria_protocol::keys::SpkiHash;
+use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
+use ria_protocol::time::UnixTime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::audit::Actor;
+use crate::enrol::ProvenEnrolment;
+use crate::state::address::PrefixError;
+use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
+use crate::store::{Store, StoreError};
+
+/// Commands that may wait; more make their senders wait.
+const QUEUE: usize = 256;
+
+/// The writer could not do anything.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the coordinator is stopping")]
+    Stopping,
+}
+
+/// A network can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateNetworkError {
+    #[error("there is a network {0} already; choose another name")]
+    NameTaken(Name),
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A join key can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateKeyError {
+    #[error("there is no such network")]
+    NoNetwork,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A join key can't be revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeKeyError {
+    #[error("there is no join key {0}; `ria-coordinator key list` shows all")]
+    NoKey(KeyId),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A node can't be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveNodeError {
+    #[error("there is no such node")]
+    NoNode,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A node is not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<ErrorCode> for AdmitError {
+    fn from(code: ErrorCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl From<StoreError> for AdmitError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+macro_rules! store_error_is_unavailable {
+    ($($error:ty),*) => {
+        $(impl From<StoreError> for $error {
+            fn from(error: StoreError) -> Self {
+                Self::Unavailable(error.into())
+            }
+        })*
+    };
+}
+store_error_is_unavailable!(CreateNetworkError, CreateKeyError, RevokeKeyError, RemoveNodeError);
+
+/// A network to make.
+#[derive(Debug, Clone)]
+pub struct NewNetwork {
+    pub name: Name,
+    pub prefix_v4: Option<Prefix>,
+}
+
+/// A join key to make.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    pub network: NetworkId,
+    pub reusable: bool,
+    pub expires: Option<UnixTime>,
+    pub tags: Vec<String>,
+}
+
+/// A join key that was made. Its secret is known only now.
+#[derive(Debug)]
+pub struct CreatedKey {
+    pub entry: Arc<JoinKeyEntry>,
+    pub secret: JoinSecret,
+}
+
+/// A node that is a member, just now or already.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    pub network: Arc<Network>,
+    pub member: Arc<MemberEntry>,
+}
+
+/// A node was heard of.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    pub network: NetworkId,
+    pub node: NodeId,
+    pub time: UnixTime,
+    pub agent_version: String,
+}
+
+type Reply<T, E> = oneshot::Sender<Result<T, E>>;
+
+/// What the writer can be asked for.
+#[derive(Debug)]
+enum Command {
+    CreateNetwork(NewNetwork, Actor, Reply<Arc<Network>, CreateNetworkError>),
+    CreateKey(NewKey, Actor, Reply<CreatedKey, CreateKeyError>),
+    RevokeKey(KeyId, Actor, Reply<Arc<JoinKeyEntry>, RevokeKeyError>),
+    Admit(Box<ProvenEnrolment>, Reply<Admitted, AdmitError>),
+    NoteFailedProof(IpAddr),
+    RemoveNode(NetworkId, NodeId, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
+    NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
+}
+
+/// A way to the writer, and to the state that it publishes.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    commands: mpsc::Sender<Command>,
+    world: watch::Receiver<Arc<World>>,
+    writable: watch::Receiver<bool>,
+}
+
+impl Registry {
+    /// Loads the state, makes the first network where there has never been one, and starts the writer; it ends when
+    /// the last `Registry` is gone.
+    pub async fn start(store: Store) -> Result<(Self, tokio::task::JoinHandle<()>), Unavailable> {
+        let world = Arc::new(store.load().await?);
+        let never_used = world.audit_head == crate::audit::Head::START;
+        let (publish, published) = watch::channel(world);
+        let (writable_tx, writable) = watch::channel(true);
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let writer = writer::Writer::new(store, publish, writable_tx);
+        let task = tokio::spawn(writer.run(queue));
+        let registry = Self { commands, world: published, writable };
+        if never_used && let Ok(name) = "lab".parse() {
+            let lab = NewNetwork { name, prefix_v4: None };
+            registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
+                CreateNetworkError::Unavailable(error) => error,
+                CreateNetworkError::NameTaken(_) | CreateNetworkError::Prefix(_) => Unavailable::Stopping,
+            })?;
+        }
+        Ok((registry, task))
+    }
+
+    /// The state as it is on disk now.
+    pub fn world(&self) -> Arc<World> {
+        self.world.borrow().clone()
+    }
+
+    /// One network of it.
+    pub fn network(&self, network: NetworkId) -> Option<Arc<Network>> {
+        self.world.borrow().networks.get(&network).cloned()
+    }
+
+    /// Whether the last write went well.
+    pub fn is_writable(&self) -> bool {
+        *self.writable.borrow()
+    }
+
+    /// Makes a network.
+    pub async fn create_network(&self, new: NewNetwork, actor: Actor) -> Result<Arc<Network>, CreateNetworkError> {
+        self.ask(|reply| Command::CreateNetwork(new, actor, reply)).await
+    }
+
+    /// Makes a join key.
+    pub async fn create_key(&self, new: NewKey, actor: Actor) -> Result<CreatedKey, CreateKeyError> {
+        self.ask(|reply| Command::CreateKey(new, actor, reply)).await
+    }
+
+    /// Revokes a join key; doing so again changes nothing.
+    pub async fn revoke_key(&self, key: KeyId, actor: Actor) -> Result<Arc<JoinKeyEntry>, RevokeKeyError> {
+        self.ask(|reply| Command::RevokeKey(key, actor, reply)).await
+    }
+
+    /// Makes a node that proved its keys a member.
+    pub async fn admit(&self, enrolment: ProvenEnrolment) -> Result<Admitted, AdmitError> {
+        self.ask(|reply| Command::Admit(Box::new(enrolment), reply)).await
+    }
+
+    /// Counts a failed proof against the address that it came from.
+    pub async fn note_failed_proof(&self, from: IpAddr) {
+        // A writer that is gone limits nobody and admits nobody.
+        let _ = self.commands.send(Command::NoteFailedProof(from)).await;
+    }
+
+    /// Ends a membership.
+    pub async fn remove_node(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        actor: Actor,
+    ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
+        self.ask(|reply| Command::RemoveNode(network, node, actor, reply)).await
+    }
+
+    /// Stores when nodes were heard of last.
+    pub async fn note_contacts(&self, contacts: Vec<Contact>) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::NoteContacts(contacts, reply)).await
+    }
+
+    async fn ask<T, E: From<Unavailable>>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
+    ) -> Result<T, E> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = |_| E::from(Unavailable::Stopping);
+        self.commands.send(command(reply)).await.map_err(|_| E::from(Unavailable::Stopping))?;
+        answer.await.map_err(stopping)?
+    }
+}
+
+/// The name in the database under which the fingerprint of the certification authority stands.
+const META_CA: &str = "ca_spki_sha256";
+
+/// The certification authority does not belong to the database.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityMismatch {
+    #[error(
+        "the database belongs to another certification authority than the one in the data directory; restore the \
+         directory `identity` from the backup that belongs to the database (all nodes have pinned it)"
+    )]
+    Other,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The fingerprint of the certification authority that the database belongs to, if it is not new.
+pub async fn known_authority(store: &Store) -> Result<Option<SpkiHash>, StoreError> {
+    let known = store.meta(META_CA).await?;
+    known.map(|text| text.parse().map_err(|e| StoreError::Damaged(format!("{META_CA}: {e}")))).transpose()
+}
+
+/// Ties the database to its certification authority, or checks that it is this one.
+pub async fn bind_authority(store: &Store, authority: SpkiHash) -> Result<(), AuthorityMismatch> {
+    match known_authority(store).await? {
+        Some(known) if known == authority => Ok(()),
+        Some(_) => Err(AuthorityMismatch::Other),
+        None => {
+            let mut transaction = store.begin().await?;
+            crate::store::Write::new(&mut transaction).meta(META_CA, &authority.to_string()).await?;
+            transaction.commit().await.map_err(StoreError::from)?;
+            Ok(())
+        }
+    }
+}

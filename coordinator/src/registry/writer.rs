@@ -1,0 +1,246 @@
+//! The writer's loop and the commands of administrators.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use ria_protocol::id::{KeyId, NetworkId, NodeId};
+use ria_protocol::join_key::JoinSecret;
+use ria_protocol::map::{NetworkInfo, Patch};
+use ria_protocol::time::UnixTime;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+
+use super::draft::Draft;
+use super::limiter::FailureLimiter;
+use super::{
+    Command, Contact, CreateKeyError, CreateNetworkError, CreatedKey, NewKey, NewNetwork, RemoveNodeError,
+    RevokeKeyError, Unavailable,
+};
+use crate::audit::{Actor, Event};
+use crate::random;
+use crate::state::address::{self, PrefixError};
+use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
+use crate::store::{Store, StoreError};
+
+/// Smallest MTU of IPv6 and so of every path; fits the tunnel into any network.
+const OVERLAY_MTU: u16 = 1280;
+
+/// The one that writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    store: Store,
+    publish: watch::Sender<Arc<World>>,
+    writable: watch::Sender<bool>,
+    pub(super) limiter: FailureLimiter,
+}
+
+impl Writer {
+    pub fn new(store: Store, publish: watch::Sender<Arc<World>>, writable: watch::Sender<bool>) -> Self {
+        Self { store, publish, writable, limiter: FailureLimiter::default() }
+    }
+
+    /// Serves commands until nobody can send any.
+    pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(command) = queue.recv().await {
+            self.handle_command(command).await;
+        }
+        self.store.close().await;
+    }
+
+    async fn handle_command(&mut self, command: Command) {
+        // Whoever asked may have gone away; what was done stays done.
+        match command {
+            Command::CreateNetwork(new, actor, reply) => {
+                let _ = reply.send(self.create_network(new, actor).await);
+            }
+            Command::CreateKey(new, actor, reply) => {
+                let _ = reply.send(self.create_key(new, actor).await);
+            }
+            Command::RevokeKey(key, actor, reply) => {
+                let _ = reply.send(self.revoke_key(key, actor).await);
+            }
+            Command::Admit(enrolment, reply) => {
+                let _ = reply.send(self.admit(*enrolment).await);
+            }
+            Command::NoteFailedProof(from) => self.limiter.handle_failure(from, Instant::now()),
+            Command::RemoveNode(network, node, actor, reply) => {
+                let _ = reply.send(self.remove_node(network, node, actor).await);
+            }
+            Command::NoteContacts(contacts, reply) => {
+                let _ = reply.send(self.note_contacts(contacts).await);
+            }
+        }
+    }
+
+    pub(super) fn world(&self) -> Arc<World> {
+        self.publish.borrow().clone()
+    }
+
+    pub(super) async fn begin(&self) -> Result<Draft, StoreError> {
+        let draft = Draft::begin(&self.store, &self.world()).await;
+        self.watched(draft)
+    }
+
+    pub(super) async fn commit(&self, draft: Draft) -> Result<(), StoreError> {
+        let committed = draft.commit(&self.publish).await;
+        self.watched(committed)
+    }
+
+    /// Notes whether the database works, and says so once when that changes.
+    pub(super) fn watched<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        let works = result.is_ok();
+        let changed = self.writable.send_if_modified(|known| std::mem::replace(known, works) != works);
+        match &result {
+            Err(error) if changed => tracing::error!(%error, "changes are refused; sessions go on"),
+            Ok(_) if changed => tracing::info!("changes are stored again"),
+            Ok(_) | Err(_) => {}
+        }
+        result
+    }
+
+    async fn create_network(&mut self, new: NewNetwork, actor: Actor) -> Result<Arc<Network>, CreateNetworkError> {
+        let world = self.world();
+        if world.network_named(new.name.as_str()).is_some() {
+            return Err(CreateNetworkError::NameTaken(new.name));
+        }
+        let others = world.networks.values().map(|n| &**n);
+        let prefix_v4 = match new.prefix_v4 {
+            Some(prefix) => address::check_v4(prefix, others).map(|()| prefix)?,
+            None => address::default_v4(others)?,
+        };
+        let now = UnixTime::from(SystemTime::now());
+        let info = NetworkInfo {
+            id: NetworkId::from_bytes(random::bytes()),
+            name: new.name,
+            prefix_v4,
+            prefix_v6: address::random_v6(random::bytes()).ok_or(PrefixError::NoneFree)?,
+            mtu: OVERLAY_MTU,
+            lock_keys: Vec::new(),
+        };
+        let event = Event {
+            time: now,
+            actor,
+            action: "network.created",
+            network: Some(info.id),
+            subject: info.name.to_string(),
+            detail: json!({ "prefix_v4": info.prefix_v4, "prefix_v6": info.prefix_v6, "mtu": info.mtu }),
+        };
+        let mut draft = self.begin().await?;
+        let network = draft.put(Network::new(info, now));
+        let stored = draft.write().network(&network).await;
+        self.watched(stored)?;
+        let stored = draft.audit(&event).await;
+        self.watched(stored)?;
+        self.commit(draft).await?;
+        Ok(network)
+    }
+
+    async fn create_key(&mut self, new: NewKey, actor: Actor) -> Result<CreatedKey, CreateKeyError> {
+        if !self.world().networks.contains_key(&new.network) {
+            return Err(CreateKeyError::NoNetwork);
+        }
+        let secret = JoinSecret::from_bytes(random::bytes());
+        let entry = Arc::new(JoinKeyEntry {
+            id: KeyId::from_bytes(random::bytes()),
+            network: new.network,
+            secret_digest: secret.digest(),
+            reusable: new.reusable,
+            tags: new.tags,
+            created: UnixTime::from(SystemTime::now()),
+            expires: new.expires,
+            revoked: None,
+            uses: 0,
+        });
+        let event = Event {
+            time: entry.created,
+            actor,
+            action: "key.created",
+            network: Some(entry.network),
+            subject: entry.id.to_string(),
+            detail: json!({ "reusable": entry.reusable, "expires": entry.expires, "tags": entry.tags }),
+        };
+        let mut draft = self.begin().await?;
+        draft.world.keys.insert(entry.id, entry.clone());
+        let stored = draft.write().join_key(&entry).await;
+        self.watched(stored)?;
+        let stored = draft.audit(&event).await;
+        self.watched(stored)?;
+        self.commit(draft).await?;
+        Ok(CreatedKey { entry, secret })
+    }
+
+    async fn revoke_key(&mut self, key: KeyId, actor: Actor) -> Result<Arc<JoinKeyEntry>, RevokeKeyError> {
+        let entry = self.world().keys.get(&key).cloned().ok_or(RevokeKeyError::NoKey(key))?;
+        if entry.revoked.is_some() {
+            return Ok(entry);
+        }
+        let now = UnixTime::from(SystemTime::now());
+        let revoked = Arc::new(JoinKeyEntry { revoked: Some(now), ..JoinKeyEntry::clone(&entry) });
+        let event = Event {
+            time: now,
+            actor,
+            action: "key.revoked",
+            network: Some(entry.network),
+            subject: key.to_string(),
+            detail: json!({ "uses": entry.uses }),
+        };
+        let mut draft = self.begin().await?;
+        draft.world.keys.insert(key, revoked.clone());
+        let stored = draft.write().join_key_revoked(key, now).await;
+        self.watched(stored)?;
+        let stored = draft.audit(&event).await;
+        self.watched(stored)?;
+        self.commit(draft).await?;
+        Ok(revoked)
+    }
+
+    async fn remove_node(
+        &mut self,
+        network: NetworkId,
+        node: NodeId,
+        actor: Actor,
+    ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
+        let mut draft = self.begin().await?;
+        let mut network = draft.network(network).ok_or(RemoveNodeError::NoNode)?;
+        let member = network.members.remove(&node).ok_or(RemoveNodeError::NoNode)?;
+        let now = UnixTime::from(SystemTime::now());
+        network.freed.insert(member.address_v4.into(), now);
+        network.freed.insert(member.address_v6.into(), now);
+        let event = Event {
+            time: now,
+            action: if actor == Actor::Node(node) { "node.left" } else { "node.removed" },
+            actor,
+            network: Some(network.info.id),
+            subject: member.name.to_string(),
+            detail: json!({ "node": node, "address_v4": member.address_v4, "address_v6": member.address_v6 }),
+        };
+        let stored = draft.write().member_removed(network.info.id, node, now).await;
+        self.watched(stored)?;
+        let stored = draft.change_network(network, vec![Patch::MemberRemoved(node)]).await;
+        self.watched(stored)?;
+        let stored = draft.audit(&event).await;
+        self.watched(stored)?;
+        self.commit(draft).await?;
+        Ok(member)
+    }
+
+    /// Not a change of the map: no revision, no audit row.
+    async fn note_contacts(&mut self, contacts: Vec<Contact>) -> Result<(), Unavailable> {
+        let mut draft = self.begin().await?;
+        for contact in contacts {
+            let Some(mut network) = draft.network(contact.network) else { continue };
+            let Some(member) = network.members.get(&contact.node) else { continue };
+            let member = Arc::new(MemberEntry {
+                last_contact: contact.time,
+                agent_version: contact.agent_version,
+                ..MemberEntry::clone(member)
+            });
+            let stored = draft.write().contact(contact.network, &member).await;
+            self.watched(stored)?;
+            network.members.insert(contact.node, member);
+            draft.put(network);
+        }
+        self.commit(draft).await?;
+        Ok(())
+    }
+}

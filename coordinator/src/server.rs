@@ -1,0 +1,245 @@
+//! `serve`: puts the parts together, runs them, and stops them in good order.
+//!
+//! ```text
+//! lock data dir - database - identity - registry - hub - relay - admin socket - TLS port ... signal ... drain
+//! ```
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::config::{Config, PublicUrl};
+use crate::hub::Hub;
+use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
+use crate::relays::Relays;
+use crate::session::{Counters, Services};
+use crate::store::{Store, StoreError, sqlite_url};
+use crate::tls::accept::{self, Tls};
+use crate::tls::authority::{AuthorityError, Identity};
+use crate::tls::leaf::LeafError;
+
+/// Everything has stopped by then, or is left behind.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
+const CERTIFICATES_CHECKED_EVERY: Duration = Duration::from_secs(60);
+const BACKLOG: i32 = 1024;
+
+/// The coordinator can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data directory {path} can't be used: {source}; choose another one with --data-dir or RIA_DATA_DIR",
+        path = path.display())]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("another coordinator is running on the data directory {path}; stop it first, or choose another directory with --data-dir",
+        path = .0.display())]
+    Locked(PathBuf),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Mismatch(#[from] AuthorityMismatch),
+    #[error(transparent)]
+    Registry(#[from] Unavailable),
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    #[error("{0}")]
+    Listen(String),
+    #[error(transparent)]
+    AdminSocket(#[from] admin::server::BindError),
+    #[error(transparent)]
+    Relay(#[from] crate::relays::RelayStartError),
+}
+
+/// A coordinator that serves.
+#[derive(Debug)]
+pub struct Coordinator {
+    address: SocketAddr,
+    services: Arc<Services>,
+    admin_socket: PathBuf,
+    parts: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    hub: JoinHandle<()>,
+    /// Held until the end: nobody else may use the data directory.
+    _lock: Flock<fs::File>,
+}
+
+impl Coordinator {
+    /// Starts everything; when this returns, it serves.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let lock = lock(&config.data_dir)?;
+        let url = config.database.clone().unwrap_or_else(|| sqlite_url(&config.data_dir));
+        let store = Store::open(&url).await?;
+        let identity = Identity::load_or_create(&config.data_dir, registry::known_authority(&store).await?)?;
+        registry::bind_authority(&store, identity.authority.pin()).await?;
+        let authority = Arc::new(identity.authority);
+
+        // Sockets are bound before anything runs, so that a mistake shows at once.
+        let hosts = config.public_urls.iter().map(|url| url.host().to_owned());
+        let tls = Tls::new(authority.clone(), accept::page_names(hosts))?;
+        let listener = listen(config.listen)?;
+        let address = listener.local_addr().map_err(|e| StartError::Listen(e.to_string()))?;
+        let draining = CancellationToken::new();
+        let (relays, relay_task) = Relays::start(&config.relay, identity.relay_secret, draining.clone())?;
+        let admin_listener = admin::server::bind(&config.admin_socket)?;
+
+        let (registry, writer) = Registry::start(store.clone()).await?;
+        let (hub, hub_task) = Hub::start(registry.clone());
+        let services = Arc::new(Services {
+            registry,
+            hub,
+            authority,
+            relays,
+            draining,
+            tasks: TaskTracker::new(),
+            counters: Counters::default(),
+        });
+        let mut parts = vec![
+            tokio::spawn(accept::serve(listener, tls.clone(), services.clone())),
+            tokio::spawn(renew_certificates(tls, services.draining.clone())),
+            spawn_admin(admin_listener, &services, store, config.public_urls.clone()),
+        ];
+        parts.extend(relay_task);
+        let coordinator = Self {
+            address,
+            services,
+            admin_socket: config.admin_socket.clone(),
+            parts,
+            writer,
+            hub: hub_task,
+            _lock: lock,
+        };
+        coordinator.announce(config);
+        Ok(coordinator)
+    }
+
+    /// Where the TLS port is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn announce(&self, config: &Config) {
+        let urls: Vec<_> = config.public_urls.iter().map(PublicUrl::as_str).collect();
+        let world = self.services.registry.world();
+        let networks: Vec<_> = world.networks.values().map(|n| n.info.name.as_str()).collect();
+        tracing::info!(
+            listen = %self.address,
+            public_url = if urls.is_empty() { "not set: `key create` needs it".to_owned() } else { urls.join(", ") },
+            relay = %self.services.relays,
+            data_dir = %config.data_dir.display(),
+            admin_socket = %self.admin_socket.display(),
+            networks = networks.join(", "),
+            nodes = world.networks.values().map(|n| n.members.len()).sum::<usize>(),
+            version = env!("CARGO_PKG_VERSION"),
+            "serving",
+        );
+        if !urls.is_empty() && !config.public_urls.iter().any(PublicUrl::is_reachable) {
+            tracing::warn!("no public URL can be reached from another machine; `key create` refuses until one can");
+        }
+    }
+
+    /// Tells all nodes that they should come back later, stores what is pending and ends.
+    pub async fn stop(self) {
+        self.services.draining.cancel();
+        self.services.tasks.close();
+        let drained = timeout(DRAIN_TIMEOUT, async {
+            self.services.tasks.wait().await;
+            for part in self.parts {
+                // A part that failed has said so.
+                let _ = part.await;
+            }
+            // The hub stores when nodes were heard of last; the writer ends with the last way to it.
+            let _ = self.services.hub.store().await;
+            drop(self.services);
+            let _ = self.hub.await;
+            let _ = self.writer.await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        let _ = fs::remove_file(&self.admin_socket);
+        tracing::info!("stopped");
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<Flock<fs::File>, StartError> {
+    let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let path = data_dir.join("lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        if error == nix::errno::Errno::EWOULDBLOCK {
+            StartError::Locked(data_dir.to_owned())
+        } else {
+            failed(error.into())
+        }
+    })
+}
+
+/// Listens; where all IPv6 addresses are meant and there is no IPv6, on all IPv4 addresses.
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = bind(address).or_else(|error| {
+        let no_ipv6 = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
+        if no_ipv6 && address.is_ipv6() && address.ip().is_unspecified() {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        } else {
+            Err(error)
+        }
+    });
+    bound.map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program uses this port; stop it, or choose another with --listen or RIA_LISTEN",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another with --listen or RIA_LISTEN"
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --listen",
+            _ => "choose another address with --listen or RIA_LISTEN",
+        };
+        StartError::Listen(format!("can't listen on {address}: {error}; {advice}"))
+    })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn renew_certificates(tls: Tls, draining: CancellationToken) {
+    let mut tick = tokio::time::interval(CERTIFICATES_CHECKED_EVERY);
+    while draining.run_until_cancelled(tick.tick()).await.is_some() {
+        tls.renew_if_due();
+    }
+}
+
+fn spawn_admin(
+    listener: UnixListener,
+    services: &Arc<Services>,
+    store: Store,
+    public_urls: Vec<PublicUrl>,
+) -> JoinHandle<()> {
+    let admin = admin::server::Admin { services: services.clone(), store, public_urls };
+    tokio::spawn(async move {
+        if let Err(error) = admin::server::serve(listener, admin).await {
+            tracing::error!(%error, "the admin socket failed");
+        }
+    })
+}

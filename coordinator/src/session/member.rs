@@ -1,0 +1,168 @@
+//! A member's session: the map and its changes, news of other members, relays, renewal, and leaving.
+
+use std::time::{Duration, SystemTime};
+
+use ria_protocol::error::{ErrorCode, Refusal};
+use ria_protocol::map::{Candidate, Revision};
+use ria_protocol::message::{CoordinatorMessage, NodeMessage};
+use ria_protocol::time::UnixTime;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::greeted::Joined;
+use super::socket::Socket;
+use super::{End, Peer, Services};
+use crate::audit::Actor;
+use crate::enrol::check_request;
+use crate::hub::{Begin, Begun, NodeKey, SessionId};
+use crate::registry::RemoveNodeError;
+use crate::state::view;
+
+/// Relay credentials are renewed this often.
+const RELAYS_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Addresses that a node may report; the rest is dropped.
+const MAX_CANDIDATES: usize = 64;
+
+/// Where a session stands.
+struct Session<'a> {
+    services: &'a Services,
+    peer: &'a Peer,
+    node: NodeKey,
+    id: SessionId,
+    /// The revision that the node was told of last.
+    told: Revision,
+}
+
+/// Serves a member until the session ends.
+pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, joined: Joined) -> End {
+    let node = (joined.resume.network, joined.resume.node);
+    let begin = Begin {
+        network: node.0,
+        node: node.1,
+        boot: joined.resume.boot,
+        agent_version: joined.agent_version,
+    };
+    let Ok(begun) = services.hub.begin(begin).await else { return End::Drained };
+    let id = begun.id;
+    tracing::debug!(node = %node.1, name = %joined.member.name, "session begins");
+    let mut session = Session { services, peer, node, id, told: Revision(0) };
+    let end = match session.serve(socket, begun, joined.resume.revision).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    tracing::debug!(node = %node.1, ?end, "session ends");
+    // A hub that is gone knows that all sessions are.
+    let _ = services.hub.end(node, id).await;
+    end
+}
+
+/// A session has no result but its end.
+enum Never {}
+
+impl Session<'_> {
+    async fn serve(&mut self, socket: &mut Socket, mut begun: Begun, has: Option<Revision>) -> Result<Never, End> {
+        // Listening begins before the state is read, so that no change is missed between the two.
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        let mut changes = network.feed.subscribe();
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        if !network.members.contains_key(&self.node.1) {
+            return Err(ErrorCode::NotAMember.into());
+        }
+        socket.send(&view::catch_up(&network, has)).await?;
+        self.told = network.revision;
+        let mut relays = interval(RELAYS_EVERY);
+        relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        relays.tick().await;
+        self.send_relays(socket).await?;
+        socket.send_encoded(view::live_whole(std::mem::take(&mut begun.whole), self.node.1)).await?;
+
+        loop {
+            tokio::select! {
+                // In this order: a member is told of in the map before there is news of it.
+                biased;
+                () = self.services.draining.cancelled() => return Err(End::Drained),
+                _ = &mut begun.replaced => return Err(End::Replaced),
+                change = changes.recv() => {
+                    let change = received(change)?;
+                    if view::removes(&change, self.node.1) {
+                        return Err(ErrorCode::NotAMember.into());
+                    }
+                    if change.set.from >= self.told {
+                        self.told = change.set.to;
+                        socket.send_encoded(view::change(&change)).await?;
+                    }
+                }
+                news = begun.news.recv() => {
+                    if let Some(message) = view::live_changes(&received(news)?, self.node.1) {
+                        socket.send_encoded(message).await?;
+                    }
+                }
+                _ = relays.tick() => self.send_relays(socket).await?,
+                message = socket.next() => self.handle_message(socket, message?).await?,
+            }
+        }
+    }
+
+    async fn send_relays(&self, socket: &mut Socket) -> Result<(), End> {
+        let relays = self.services.relays.issue(self.node.0, self.node.1, UnixTime::from(SystemTime::now()));
+        Ok(socket.send(&CoordinatorMessage::Relays(relays)).await?)
+    }
+
+    async fn handle_message(&mut self, socket: &mut Socket, message: NodeMessage) -> Result<(), End> {
+        let hub = &self.services.hub;
+        match message {
+            NodeMessage::Ack(revision) if revision <= self.told => {
+                hub.acked(self.node, self.id, revision).await.map_err(|_| End::Drained)
+            }
+            NodeMessage::Report(candidates) => {
+                let usable = candidates.into_iter().filter(is_usable).take(MAX_CANDIDATES).collect();
+                hub.report(self.node, self.id, usable).await.map_err(|_| End::Drained)
+            }
+            NodeMessage::Renew(csr) => self.renew(socket, &csr).await,
+            NodeMessage::Leave => self.leave().await,
+            NodeMessage::Ack(_) | NodeMessage::Hello(_) | NodeMessage::Enrol(_) | NodeMessage::Resume(_) => {
+                Err(ErrorCode::BadMessage.into())
+            }
+        }
+    }
+
+    async fn renew(&self, socket: &mut Socket, csr: &[u8]) -> Result<(), End> {
+        check_request(csr, self.peer.identity.tls_key())?;
+        let issued = self.services.authority.issue_node(self.node.0, self.node.1, csr);
+        let certificate = issued.map_err(|error| {
+            tracing::debug!(%error, "a certificate request can't be granted");
+            ErrorCode::BadMessage
+        })?;
+        tracing::debug!(node = %self.node.1, "certificate renewed");
+        Ok(socket.send(&CoordinatorMessage::Renewed(certificate)).await?)
+    }
+
+    async fn leave(&self) -> Result<(), End> {
+        let (network, node) = self.node;
+        match self.services.registry.remove_node(network, node, Actor::Node(node)).await {
+            Ok(_) | Err(RemoveNodeError::NoNode) => {
+                self.services.relays.revoke(network, node);
+                let _ = self.services.hub.forget(self.node).await;
+                Err(End::Left)
+            }
+            Err(RemoveNodeError::Unavailable(error)) => Err(End::Refused(Refusal {
+                code: ErrorCode::Unavailable,
+                text: format!("the coordinator can't take this node out at the moment ({error}); try again later"),
+            })),
+        }
+    }
+}
+
+/// Being too far behind is the end; the node resumes by its revision.
+fn received<T>(result: Result<T, RecvError>) -> Result<T, End> {
+    result.map_err(|error| match error {
+        RecvError::Lagged(_) => End::Lagged,
+        RecvError::Closed => End::Drained,
+    })
+}
+
+/// Nobody can be reached at such an address from elsewhere, or everybody would be.
+fn is_usable(candidate: &Candidate) -> bool {
+    let ip = candidate.address.ip();
+    candidate.address.port() != 0 && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
+}

@@ -1,0 +1,148 @@
+//! One node's connection, from its first words to its last: the messages of [`ria_protocol::message`] over one
+//! WebSocket.
+//!
+//! ```text
+//! hello:    Hello -> Welcome
+//! greeted:  Enrol -> Enrolled (again greeted, now known), Resume -> member
+//! member:   Ack, Report, Renew, Leave; patches, news, relays; pings
+//! ```
+//!
+//! What a node may do follows from the key that it proved in the TLS handshake and from the state, never from what
+//! it says of itself.
+
+mod greeted;
+mod member;
+mod socket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::ws::WebSocket;
+use ria_protocol::error::{ErrorCode, Refusal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept_gate::AnonymousSlot;
+use crate::hub::Hub;
+use crate::registry::Registry;
+use crate::relays::Relays;
+use crate::tls::authority::Authority;
+use crate::tls::verifier::Identity;
+use socket::{Closed, Socket};
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Services {
+    pub registry: Registry,
+    pub hub: Hub,
+    pub authority: Arc<Authority>,
+    pub relays: Relays,
+    /// Cancelled when the coordinator is about to stop.
+    pub draining: CancellationToken,
+    /// What has to end before the coordinator may.
+    pub tasks: TaskTracker,
+    pub counters: Counters,
+}
+
+/// What went wrong since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    malformed: AtomicU64,
+    lagged: AtomicU64,
+}
+
+impl Counters {
+    /// Messages that could not be read.
+    pub fn malformed(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Sessions closed because their node took too long to read.
+    pub fn lagged(&self) -> u64 {
+        self.lagged.load(Ordering::Relaxed)
+    }
+}
+
+/// Who is at the other end, by the TLS handshake.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub identity: Identity,
+    /// TLS exporter value that proofs are bound to.
+    pub exporter: [u8; 32],
+    pub address: std::net::SocketAddr,
+    /// Given back as soon as the node has shown that it is a member.
+    pub slot: Arc<AnonymousSlot>,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum End {
+    /// The node is told why.
+    Refused(Refusal),
+    /// The node reads too slowly; it comes back and resumes.
+    Lagged,
+    /// A newer session of the node has taken over.
+    Replaced,
+    /// The coordinator stops.
+    Drained,
+    /// The node left the network for good.
+    Left,
+    /// The connection is gone.
+    Closed,
+}
+
+impl From<Closed> for End {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Gone | Closed::Silent => Self::Closed,
+            Closed::Malformed => Self::Refused(ErrorCode::BadMessage.into()),
+        }
+    }
+}
+
+impl From<ErrorCode> for End {
+    fn from(code: ErrorCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Serves one node until either side has had enough.
+pub async fn run(socket: WebSocket, peer: Peer, services: Arc<Services>) {
+    let mut socket = Socket::new(socket);
+    let end = match greeted::run(&mut socket, &peer, &services).await {
+        Ok(joined) => member::run(&mut socket, &peer, &services, joined).await,
+        Err(end) => end,
+    };
+    finish(socket, &services, end).await;
+}
+
+async fn finish(mut socket: Socket, services: &Services, end: End) {
+    match &end {
+        End::Refused(refusal) => {
+            if refusal.code == ErrorCode::BadMessage {
+                services.counters.malformed.fetch_add(1, Ordering::Relaxed);
+            }
+            tracing::debug!(code = %refusal.code, "a node is refused");
+            socket.say_last(ria_protocol::message::CoordinatorMessage::Refused(refusal.clone())).await;
+        }
+        End::Lagged => {
+            services.counters.lagged.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!("a node reads too slowly and has to resume");
+        }
+        End::Drained => socket.say_last(ria_protocol::message::CoordinatorMessage::Drain(reconnect_after())).await,
+        End::Left => socket.say_last(ria_protocol::message::CoordinatorMessage::Left).await,
+        End::Replaced | End::Closed => {}
+    }
+    socket.close().await;
+}
+
+/// Milliseconds, spread so that not all nodes come back at once.
+fn reconnect_after() -> u32 {
+    500 + u32::from(u16::from_le_bytes(crate::random::bytes())) % 1500
+}

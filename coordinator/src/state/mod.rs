@@ -1,0 +1,302 @@
+//! The coordinator's durable state in memory: an immutable value that the one writer replaces as a whole, so that
+//! readers never wait and never see half a change.
+//!
+//! It does no I/O: the store loads and saves it, the registry changes it, sessions read it.
+
+pub mod address;
+pub mod view;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ria_protocol::id::{KeyId, NetworkId, NodeId};
+use ria_protocol::keys::{SpkiHash, WgPublicKey};
+use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision};
+use ria_protocol::message::{CoordinatorMessage, to_bytes};
+use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
+use ria_protocol::record::{MemberRecord, SignedRecord};
+use ria_protocol::time::UnixTime;
+use tokio::sync::broadcast;
+
+use crate::audit::Head;
+
+/// How many changes a node may have missed and still be brought up to date by patches.
+pub const LOG_LENGTH: usize = 4096;
+
+/// Changes that a session may lag behind before it is closed and has to resume.
+const FEED_LENGTH: usize = 1024;
+
+/// A node that was not heard of for this long is no member any more.
+pub const NODE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Everything durable.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    pub keys: BTreeMap<KeyId, Arc<JoinKeyEntry>>,
+    /// The last row of the audit log.
+    pub audit_head: Head,
+}
+
+impl World {
+    /// The network of this name.
+    pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
+        self.networks.values().find(|n| n.info.name.as_str() == name)
+    }
+}
+
+/// One network: its settings, its members and its latest changes.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub info: NetworkInfo,
+    pub created: UnixTime,
+    pub revision: Revision,
+    pub members: BTreeMap<NodeId, Arc<MemberEntry>>,
+    /// Addresses of former members, and when they left.
+    pub freed: BTreeMap<IpAddr, UnixTime>,
+    /// The latest changes, oldest first, without gaps up to `revision`.
+    pub log: VecDeque<Arc<Change>>,
+    /// Where sessions hear of changes.
+    pub feed: broadcast::Sender<Arc<Change>>,
+}
+
+impl Network {
+    /// A network without members.
+    pub fn new(info: NetworkInfo, created: UnixTime) -> Self {
+        Self {
+            info,
+            created,
+            revision: Revision(1),
+            members: BTreeMap::new(),
+            freed: BTreeMap::new(),
+            log: VecDeque::new(),
+            feed: broadcast::Sender::new(FEED_LENGTH),
+        }
+    }
+
+    /// The member of this name.
+    pub fn member_named(&self, name: &Name) -> Option<&Arc<MemberEntry>> {
+        self.members.values().find(|m| &m.name == name)
+    }
+
+    /// The wanted name, or the first free one with a number behind it.
+    pub fn free_name(&self, wanted: &Name) -> Name {
+        if self.member_named(wanted).is_none() {
+            return wanted.clone();
+        }
+        // There are fewer members than numbers, so one of these is free.
+        (2..u32::MAX)
+            .map(|n| wanted.numbered(n))
+            .find(|name| self.member_named(name).is_none())
+            .unwrap_or_else(|| wanted.clone())
+    }
+
+    /// The revision after this one, made of `patches`.
+    pub fn next_change(&self, patches: Vec<Patch>) -> Arc<Change> {
+        let set = PatchSet { from: self.revision, to: self.revision.next(), patches };
+        Arc::new(Change::new(set))
+    }
+
+    /// Takes a change into log and revision.
+    pub fn record(&mut self, change: Arc<Change>) {
+        self.revision = change.set.to;
+        self.log.push_back(change);
+        while self.log.len() > LOG_LENGTH {
+            self.log.pop_front();
+        }
+    }
+
+    /// The changes after `revision`, or `None` when they are not known any more or never were.
+    pub fn changes_since(&self, revision: Revision) -> Option<impl Iterator<Item = &Arc<Change>>> {
+        let oldest = self.log.front().map_or(self.revision, |c| c.set.from);
+        (oldest..=self.revision)
+            .contains(&revision)
+            .then(|| self.log.iter().skip_while(move |c| c.set.from < revision))
+    }
+}
+
+/// One durable change of a network.
+#[derive(Debug)]
+pub struct Change {
+    pub set: PatchSet,
+    /// The message that carries it, for all who see everything of it.
+    pub encoded: Bytes,
+}
+
+impl Change {
+    /// Wraps patches, encoded once for everybody.
+    pub fn new(set: PatchSet) -> Self {
+        let encoded = to_bytes(&CoordinatorMessage::Patches(set.clone())).into();
+        Self { set, encoded }
+    }
+}
+
+/// A member, with what the map does not tell the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberEntry {
+    pub node: NodeId,
+    pub name: Name,
+    pub wg_key: WgPublicKey,
+    /// SHA-256 of the public key of its TLS certificate: what it is recognised by.
+    pub tls_key: SpkiHash,
+    pub address_v4: Ipv4Addr,
+    pub address_v6: Ipv6Addr,
+    pub tags: Vec<String>,
+    pub join_key: KeyId,
+    pub joined: UnixTime,
+    pub last_contact: UnixTime,
+    pub agent_version: String,
+}
+
+impl MemberEntry {
+    /// As the map lists it.
+    pub fn to_member(&self, network: NetworkId) -> Member {
+        let record = MemberRecord {
+            network,
+            node: self.node,
+            wg_key: self.wg_key,
+            prefixes: vec![Prefix::host(self.address_v4.into()), Prefix::host(self.address_v6.into())],
+            tags: self.tags.clone(),
+            expires: None,
+        };
+        Member {
+            record: SignedRecord::unsigned(&record),
+            name: self.name.clone(),
+            kind: MemberKind::Node,
+        }
+    }
+
+    /// Until when it stays a member without being heard of.
+    pub fn expires(&self) -> UnixTime {
+        self.last_contact.plus(NODE_LIFETIME)
+    }
+}
+
+/// A join key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinKeyEntry {
+    pub id: KeyId,
+    pub network: NetworkId,
+    pub secret_digest: [u8; 32],
+    pub reusable: bool,
+    pub tags: Vec<String>,
+    pub created: UnixTime,
+    pub expires: Option<UnixTime>,
+    pub revoked: Option<UnixTime>,
+    pub uses: u64,
+}
+
+/// Whether a join key admits anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinKeyStatus {
+    Valid,
+    Used,
+    Expired,
+    Revoked,
+}
+
+impl JoinKeyEntry {
+    /// Whether it admits anybody at this time.
+    pub fn status(&self, now: UnixTime) -> JoinKeyStatus {
+        if self.revoked.is_some() {
+            JoinKeyStatus::Revoked
+        } else if self.expires.is_some_and(|e| e <= now) {
+            JoinKeyStatus::Expired
+        } else if self.uses > 0 && !self.reusable {
+            JoinKeyStatus::Used
+        } else {
+            JoinKeyStatus::Valid
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn network() -> Network {
+        let info = NetworkInfo {
+            id: NetworkId::from_bytes([1; 10]),
+            name: "lab".parse().unwrap(),
+            prefix_v4: "10.213.0.0/16".parse().unwrap(),
+            prefix_v6: "fd12:3456:789a:1::/64".parse().unwrap(),
+            mtu: 1280,
+            lock_keys: Vec::new(),
+        };
+        Network::new(info, UnixTime(1000))
+    }
+
+    pub(crate) fn member(number: u8, name: &str) -> Arc<MemberEntry> {
+        Arc::new(MemberEntry {
+            node: NodeId::from_bytes([number; 10]),
+            name: name.parse().unwrap(),
+            wg_key: WgPublicKey([number; 32]),
+            tls_key: SpkiHash([number; 32]),
+            address_v4: Ipv4Addr::new(10, 213, 0, number),
+            address_v6: Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 1, 0, 0, 0, number.into()),
+            tags: Vec::new(),
+            join_key: KeyId::from_bytes([0; 5]),
+            joined: UnixTime(1000),
+            last_contact: UnixTime(1000),
+            agent_version: String::new(),
+        })
+    }
+
+    fn add(network: &mut Network, member: Arc<MemberEntry>) {
+        let change = network.next_change(vec![Patch::MemberSet(member.to_member(network.info.id))]);
+        network.members.insert(member.node, member);
+        network.record(change);
+    }
+
+    #[test]
+    fn changes_are_found_by_revision_and_only_while_they_are_kept() {
+        let mut network = network();
+        for n in 2..6 {
+            add(&mut network, member(n, &format!("robot-{n}")));
+        }
+        let count = |network: &Network, r| network.changes_since(Revision(r)).map(Iterator::count);
+        assert_eq!(network.revision, Revision(5));
+        assert_eq!(count(&network, 5), Some(0));
+        assert_eq!(count(&network, 3), Some(2));
+        assert_eq!(count(&network, 1), Some(4));
+        assert_eq!(count(&network, 6), None, "a revision of the future is not known");
+        network.log.pop_front();
+        assert_eq!(count(&network, 1), None, "a change that was dropped can't be told");
+        assert_eq!(count(&network, 2), Some(3));
+    }
+
+    #[test]
+    fn taken_names_are_numbered() {
+        let mut network = network();
+        add(&mut network, member(2, "robot"));
+        add(&mut network, member(3, "robot-2"));
+        assert_eq!(network.free_name(&"robot".parse().unwrap()).as_str(), "robot-3");
+        assert_eq!(network.free_name(&"arm".parse().unwrap()).as_str(), "arm");
+    }
+
+    #[test]
+    fn a_join_key_says_why_it_is_of_no_use() {
+        let key = JoinKeyEntry {
+            id: KeyId::from_bytes([0; 5]),
+            network: NetworkId::from_bytes([1; 10]),
+            secret_digest: [0; 32],
+            reusable: false,
+            tags: Vec::new(),
+            created: UnixTime(0),
+            expires: Some(UnixTime(100)),
+            revoked: None,
+            uses: 0,
+        };
+        assert_eq!(key.status(UnixTime(99)), JoinKeyStatus::Valid);
+        assert_eq!(key.status(UnixTime(100)), JoinKeyStatus::Expired);
+        let used = JoinKeyEntry { uses: 1, ..key.clone() };
+        assert_eq!(used.status(UnixTime(5)), JoinKeyStatus::Used);
+        assert_eq!(JoinKeyEntry { reusable: true, ..used }.status(UnixTime(5)), JoinKeyStatus::Valid);
+        assert_eq!(JoinKeyEntry { revoked: Some(UnixTime(1)), ..key }.status(UnixTime(5)), JoinKeyStatus::Revoked);
+    }
+}

@@ -1,0 +1,201 @@
+//! Reading: the whole state at the start, and the audit log when somebody asks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use futures_util::TryStreamExt;
+use ria_protocol::id::NetworkId;
+use ria_protocol::map::{NetworkInfo, Revision};
+use ria_protocol::message::from_bytes;
+use ria_protocol::time::UnixTime;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use super::{Store, StoreError};
+use crate::audit::{Broken, Head, Row, Verifier};
+use crate::state::{Change, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
+
+fn damaged(what: &str, error: impl Display) -> StoreError {
+    StoreError::Damaged(format!("{what}: {error}"))
+}
+
+fn text(row: &AnyRow, column: &str) -> Result<String, StoreError> {
+    Ok(row.try_get::<String, _>(column)?)
+}
+
+fn parsed<T: FromStr<Err: Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
+    text(row, column)?.parse().map_err(|e| damaged(column, e))
+}
+
+fn number(row: &AnyRow, column: &str) -> Result<u64, StoreError> {
+    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|e| damaged(column, e))
+}
+
+fn time(row: &AnyRow, column: &str) -> Result<UnixTime, StoreError> {
+    number(row, column).map(UnixTime)
+}
+
+fn optional_time(row: &AnyRow, column: &str) -> Result<Option<UnixTime>, StoreError> {
+    let value = row.try_get::<Option<i64>, _>(column)?;
+    value.map(|v| u64::try_from(v).map(UnixTime).map_err(|e| damaged(column, e))).transpose()
+}
+
+fn tags(row: &AnyRow) -> Result<Vec<String>, StoreError> {
+    serde_json::from_str(&text(row, "tags")?).map_err(|e| damaged("tags", e))
+}
+
+/// Which rows of the audit log are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditQuery {
+    pub network: Option<NetworkId>,
+    /// The latest so many.
+    pub limit: usize,
+}
+
+impl Store {
+    /// The whole state.
+    pub async fn load(&self) -> Result<World, StoreError> {
+        let mut networks = BTreeMap::new();
+        for row in sqlx::query("SELECT * FROM networks").fetch_all(&self.writer).await? {
+            let network = self.load_network(&row).await?;
+            networks.insert(network.info.id, Arc::new(network));
+        }
+        let mut keys = BTreeMap::new();
+        for row in sqlx::query("SELECT * FROM join_keys").fetch_all(&self.writer).await? {
+            let key = join_key(&row)?;
+            keys.insert(key.id, Arc::new(key));
+        }
+        let last = sqlx::query("SELECT * FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(&self.writer).await?;
+        let audit_head = last.map(|row| audit_row(&row)).transpose()?.map_or(Head::START, |row| Head::from(&row));
+        Ok(World { networks, keys, audit_head })
+    }
+
+    async fn load_network(&self, row: &AnyRow) -> Result<Network, StoreError> {
+        let info = NetworkInfo {
+            id: parsed(row, "id")?,
+            name: parsed(row, "name")?,
+            prefix_v4: parsed(row, "prefix_v4")?,
+            prefix_v6: parsed(row, "prefix_v6")?,
+            mtu: u16::try_from(number(row, "mtu")?).map_err(|e| damaged("mtu", e))?,
+            lock_keys: Vec::new(),
+        };
+        let id = info.id.to_string();
+        let mut network = Network::new(info, time(row, "created")?);
+        network.revision = Revision(number(row, "revision")?);
+
+        let nodes = "SELECT * FROM nodes WHERE network = $1";
+        for row in sqlx::query(nodes).bind(&id).fetch_all(&self.writer).await? {
+            let member = member(&row)?;
+            network.members.insert(member.node, Arc::new(member));
+        }
+        let freed = "SELECT * FROM addresses WHERE network = $1 AND freed IS NOT NULL";
+        for row in sqlx::query(freed).bind(&id).fetch_all(&self.writer).await? {
+            network.freed.insert(parsed(&row, "address")?, time(&row, "freed")?);
+        }
+        network.log = self.load_log(&id, network.revision).await?;
+        Ok(network)
+    }
+
+    async fn load_log(&self, network: &str, last: Revision) -> Result<VecDeque<Arc<Change>>, StoreError> {
+        let sql = "SELECT patches FROM changes WHERE network = $1 ORDER BY revision DESC LIMIT $2";
+        let limit = i64::try_from(LOG_LENGTH).unwrap_or(i64::MAX);
+        let rows = sqlx::query(sql).bind(network).bind(limit).fetch_all(&self.writer).await?;
+        let mut log: VecDeque<Arc<Change>> = VecDeque::with_capacity(rows.len());
+        for row in rows {
+            let bytes = BASE64.decode(text(&row, "patches")?.as_bytes()).map_err(|e| damaged("patches", e))?;
+            let change = Change::new(from_bytes(&bytes).map_err(|e| damaged("patches", e))?);
+            let expected = log.front().map_or(last, |next| next.set.from);
+            if change.set.to != expected {
+                return Err(damaged("changes", format!("revision {} is missing", expected.0)));
+            }
+            log.push_front(Arc::new(change));
+        }
+        Ok(log)
+    }
+
+    /// A value that is none of the above, such as the fingerprint of the certification authority.
+    pub async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT value FROM meta WHERE name = $1";
+        let row = sqlx::query(sql).bind(name).fetch_optional(&self.writer).await?;
+        row.map(|row| text(&row, "value")).transpose()
+    }
+
+    /// The latest rows of the audit log, oldest first, and whether the whole log verifies up to `head`.
+    pub async fn audit(
+        &self,
+        query: AuditQuery,
+        head: Head,
+    ) -> Result<(Vec<Row>, Result<Head, Broken>), StoreError> {
+        let mut kept: VecDeque<Row> = VecDeque::new();
+        let mut verifier = Verifier::new();
+        let mut verdict = Ok(());
+        let last = i64::try_from(head.seq).unwrap_or(i64::MAX);
+        // Rows that were written since the caller took the head are not its concern.
+        let sql = "SELECT * FROM audit WHERE seq <= $1 ORDER BY seq";
+        let mut rows = sqlx::query(sql).bind(last).fetch(&self.readers);
+        while let Some(row) = rows.try_next().await? {
+            let row = audit_row(&row)?;
+            if verdict.is_ok() {
+                verdict = verifier.handle_row(&row);
+            }
+            if query.network.is_none_or(|network| row.network == Some(network)) {
+                kept.push_back(row);
+            }
+            if kept.len() > query.limit {
+                kept.pop_front();
+            }
+        }
+        Ok((kept.into(), verdict.and_then(|()| verifier.finish(head))))
+    }
+}
+
+fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
+    Ok(MemberEntry {
+        node: parsed(row, "id")?,
+        name: parsed(row, "name")?,
+        wg_key: parsed(row, "wg_key")?,
+        tls_key: parsed(row, "tls_key")?,
+        address_v4: parsed(row, "address_v4")?,
+        address_v6: parsed(row, "address_v6")?,
+        tags: tags(row)?,
+        join_key: parsed(row, "join_key")?,
+        joined: time(row, "joined")?,
+        last_contact: time(row, "last_contact")?,
+        agent_version: text(row, "agent_version")?,
+    })
+}
+
+fn join_key(row: &AnyRow) -> Result<JoinKeyEntry, StoreError> {
+    let digest = BASE64
+        .decode(text(row, "secret_digest")?.as_bytes())
+        .map_err(|e| damaged("secret_digest", e))?;
+    Ok(JoinKeyEntry {
+        id: parsed(row, "id")?,
+        network: parsed(row, "network")?,
+        secret_digest: digest.try_into().map_err(|_| damaged("secret_digest", "wrong length"))?,
+        reusable: number(row, "reusable")? != 0,
+        tags: tags(row)?,
+        created: time(row, "created")?,
+        expires: optional_time(row, "expires")?,
+        revoked: optional_time(row, "revoked")?,
+        uses: number(row, "uses")?,
+    })
+}
+
+fn audit_row(row: &AnyRow) -> Result<Row, StoreError> {
+    let network = row.try_get::<Option<String>, _>("network")?;
+    Ok(Row {
+        seq: number(row, "seq")?,
+        time: time(row, "time")?,
+        actor: text(row, "actor")?,
+        action: text(row, "action")?,
+        network: network.map(|n| n.parse()).transpose().map_err(|e| damaged("network", e))?,
+        subject: text(row, "subject")?,
+        detail: text(row, "detail")?,
+        prev_hash: text(row, "prev_hash")?.try_into().map_err(|e| damaged("prev_hash", e))?,
+        hash: text(row, "hash")?.try_into().map_err(|e| damaged("hash", e))?,
+    })
+}

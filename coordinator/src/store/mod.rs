@@ -1,0 +1,133 @@
+//! The database behind the state: SQL that runs on SQLite and PostgreSQL alike, through sqlx's `Any` driver.
+//!
+//! One connection writes, on behalf of the registry; a few others read the audit log. The rest of the state is read
+//! once, at the start. What the rows mean is the state's business.
+
+mod load;
+mod write;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
+
+pub use load::AuditQuery;
+pub use write::Write;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+const READERS: u32 = 4;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The database did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database can't be opened: {0}")]
+    Open(#[source] sqlx::Error),
+    #[error(
+        "the database has a newer or altered schema: {0}; run the version of ria-coordinator that wrote it, or a newer one"
+    )]
+    Schema(#[from] sqlx::migrate::MigrateError),
+    #[error("the database holds something that can't be read: {0}; restore it from a backup")]
+    Damaged(String),
+    #[error("the disk that holds the database is full; make room, then try again")]
+    Full,
+    #[error("the database is read-only; check the permissions and the mount of the data directory")]
+    ReadOnly,
+    #[error("the database failed: {0}")]
+    Failed(#[source] sqlx::Error),
+}
+
+/// SQLite's primary result codes that an administrator can do something about.
+const SQLITE_READONLY: i64 = 8;
+const SQLITE_FULL: i64 = 13;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if let sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) = &error {
+            return Self::Damaged(error.to_string());
+        }
+        let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i64>().ok());
+        // Extended codes carry the primary one in their low byte.
+        match code.map(|c| c & 0xff) {
+            Some(SQLITE_READONLY) => Self::ReadOnly,
+            Some(SQLITE_FULL) => Self::Full,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// The open database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: AnyPool,
+    readers: AnyPool,
+}
+
+impl Store {
+    /// Opens the database, made when it is missing, and brings its schema up to date.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let options: AnyConnectOptions = url.parse().map_err(StoreError::Open)?;
+        let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
+        MIGRATIONS.run(&writer).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            other => StoreError::Schema(other),
+        })?;
+        let readers = pool(READERS).connect_lazy_with(options);
+        Ok(Self { writer, readers })
+    }
+
+    /// Begins a transaction of the one writer.
+    pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.writer.begin().await?)
+    }
+
+    /// Writes back what is pending and closes all connections.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: &'static str) -> Result<(), StoreError> {
+        self.writer.execute(sql).await?;
+        Ok(())
+    }
+}
+
+/// The address of the SQLite database in a data directory.
+pub fn sqlite_url(data_dir: &Path) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut url = String::from("sqlite://");
+    for byte in data_dir.join("coordinator.db").as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
+            url.push(char::from(*byte));
+        } else {
+            // Writing to a string can't fail.
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url + "?mode=rwc"
+}
+
+fn pool(size: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| Box::pin(prepare(connection)))
+}
+
+async fn prepare(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    if connection.backend_name() == "SQLite" {
+        // A committed change survives a power failure; readers never wait for the writer.
+        connection.execute("PRAGMA journal_mode = WAL").await?;
+        connection.execute("PRAGMA synchronous = FULL").await?;
+        connection.execute("PRAGMA foreign_keys = ON").await?;
+        connection.execute("PRAGMA busy_timeout = 5000").await?;
+    }
+    Ok(())
+}

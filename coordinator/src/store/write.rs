@@ -1,0 +1,181 @@
+//! Writing: one function per thing that is stored, all within a transaction that the registry begins and commits.
+
+use data_encoding::BASE64;
+use ria_protocol::id::{KeyId, NetworkId, NodeId};
+use ria_protocol::message::to_bytes;
+use ria_protocol::time::UnixTime;
+use sqlx::{Any, Transaction};
+
+use super::StoreError;
+use crate::audit::Row;
+use crate::state::{Change, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network};
+
+type Written = Result<(), StoreError>;
+
+/// Times and counters fit: they are far below 2^63.
+fn big(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn tags(tags: &[String]) -> String {
+    serde_json::json!(tags).to_string()
+}
+
+/// What may be written within a transaction.
+#[derive(Debug)]
+pub struct Write<'t> {
+    transaction: &'t mut Transaction<'static, Any>,
+}
+
+impl<'t> Write<'t> {
+    /// Writes into this transaction.
+    pub fn new(transaction: &'t mut Transaction<'static, Any>) -> Self {
+        Self { transaction }
+    }
+
+    /// A new value of [`super::Store::meta`].
+    pub async fn meta(&mut self, name: &str, value: &str) -> Written {
+        let sql = "INSERT INTO meta (name, value) VALUES ($1, $2)";
+        sqlx::query(sql).bind(name).bind(value).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A new network.
+    pub async fn network(&mut self, network: &Network) -> Written {
+        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        sqlx::query(sql)
+            .bind(network.info.id.to_string())
+            .bind(network.info.name.as_str())
+            .bind(network.info.prefix_v4.to_string())
+            .bind(network.info.prefix_v6.to_string())
+            .bind(i64::from(network.info.mtu))
+            .bind(big(network.revision.0))
+            .bind(big(network.created.0))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// A change and the revision that it leads to; the oldest changes are forgotten.
+    pub async fn change(&mut self, network: NetworkId, change: &Change) -> Written {
+        let (network, to) = (network.to_string(), big(change.set.to.0));
+        let sql = "INSERT INTO changes (network, revision, patches) VALUES ($1, $2, $3)";
+        let patches = BASE64.encode(&to_bytes(&change.set));
+        sqlx::query(sql).bind(&network).bind(to).bind(patches).execute(&mut **self.transaction).await?;
+        let sql = "DELETE FROM changes WHERE network = $1 AND revision <= $2";
+        let oldest = to.saturating_sub_unsigned(LOG_LENGTH as u64);
+        sqlx::query(sql).bind(&network).bind(oldest).execute(&mut **self.transaction).await?;
+        let sql = "UPDATE networks SET revision = $2 WHERE id = $1";
+        sqlx::query(sql).bind(&network).bind(to).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A new join key.
+    pub async fn join_key(&mut self, key: &JoinKeyEntry) -> Written {
+        let sql = "INSERT INTO join_keys (id, network, secret_digest, reusable, tags, created, expires, uses) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        sqlx::query(sql)
+            .bind(key.id.to_string())
+            .bind(key.network.to_string())
+            .bind(BASE64.encode(&key.secret_digest))
+            .bind(i64::from(key.reusable))
+            .bind(tags(&key.tags))
+            .bind(big(key.created.0))
+            .bind(key.expires.map(|t| big(t.0)))
+            .bind(big(key.uses))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// A join key admits nobody any more.
+    pub async fn join_key_revoked(&mut self, key: KeyId, time: UnixTime) -> Written {
+        let sql = "UPDATE join_keys SET revoked = $2 WHERE id = $1";
+        sqlx::query(sql).bind(key.to_string()).bind(big(time.0)).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A join key has admitted one more.
+    pub async fn join_key_used(&mut self, key: KeyId) -> Written {
+        let sql = "UPDATE join_keys SET uses = uses + 1 WHERE id = $1";
+        sqlx::query(sql).bind(key.to_string()).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A new member and its addresses.
+    pub async fn member(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let network = network.to_string();
+        let sql = "INSERT INTO nodes (network, id, name, wg_key, tls_key, address_v4, address_v6, tags, join_key, \
+                   joined, last_contact, agent_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+        sqlx::query(sql)
+            .bind(&network)
+            .bind(member.node.to_string())
+            .bind(member.name.as_str())
+            .bind(member.wg_key.to_string())
+            .bind(member.tls_key.to_string())
+            .bind(member.address_v4.to_string())
+            .bind(member.address_v6.to_string())
+            .bind(tags(&member.tags))
+            .bind(member.join_key.to_string())
+            .bind(big(member.joined.0))
+            .bind(big(member.last_contact.0))
+            .bind(&member.agent_version)
+            .execute(&mut **self.transaction)
+            .await?;
+        // An address whose time of being held back is over has a row already.
+        let sql = "INSERT INTO addresses (network, address, node, freed) VALUES ($1, $2, $3, NULL) \
+                   ON CONFLICT (network, address) DO UPDATE SET node = excluded.node, freed = NULL";
+        for address in [member.address_v4.to_string(), member.address_v6.to_string()] {
+            sqlx::query(sql)
+                .bind(&network)
+                .bind(address)
+                .bind(member.node.to_string())
+                .execute(&mut **self.transaction)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A member is gone; its addresses are held back from now on.
+    pub async fn member_removed(&mut self, network: NetworkId, node: NodeId, time: UnixTime) -> Written {
+        let (network, node) = (network.to_string(), node.to_string());
+        let sql = "DELETE FROM nodes WHERE network = $1 AND id = $2";
+        sqlx::query(sql).bind(&network).bind(&node).execute(&mut **self.transaction).await?;
+        let sql = "UPDATE addresses SET freed = $3 WHERE network = $1 AND node = $2 AND freed IS NULL";
+        sqlx::query(sql).bind(&network).bind(&node).bind(big(time.0)).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A node was heard of.
+    pub async fn contact(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let sql = "UPDATE nodes SET last_contact = $3, agent_version = $4 WHERE network = $1 AND id = $2";
+        sqlx::query(sql)
+            .bind(network.to_string())
+            .bind(member.node.to_string())
+            .bind(big(member.last_contact.0))
+            .bind(&member.agent_version)
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// A row of the audit log.
+    pub async fn audit(&mut self, row: &Row) -> Written {
+        let sql = "INSERT INTO audit (seq, time, actor, action, network, subject, detail, prev_hash, hash) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        sqlx::query(sql)
+            .bind(big(row.seq))
+            .bind(big(row.time.0))
+            .bind(&row.actor)
+            .bind(&row.action)
+            .bind(row.network.map(|n| n.to_string()))
+            .bind(&row.subject)
+            .bind(&row.detail)
+            .bind(String::from(row.prev_hash))
+            .bind(String::from(row.hash))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! The one TLS port: the ClientHello's ALPN chooses who is served.
+//!
+//! ```text
+//! ria/1          TLS 1.3, own authority, client certificate mandatory  -> node stream (WebSocket)
+//! http/1.1       own certificate, no client certificate                -> pages
+//! no ALPN        the same
+//! ```
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use ria_protocol::enrol::EXPORTER_LABEL;
+use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME};
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCert};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::authority::Authority;
+use super::leaf::{Leaf, LeafError};
+use super::verifier::{NodeVerifier, identify};
+use crate::accept_gate::{AnonymousSlot, Gate};
+use crate::session::{Peer, Services};
+use crate::web;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// After accept failed for want of file descriptors, for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// TLS configurations of the port.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    node: Arc<ServerConfig>,
+    pages: Arc<ServerConfig>,
+    leaves: [Arc<Leaf>; 2],
+}
+
+impl Tls {
+    /// `page_names`: host names and addresses under which people reach the pages.
+    pub fn new(authority: Arc<Authority>, page_names: Vec<String>) -> Result<Self, LeafError> {
+        let node_leaf = Arc::new(Leaf::new(authority.clone(), vec![COORDINATOR_TLS_NAME.to_owned()])?);
+        let page_leaf = Arc::new(Leaf::new(authority.clone(), page_names)?);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut node = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(NodeVerifier::new(authority)))
+            .with_cert_resolver(node_leaf.clone() as Arc<dyn ResolvesServerCert>);
+        node.alpn_protocols = vec![ALPN_NODE.to_vec()];
+        // Every connection proves its key anew.
+        node.session_storage = Arc::new(NoServerSessionStorage {});
+        node.send_tls13_tickets = 0;
+        let mut pages = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(page_leaf.clone() as Arc<dyn ResolvesServerCert>);
+        pages.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { node: Arc::new(node), pages: Arc::new(pages), leaves: [node_leaf, page_leaf] })
+    }
+
+    /// Renews the server's certificates when it is time.
+    pub fn renew_if_due(&self) {
+        for leaf in &self.leaves {
+            if let Err(error) = leaf.renew_if_due(std::time::SystemTime::now()) {
+                tracing::error!(%error, "a server certificate is not renewed; tried again");
+            }
+        }
+    }
+}
+
+/// What a connection is handed to.
+#[derive(Debug, Clone)]
+struct Port {
+    tls: Tls,
+    node: Router,
+    pages: Router,
+    services: Arc<Services>,
+}
+
+/// Accepts connections until the coordinator drains.
+pub async fn serve(listener: TcpListener, tls: Tls, services: Arc<Services>) {
+    let port = Port {
+        tls,
+        node: web::node_router(services.clone()),
+        pages: web::pages_router(services.clone()),
+        services: services.clone(),
+    };
+    let mut gate = Gate::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = services.draining.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                if let Some(slot) = gate.enter(from.ip()) {
+                    services.tasks.spawn(handle_connection(stream, from, slot, port.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousSlot, port: Port) {
+    let draining = port.services.draining.clone();
+    let handshake = timeout(HANDSHAKE_TIMEOUT, handshake(stream, &port.tls));
+    let handshake = tokio::select! {
+        done = handshake => done,
+        () = draining.cancelled() => return,
+    };
+    let served = match handshake {
+        Ok(Ok((stream, true))) => serve_node(stream, from, slot, port).await,
+        Ok(Ok((stream, false))) => serve_http(stream, port.pages, &draining, slot).await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection failed");
+    }
+}
+
+/// The stream, and whether it is a node's.
+async fn handshake(stream: TcpStream, tls: &Tls) -> io::Result<(TlsStream<TcpStream>, bool)> {
+    stream.set_nodelay(true)?;
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let is_node = start.client_hello().alpn().is_some_and(|mut names| names.any(|name| name == ALPN_NODE));
+    let config = if is_node { &tls.node } else { &tls.pages };
+    Ok((start.into_stream(config.clone()).await?, is_node))
+}
+
+async fn serve_node(
+    stream: TlsStream<TcpStream>,
+    from: SocketAddr,
+    slot: AnonymousSlot,
+    port: Port,
+) -> io::Result<()> {
+    let (_, connection) = stream.get_ref();
+    let certificate = connection.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
+    let identity = identify(certificate, &port.services.authority).map_err(io::Error::other)?;
+    let exporter = connection
+        .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        .map_err(io::Error::other)?;
+    let peer = Peer { identity, exporter, address: from, slot: Arc::new(slot) };
+    let draining = port.services.draining.clone();
+    let router = port.node.layer(axum::Extension(peer));
+    serve_http(stream, router, &draining, ()).await
+}
+
+/// Serves HTTP on one connection; an upgraded one goes on by itself.
+async fn serve_http<Kept>(
+    stream: TlsStream<TcpStream>,
+    router: Router,
+    draining: &tokio_util::sync::CancellationToken,
+    _kept: Kept,
+) -> io::Result<()> {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 * 1024);
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    served.map_err(io::Error::other)
+}
+
+/// The names in the certificate of the pages: those of the public URLs, and this machine's own.
+pub fn page_names(hosts: impl Iterator<Item = String>) -> Vec<String> {
+    let own = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut names: Vec<String> = hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).chain(own).collect();
+    names.retain(|name| name.parse::<IpAddr>().is_ok() || name.is_ascii());
+    names.dedup();
+    names
+}

@@ -1,0 +1,95 @@
+//! The coordinator's own server certificates, renewed while it runs.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::authority::Authority;
+
+const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+const RENEWED_AFTER: Duration = Duration::from_secs(10 * 24 * 3600);
+
+/// A certificate can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LeafError {
+    #[error("making the server's certificate failed: {0}")]
+    Issue(#[from] rcgen::Error),
+    #[error("the server's certificate is of no use: {0}")]
+    Key(#[from] rustls::Error),
+}
+
+/// A server certificate with its chain, always fresh enough.
+#[derive(Debug)]
+pub struct Leaf {
+    authority: Arc<Authority>,
+    names: Vec<String>,
+    current: RwLock<Issued>,
+}
+
+#[derive(Debug)]
+struct Issued {
+    key: Arc<CertifiedKey>,
+    at: SystemTime,
+}
+
+impl Leaf {
+    /// A certificate for `names`.
+    pub fn new(authority: Arc<Authority>, names: Vec<String>) -> Result<Self, LeafError> {
+        let current = RwLock::new(issue(&authority, &names)?);
+        Ok(Self { authority, names, current })
+    }
+
+    /// Issues another one when the present one has had a third of its life, or was issued in what the clock now says
+    /// is the future. To be called now and then.
+    pub fn renew_if_due(&self, now: SystemTime) -> Result<(), LeafError> {
+        let issued_at = self.current.read().unwrap_or_else(PoisonError::into_inner).at;
+        if now.duration_since(issued_at).is_ok_and(|age| age < RENEWED_AFTER) {
+            return Ok(());
+        }
+        let fresh = issue(&self.authority, &self.names)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        tracing::info!("the server's certificate was renewed");
+        Ok(())
+    }
+}
+
+fn issue(authority: &Authority, names: &[String]) -> Result<Issued, LeafError> {
+    let key = KeyPair::generate()?;
+    // The chain includes the authority, for joining nodes know only the hash of its key.
+    let chain = vec![authority.issue_server(&key, names, LIFE)?, authority.certificate().clone()];
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+    Ok(Issued { key: Arc::new(CertifiedKey::new(chain, key)), at: SystemTime::now() })
+}
+
+impl ResolvesServerCert for Leaf {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::authority::Identity;
+
+    #[test]
+    fn the_certificate_is_replaced_in_time_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Identity::load_or_create(dir.path(), None).unwrap().authority);
+        let leaf = Leaf::new(authority, vec!["coordinator.ria.internal".into()]).unwrap();
+        let serving = || leaf.current.read().unwrap().key.cert[0].clone();
+        let first = serving();
+        leaf.renew_if_due(SystemTime::now()).unwrap();
+        assert_eq!(serving(), first);
+        leaf.renew_if_due(SystemTime::now() + RENEWED_AFTER).unwrap();
+        let second = serving();
+        assert_ne!(second, first);
+        leaf.renew_if_due(SystemTime::now() - RENEWED_AFTER).unwrap();
+        assert_ne!(serving(), second, "a clock that was set back makes the certificate one of the future");
+    }
+}

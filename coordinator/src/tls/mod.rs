@@ -1,0 +1,7 @@
+//! TLS: the coordinator's own certification authority, who a node is by its certificate, and the choice of protocol
+//! by ALPN on the one port.
+
+pub mod accept;
+pub mod authority;
+pub mod leaf;
+pub mod verifier;
