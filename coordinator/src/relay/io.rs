@@ -238,14 +238,15 @@ impl Listener {
 }
 
 fn explain(error: &io::Error, address: SocketAddr) -> io::Error {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another STUN or TURN server may be running: stop it or set relay.listen"
-        }
-        io::ErrorKind::PermissionDenied => "; use a port above 1023 or grant CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "; this host has no such address: correct relay.listen",
-        _ => "",
-    };
+    let causes = [
+        (
+            io::ErrorKind::AddrInUse,
+            "; another STUN or TURN server may be running: stop it or set relay.listen",
+        ),
+        (io::ErrorKind::PermissionDenied, "; use a port above 1023 or grant CAP_NET_BIND_SERVICE"),
+        (io::ErrorKind::AddrNotAvailable, "; this host has no such address: correct relay.listen"),
+    ];
+    let advice = causes.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, advice)| *advice);
     io::Error::new(error.kind(), format!("the relay can't listen on UDP {address}: {error}{advice}"))
 }
 
