@@ -1,6 +1,6 @@
 //! The file tree of a host: what it shares with the machine and what is its own.
 //!
-//! Own: `/dev/shm`, `/run` (empty tmpfs), `/sys` (its own interfaces), `/etc` and `/var/lib` (the machine's, with the
+//! Own: `/dev/shm`, `/run` (empty tmpfs), `/proc`, `/sys` (its own processes and interfaces), `/etc` and `/var/lib` (the machine's, with the
 //! host's changes in memory above them), boot id, and the directories of `HostSpec::private`. Everything else, `/tmp`
 //! and home directories among them, is the machine's.
 
@@ -31,8 +31,6 @@ pub fn furnish(node: &Node, private: &[PathBuf]) -> Result<(), Error> {
 }
 
 fn mount_tree(name: &str) -> io::Result<()> {
-    let none = None::<&Path>;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none)?;
     tmpfs(Path::new("/dev/shm"), 0o1777)?;
     tmpfs(Path::new("/run"), 0o755)?;
     fs::create_dir("/run/lock")?;

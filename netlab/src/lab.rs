@@ -178,9 +178,8 @@ impl Lab {
         is_client: bool,
     ) -> Result<Cable, Error> {
         self.cables += 1;
-        let port = format!("port{}", self.cables);
         let switch = self.network(network)?;
-        switch.add_cable(&port, node, interface)?;
+        let port = switch.add_cable(self.cables, node, interface)?;
         switch.plug(&port, is_client)?;
         Ok(Cable { network: network.to_owned(), port, interface, link: Link::default() })
     }
@@ -198,7 +197,9 @@ impl Lab {
         if let Some(gateway) = network.gateway().filter(|gateway| *gateway != address) {
             lines += &format!("route replace default via {gateway} dev {interface}\n");
         }
-        node.ip(&lines)
+        node.ip(&lines)?;
+        network.node.await_up(&cable.port)?;
+        node.await_up(interface)
     }
 
     fn network(&self, name: &str) -> Result<&Network, Error> {

@@ -28,6 +28,7 @@
 //! [`topologies::campus`] and [`topologies::same_wifi`] are ready-made descriptions for [`Lab::build`].
 
 mod command;
+pub mod control;
 mod description;
 mod error;
 mod files;

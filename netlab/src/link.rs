@@ -99,10 +99,12 @@ impl Link {
             [("up", "ingress", self.loss_up, "dport"), ("down", "egress", self.loss_down, "sport")]
         {
             let mut rules = String::new();
-            if self.cut {
+            // A share of 10000 in 10000 is no rule that nft takes.
+            let is_total = loss.0 >= 10_000;
+            if self.cut || is_total {
                 rules.push_str("  drop\n");
             }
-            if loss.0 > 0 {
+            if loss.0 > 0 && !is_total {
                 let _ = writeln!(rules, "  numgen random mod 10000 < {} drop", loss.0);
             }
             if let Udp::Blocked { except } = &self.udp {

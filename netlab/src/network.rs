@@ -41,10 +41,7 @@ impl Network {
         let mut network = Self { node, spec, taken: BTreeSet::new(), gateway: None };
         if network.spec.internet {
             let address = network.become_gateway()?;
-            network.node.ip(&format!(
-                "addr add {address}/{} dev br0\nroute add unreachable default",
-                network.spec.prefix.prefix_len()
-            ))?;
+            network.node.ip(&format!("addr add {address}/{} dev br0", network.spec.prefix.prefix_len()))?;
             network.node.sysctl(&[
                 ("net.ipv4.ip_forward", "1"),
                 ("net.ipv4.conf.all.send_redirects", "0"),
@@ -104,13 +101,22 @@ impl Network {
         self.taken.remove(&address);
     }
 
-    /// Makes a port with a cable: interface `port` here, interface `end` in the other node, both up.
-    pub(crate) fn add_cable(&self, port: &str, other: &Node, end: &str) -> Result<(), Error> {
-        self.node.ip(&format!("link add {port} type veth peer name {end} netns {}", other.init()))
+    /// Makes a port with a cable: an interface here, interface `end` in the other node.
+    ///
+    /// The port's index is far from any other end's: where both have the same (in two namespaces), the kernel takes
+    /// a second to notice that the cable is in.
+    pub(crate) fn add_cable(&self, number: u32, other: &Node, end: &str) -> Result<String, Error> {
+        let (port, index) = (format!("port{number}"), 1000 + number);
+        self.node
+            .ip(&format!("link add {port} index {index} type veth peer name {end} netns {}", other.init()))?;
+        Ok(port)
     }
 
     /// Hands a port's end of its cable to another network, or to this one again.
+    ///
+    /// Its rules go first: a kernel may bind what stays here to the port again, should it come back.
     pub(crate) fn give_cable(&self, port: &str, to: &Self) -> Result<(), Error> {
+        self.node.nft(&format!("table netdev {port}\ndelete table netdev {port}"))?;
         self.node.ip(&format!("link set {port} netns {}", to.node.init()))
     }
 

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 
@@ -85,6 +87,24 @@ impl Node {
             Ok(())
         })
         .map_err(Error::io(format!("{}: sysctl", self.name)))
+    }
+
+    /// Waits until an interface passes frames; the kernel takes a moment to notice that both ends are up.
+    pub fn await_up(&self, interface: &str) -> Result<(), Error> {
+        let directory = format!("/proc/{}/root/sys/class/net/{interface}", self.init());
+        let give_up = Instant::now() + Duration::from_secs(5);
+        let reads = |file: &str, wanted: &str| {
+            fs::read_to_string(format!("{directory}/{file}")).map(|text| text.trim() == wanted)
+        };
+        // A bridge port says 3 when it forwards; what is no bridge port has no such file.
+        while !(reads("operstate", "up").unwrap_or(false) && reads("brport/state", "3").unwrap_or(true)) {
+            if Instant::now() > give_up {
+                let what = format!("{}: interface {interface} did not come up", self.name);
+                return Err(Error::io(what)(io::ErrorKind::TimedOut.into()));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Runs lines of `ip` commands.

@@ -1,5 +1,5 @@
 //! Namespaces and processes: making a set of namespaces that dies with its owner, and entering one.
-//! The only module of the crate with `unsafe`: two `pre_exec` hooks, `pidfd_open`, one `signal`.
+//! The only module of the crate with `unsafe`: two `pre_exec` hooks, two pidfd calls, one `signal`.
 //!
 //! ```text
 //! owner ──pipe──> init (cat, PID 1 of its own PID namespace)
@@ -11,7 +11,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{Gid, Uid, chdir, setgid, setgroups, setuid};
 
 /// What a program sees of a host, apart from its PID namespace.
@@ -95,6 +95,8 @@ fn become_init() -> io::Result<()> {
     mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, none)?;
+    // Shows the interfaces of the new network namespace.
+    mount(Some(c"sysfs"), c"/sys", Some(c"sysfs"), flags, none)?;
     // SAFETY: no handler is installed; an ignored SIGCHLD survives exec and makes the kernel reap orphans for us.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn)? };
     Ok(())
@@ -157,6 +159,8 @@ impl Namespaces {
             std::env::current_dir().ok().and_then(|path| CString::new(path.into_os_string().into_vec()).ok());
         let enter = move || {
             setns(inside.pidfd.as_fd(), WORLD)?;
+            // Signals that the caller waits for are blocked in its threads, and a child would inherit that.
+            SigSet::empty().thread_set_mask()?;
             match (&start.directory, &outer) {
                 (Some(directory), _) => chdir(directory.as_c_str())?,
                 (None, Some(outer)) if chdir(outer.as_c_str()).is_ok() => {}
@@ -178,6 +182,15 @@ impl Namespaces {
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         self.with_pids(|| command.spawn())
     }
+}
+
+/// Kills the process that the handle was made of, and never another that got its number later.
+pub fn send_kill(process: &Namespaces) {
+    let fd = process.pidfd.as_raw_fd();
+    // SAFETY: pidfd_send_signal takes a descriptor (alive by the borrow), a signal, no info and no flags.
+    unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
 }
 
 /// Runs `work` on a thread of its own, because namespaces are entered per thread and there is no way back.
