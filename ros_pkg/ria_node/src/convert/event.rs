@@ -1,0 +1,150 @@
+//! Events.
+
+use r2r::ria_msgs::msg;
+use ria_api::state::{CoordinatorState, Event, LinkState, NetworkState, PathKind};
+
+use super::status::coordinator;
+use super::{Reporter, number, peer, severity, state, time};
+use crate::constants::{conditions, events, statuses};
+
+/// An event of the agent. `network` is the name of the network that it names by id.
+pub fn event(event: &Event, network: &str, reporter: &Reporter) -> msg::Event {
+    let kind = kind(&event.kind);
+    let mut header = reporter.header();
+    header.stamp = time(event.time);
+    msg::Event {
+        header,
+        reporter: reporter.name.clone(),
+        reporter_id: reporter.id.clone(),
+        network: network.to_owned(),
+        network_id: event.network_id.clone(),
+        seq: event.seq,
+        severity: severity(event.severity),
+        kind,
+        kind_name: event.kind.clone(),
+        peer: event.peer.clone(),
+        before: value(kind, &event.before),
+        after: value(kind, &event.after),
+        before_text: event.before.clone(),
+        after_text: event.after.clone(),
+        gap: number(event.gap),
+        text: event.text.clone(),
+        details: Vec::new(),
+    }
+}
+
+/// The agent on this machine came or went; `before` and `after` are `Status.STATE_*`.
+pub fn agent_event(came: bool, text: &str, reporter: &Reporter) -> msg::Event {
+    let (gone, there) = ((statuses::STATE_NO_AGENT, "no_agent"), (0, "unknown"));
+    let (before, after) = if came { (gone, there) } else { (there, gone) };
+    let severity = if came { conditions::SEVERITY_INFO } else { conditions::SEVERITY_ERROR };
+    msg::Event {
+        header: reporter.header(),
+        reporter: reporter.name.clone(),
+        reporter_id: reporter.id.clone(),
+        severity,
+        kind: events::KIND_AGENT,
+        kind_name: "agent".into(),
+        before: before.0,
+        after: after.0,
+        before_text: before.1.into(),
+        after_text: after.1.into(),
+        gap: f32::NAN,
+        text: text.into(),
+        ..msg::Event::default()
+    }
+}
+
+fn kind(word: &str) -> u8 {
+    match word {
+        "peer_added" => events::KIND_PEER_ADDED,
+        "peer_removed" => events::KIND_PEER_REMOVED,
+        "link_state" => events::KIND_LINK_STATE,
+        "path" => events::KIND_PATH,
+        "coordinator" => events::KIND_COORDINATOR,
+        "network" => events::KIND_NETWORK,
+        "map" => events::KIND_MAP,
+        _ => events::KIND_UNKNOWN,
+    }
+}
+
+/// A word of the agent in the constants that the kind of event names.
+fn value(kind: u8, word: &str) -> u8 {
+    use {CoordinatorState as C, LinkState as L, NetworkState as N, PathKind as P};
+    match kind {
+        events::KIND_LINK_STATE => {
+            let all = [L::Idle, L::Connecting, L::Up, L::Degraded, L::Lost, L::Denied];
+            all.into_iter().find(|s| s.as_str() == word).map_or(0, peer::link_state)
+        }
+        events::KIND_PATH => {
+            let all = [P::None, P::Direct, P::RelayUdp, P::RelayTls];
+            all.into_iter().find(|s| s.as_str() == word).map_or(0, peer::path)
+        }
+        events::KIND_COORDINATOR => {
+            let all = [C::Connecting, C::Connected, C::Unreachable, C::Refused];
+            all.into_iter().find(|s| s.as_str() == word).map_or(0, coordinator)
+        }
+        events::KIND_NETWORK => {
+            let all = [N::Joining, N::Up, N::Disabled, N::Refused, N::Failed];
+            all.into_iter().find(|s| s.as_str() == word).map_or(0, state)
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn happened(kind: &str, before: &str, after: &str) -> Event {
+        Event {
+            seq: 9,
+            time: 100.5,
+            kind: kind.into(),
+            network_id: "id".into(),
+            peer: "robot-2".into(),
+            before: before.into(),
+            after: after.into(),
+            ..Event::default()
+        }
+    }
+
+    fn values(kind: &str, before: &str, after: &str) -> (u8, u8, u8) {
+        let message = event(&happened(kind, before, after), "lab", &Reporter::default());
+        (message.kind, message.before, message.after)
+    }
+
+    #[test]
+    fn before_and_after_are_in_the_constants_of_the_kind() {
+        assert_eq!(
+            values("link_state", "up", "lost"),
+            (events::KIND_LINK_STATE, peers::LINK_STATE_UP, peers::LINK_STATE_LOST)
+        );
+        assert_eq!(
+            values("path", "none", "relay_udp"),
+            (events::KIND_PATH, peers::PATH_NONE, peers::PATH_RELAY_UDP)
+        );
+        assert_eq!(
+            values("coordinator", "connected", "unreachable"),
+            (events::KIND_COORDINATOR, statuses::COORDINATOR_CONNECTED, statuses::COORDINATOR_UNREACHABLE)
+        );
+        assert_eq!(values("network", "", "disabled"), (events::KIND_NETWORK, 0, statuses::STATE_DISABLED));
+    }
+
+    #[test]
+    fn a_kind_of_a_newer_agent_keeps_its_words() {
+        let message = event(&happened("teleported", "here", "there"), "lab", &Reporter::default());
+        assert_eq!((message.kind, message.before, message.after), (0, 0, 0));
+        assert_eq!(message.kind_name, "teleported");
+        assert_eq!((message.before_text.as_str(), message.after_text.as_str()), ("here", "there"));
+        assert!(message.gap.is_nan());
+        assert_eq!((message.header.stamp.sec, message.header.stamp.nanosec), (100, 500_000_000));
+    }
+
+    #[test]
+    fn a_lost_agent_is_an_error_and_no_numbered_event() {
+        let message = agent_event(false, "gone", &Reporter::default());
+        assert_eq!((message.seq, message.after), (0, statuses::STATE_NO_AGENT));
+        assert_eq!(message.severity, conditions::SEVERITY_ERROR);
+    }
+}

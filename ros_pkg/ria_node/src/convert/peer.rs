@@ -1,0 +1,135 @@
+//! Peers.
+
+use r2r::ria_msgs::msg;
+use ria_api::state::{LinkState, NetworkStatus, PathKind, PeerKind, PeerStatus};
+
+use super::{Reporter, number};
+use crate::constants::peers;
+
+/// `Peer.KIND_*`.
+pub fn kind(kind: PeerKind) -> u8 {
+    match kind {
+        PeerKind::Node => peers::KIND_NODE,
+        PeerKind::Static => peers::KIND_STATIC,
+        PeerKind::Gateway => peers::KIND_GATEWAY,
+        PeerKind::Unknown => peers::KIND_UNKNOWN,
+    }
+}
+
+/// `Peer.LINK_STATE_*`.
+pub fn link_state(state: LinkState) -> u8 {
+    match state {
+        LinkState::Idle => peers::LINK_STATE_IDLE,
+        LinkState::Connecting => peers::LINK_STATE_CONNECTING,
+        LinkState::Up => peers::LINK_STATE_UP,
+        LinkState::Degraded => peers::LINK_STATE_DEGRADED,
+        LinkState::Lost => peers::LINK_STATE_LOST,
+        LinkState::Denied => peers::LINK_STATE_DENIED,
+        LinkState::Unknown => peers::LINK_STATE_UNKNOWN,
+    }
+}
+
+/// `Peer.PATH_*`.
+pub fn path(path: PathKind) -> u8 {
+    match path {
+        PathKind::None => peers::PATH_NONE,
+        PathKind::Direct => peers::PATH_DIRECT,
+        PathKind::RelayUdp => peers::PATH_RELAY_UDP,
+        PathKind::RelayTls => peers::PATH_RELAY_TLS,
+        PathKind::Unknown => peers::PATH_UNKNOWN,
+    }
+}
+
+pub fn peer(peer: &PeerStatus) -> msg::Peer {
+    msg::Peer {
+        id: peer.id.clone(),
+        name: peer.name.clone(),
+        ros_name: peer.ros_name.clone(),
+        kind: kind(peer.kind),
+        tags: peer.tags.clone(),
+        addresses: peer.addresses.clone(),
+        coordinator_online: peer.coordinator_online,
+        link_state: link_state(peer.link_state),
+        path: path(peer.path),
+        endpoint: peer.endpoint.clone(),
+        relay: peer.relay.clone(),
+        path_reason: peer.path_reason.clone(),
+        rtt: number(peer.rtt),
+        loss: number(peer.loss),
+        handshake_age: number(peer.handshake_age),
+        mtu: peer.mtu,
+        rx_bytes: peer.rx_bytes,
+        tx_bytes: peer.tx_bytes,
+        // Not told by the agent yet.
+        ros_domains: Vec::new(),
+        participants_seen: 0,
+        participants_expected: 0,
+        clock_offset: f32::NAN,
+        clock_offset_stddev: f32::NAN,
+        details: Vec::new(),
+    }
+}
+
+pub fn peer_array(network: &NetworkStatus, peers: &[PeerStatus], reporter: &Reporter) -> msg::PeerArray {
+    msg::PeerArray {
+        header: reporter.header(),
+        reporter: reporter.name.clone(),
+        reporter_id: reporter.id.clone(),
+        network: network.network.clone(),
+        network_id: network.network_id.clone(),
+        map_revision: network.map_revision,
+        peers: peers.iter().map(peer).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relayed() -> PeerStatus {
+        PeerStatus {
+            id: "n2".into(),
+            name: "robot-2".into(),
+            ros_name: "robot_2".into(),
+            kind: PeerKind::Node,
+            addresses: vec!["10.213.0.2".into()],
+            coordinator_online: true,
+            link_state: LinkState::Degraded,
+            path: PathKind::RelayUdp,
+            relay: "192.0.2.1:3478".into(),
+            rtt: Some(0.025),
+            mtu: 1280,
+            ..PeerStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_peer_keeps_what_is_known_and_marks_what_is_not() {
+        let message = peer(&relayed());
+        assert_eq!(message.link_state, peers::LINK_STATE_DEGRADED);
+        assert_eq!(message.path, peers::PATH_RELAY_UDP);
+        assert_eq!(message.addresses, ["10.213.0.2"]);
+        assert!((message.rtt - 0.025).abs() < 1e-6);
+        for unknown in
+            [message.loss, message.handshake_age, message.clock_offset, message.clock_offset_stddev]
+        {
+            assert!(unknown.is_nan());
+        }
+    }
+
+    #[test]
+    fn words_of_a_newer_agent_become_unknown() {
+        let message = peer(&PeerStatus::default());
+        assert_eq!((message.kind, message.link_state, message.path), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_array_says_whose_view_it_is() {
+        let network = NetworkStatus { network: "lab".into(), map_revision: 7, ..NetworkStatus::default() };
+        let reporter = Reporter { name: "robot-1".into(), id: "n1".into(), ..Reporter::default() };
+        let message = peer_array(&network, &[relayed()], &reporter);
+        assert_eq!((message.reporter.as_str(), message.network.as_str()), ("robot-1", "lab"));
+        assert_eq!((message.map_revision, message.peers.len()), (7, 1));
+        assert_eq!(message.header.frame_id, "");
+    }
+}

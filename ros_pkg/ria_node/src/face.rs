@@ -1,0 +1,220 @@
+//! The node's one owner loop: takes what the link tells, publishes it, and sees when the ROS context has to be made anew.
+
+use std::time::{Duration, Instant};
+
+use r2r::diagnostic_msgs::msg::DiagnosticArray;
+use r2r::std_msgs::msg::Header;
+use ria_api::state::Event;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+
+use crate::convert::{self, Own};
+use crate::diagnostics::diagnostics;
+use crate::interfaces::{Hearing, Interfaces};
+use crate::join;
+use crate::link::{Absence, Message, NetworkView, Snapshot};
+use crate::pace::Pace;
+use crate::parameters::{Parameters, Periods};
+use crate::ros::{RosClock, Spinner, log, unix_now};
+use crate::topics::Topics;
+use crate::view::{Seen, View, differs};
+
+/// How the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The context is to be made anew, for this reason.
+    Outdated(String),
+    /// The spin thread died.
+    Failed(String),
+}
+
+/// What the loop listens to.
+pub struct Inputs {
+    pub link: mpsc::Receiver<Message>,
+    pub join: mpsc::Receiver<join::Message>,
+    pub failure: oneshot::Receiver<String>,
+    pub parameters: watch::Receiver<Parameters>,
+}
+
+/// The owner of what is known and shown.
+pub struct Face {
+    pub spinner: Spinner,
+    pub topics: Topics,
+    pub clock: RosClock,
+    pub view: View,
+    /// The interfaces as they were when the context was made.
+    pub baseline: Interfaces,
+    /// Whether joining by key file is over, well or not.
+    pub joined: bool,
+    pub pace: Pace,
+    /// When diagnostics are due.
+    pub diagnostics_due: Instant,
+}
+
+impl Face {
+    /// Runs until the context has to be made anew.
+    pub async fn run(&mut self, mut inputs: Inputs) -> End {
+        loop {
+            let periods = inputs.parameters.borrow_and_update().periods();
+            let publish_due = self.pace.due(periods.publish).unwrap_or_else(Instant::now);
+            let due = publish_due.min(self.diagnostics_due);
+            tokio::select! {
+                Some(message) = inputs.link.recv() => {
+                    if let Some(reason) = self.handle_link(message).await {
+                        return End::Outdated(reason);
+                    }
+                }
+                Some(message) = inputs.join.recv() => self.handle_join(message),
+                failure = &mut inputs.failure => {
+                    return End::Failed(failure.unwrap_or_else(|_| "the ROS thread ended".into()));
+                }
+                _ = inputs.parameters.changed() => {}
+                () = sleep_until(due.into()) => {}
+            }
+            self.publish_due(inputs.parameters.borrow().periods());
+        }
+    }
+
+    /// Takes what the link tells; returns why the context must be made anew, if it must.
+    async fn handle_link(&mut self, message: Message) -> Option<String> {
+        match message {
+            Message::Absent(absence) => {
+                self.handle_absence(absence);
+                self.topics.resize(0, &self.spinner).await;
+                None
+            }
+            Message::Happened(event) => {
+                self.publish_happened(&event);
+                None
+            }
+            Message::Snapshot(snapshot) => {
+                let reason = self.outdated(&snapshot);
+                self.handle_snapshot(*snapshot).await;
+                reason
+            }
+        }
+    }
+
+    fn handle_absence(&mut self, absence: Absence) {
+        let had_agent = matches!(self.view.seen, Seen::Agent(_));
+        let text = absence.text.clone();
+        if self.view.handle_absence(absence, unix_now()) {
+            log::error(&text);
+            self.pace.handle_change();
+            self.diagnostics_due = Instant::now();
+        }
+        if had_agent {
+            self.publish_agent_event(false, &text);
+        }
+    }
+
+    async fn handle_snapshot(&mut self, snapshot: Snapshot) {
+        let had_agent = matches!(self.view.seen, Seen::Agent(_));
+        let (old, new) = (self.view.networks(), &snapshot.networks);
+        let changed = old.len() != new.len() || old.iter().zip(new).any(|(old, new)| differs(old, new));
+        let count = new.len();
+        let greeting = format!("the Ria agent {} is there", snapshot.agent.version);
+        self.view.handle_snapshot(snapshot);
+        if !had_agent {
+            log::info(&greeting);
+            self.publish_agent_event(true, &greeting);
+        }
+        if changed || !had_agent {
+            self.pace.handle_change();
+            self.diagnostics_due = Instant::now();
+        }
+        self.topics.resize(count, &self.spinner).await;
+    }
+
+    fn handle_join(&mut self, message: join::Message) {
+        self.pace.handle_change();
+        match message {
+            join::Message::Joined(joined) => {
+                self.joined = true;
+                self.view.join = None;
+                if let Some(joined) = joined {
+                    let how = if joined.already { "was in" } else { "joined" };
+                    log::info(format!("this robot {how} the network {} as {}", joined.network, joined.name));
+                }
+            }
+            join::Message::Failed(failure) => {
+                log::error(&failure.text);
+                let since = self.view.join.as_ref().map_or_else(unix_now, |(_, since)| *since);
+                self.view.join = Some((failure, since));
+            }
+        }
+    }
+
+    /// Why the participant that was made when the context was is of no use on an overlay's interface, if so.
+    fn outdated(&self, snapshot: &Snapshot) -> Option<String> {
+        let now = match Interfaces::now() {
+            Ok(now) => now,
+            Err(error) => {
+                log::warn(format!("can't list the network interfaces: {error}"));
+                return None;
+            }
+        };
+        let deaf = |network: &&NetworkView| {
+            let status = &network.status;
+            !status.interface.is_empty()
+                && self.baseline.hearing(&now, &status.interface, &status.addresses) == Hearing::Deaf
+        };
+        let network = snapshot.networks.iter().find(deaf)?;
+        Some(format!("{} of the network {} is new", network.status.interface, network.status.network))
+    }
+
+    fn publish_due(&mut self, periods: Periods) {
+        let now = Instant::now();
+        // Nothing is said before the agent was asked for the first time, a moment after the start.
+        if matches!(self.view.seen, Seen::Nothing) {
+            self.diagnostics_due = now + Duration::from_millis(100);
+            self.pace.poll(now, periods.publish);
+            return;
+        }
+        if self.pace.poll(now, periods.publish) {
+            self.publish_state();
+        }
+        if self.diagnostics_due <= now {
+            self.diagnostics_due = now + periods.diagnostics;
+            let header = Header { stamp: self.clock.now(), frame_id: String::new() };
+            self.topics.publish_diagnostics(&DiagnosticArray { header, status: diagnostics(&self.view) });
+        }
+    }
+
+    fn publish_state(&self) {
+        let conditions = self.view.conditions();
+        let agent = match &self.view.seen {
+            Seen::Agent(snapshot) => Some(&snapshot.agent),
+            Seen::Nothing | Seen::Absent { .. } => None,
+        };
+        let own = Own { agent, conditions: &conditions };
+        let stamp = self.clock.now();
+        let networks = self.view.networks();
+        if networks.is_empty() {
+            let mut reporter = self.view.reporter(None);
+            reporter.stamp = stamp;
+            self.topics.publish_status(0, &convert::status_without_network(&reporter, own));
+            return;
+        }
+        for (n, network) in networks.iter().enumerate().take(self.topics.len()) {
+            let mut reporter = self.view.reporter(Some(network));
+            reporter.stamp = stamp.clone();
+            self.topics.publish_status(n, &convert::network_status(&network.status, &reporter, own));
+            self.topics.publish_peers(n, &convert::peer_array(&network.status, &network.peers, &reporter));
+        }
+    }
+
+    fn publish_happened(&self, event: &Event) {
+        let network = self.view.networks().iter().find(|n| n.status.network_id == event.network_id);
+        let name = network.map(|n| n.status.network.as_str()).unwrap_or_default();
+        let mut message = convert::event(event, name, &self.view.reporter(network));
+        message.header.stamp = self.clock.stamp(message.header.stamp);
+        self.topics.publish_event(&message);
+    }
+
+    fn publish_agent_event(&self, came: bool, text: &str) {
+        let mut reporter = self.view.reporter(self.view.networks().first());
+        reporter.stamp = self.clock.now();
+        self.topics.publish_event(&convert::agent_event(came, text, &reporter));
+    }
+}
