@@ -92,12 +92,14 @@ fn up(file: &Path, name: Option<String>, json: bool) -> Result<()> {
     let signals = hold_signals(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let mut description = describe(file)?;
     description.name = name.unwrap_or(description.name);
-    let door = Door::open(&description.name).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "a lab named '{0}' runs already: end it with 'netlab down {0}', or choose another --name",
-            description.name
-        ),
-        _ => error.into(),
+    let door = Door::open(&description.name).map_err(|error| {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return error.into();
+        }
+        let name = &description.name;
+        anyhow::anyhow!(
+            "a lab named '{name}' runs already: end it with 'netlab down {name}', or choose another --name"
+        )
     })?;
     let lab = Lab::build(&description)?;
     let report = LabReport::of(&lab);
