@@ -10,7 +10,7 @@ use zbus::proxy::CacheProperties;
 use crate::error::ApiError;
 use crate::proxy::{AgentProxy, NetworkProxy};
 use crate::state::NetworkSummary;
-use crate::{SOCKET, SOCKET_ENV};
+use crate::{RUN_DIR_ENV, SOCKET, SOCKET_ENV, SOCKET_NAME};
 
 /// How long an agent may take to greet.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -60,13 +60,14 @@ pub struct Network {
     pub proxy: NetworkProxy<'static>,
 }
 
-/// The socket to use: what was asked for, else `RIA_SOCKET`, else the usual one.
+/// The socket to use: what was asked for, else `RIA_SOCKET`, else the one in `RIA_RUN_DIR`, else the usual one.
 pub fn socket_path(asked: Option<&Path>) -> PathBuf {
-    match (asked, std::env::var_os(SOCKET_ENV)) {
-        (Some(path), _) => path.to_owned(),
-        (None, Some(path)) if !path.is_empty() => path.into(),
-        (None, _) => SOCKET.into(),
-    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    asked
+        .map(Path::to_owned)
+        .or_else(|| variable(SOCKET_ENV))
+        .or_else(|| variable(RUN_DIR_ENV).map(|directory| directory.join(SOCKET_NAME)))
+        .unwrap_or_else(|| SOCKET.into())
 }
 
 impl Agent {

@@ -23,8 +23,14 @@ pub mod state;
 /// The private socket of the agent.
 pub const SOCKET: &str = "/run/ria/bus";
 
+/// Its name in the run directory.
+pub const SOCKET_NAME: &str = "bus";
+
 /// Environment variable that names another socket.
 pub const SOCKET_ENV: &str = "RIA_SOCKET";
+
+/// Environment variable that names another run directory, for the agent and for its clients.
+pub const RUN_DIR_ENV: &str = "RIA_RUN_DIR";
 
 /// Members of this group may join, leave and switch networks; everybody may read.
 pub const CONTROL_GROUP: &str = "ria";

@@ -18,7 +18,8 @@ pub fn peer(view: &NetworkView, wanted: &str) -> Result<NodeId, ApiError> {
     let host = format!(".{}{DOMAIN}", status.network);
     let short = wanted.strip_suffix(&host).unwrap_or(wanted);
     let address: Option<IpAddr> = wanted.parse().ok();
-    let names = |name: &str, ros_name: &str, id: &str| [name, ros_name, id].contains(&short);
+    let names =
+        |name: &str, ros_name: &str, id: &str| !short.is_empty() && [name, ros_name, id].contains(&short);
     let has = |addresses: &[String]| {
         address.is_some()
             && addresses.iter().any(|a| a.split('/').next().and_then(|a| a.parse().ok()) == address)

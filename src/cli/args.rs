@@ -25,17 +25,9 @@ pub struct Global {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// The agent's socket.
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        env = ria_api::SOCKET_ENV,
-        default_value = ria_api::SOCKET,
-        hide_env_values = true,
-        hide_default_value = true
-    )]
-    pub socket: PathBuf,
+    /// The agent's socket [default: bus in RIA_RUN_DIR or /run/ria].
+    #[arg(long, global = true, value_name = "PATH", env = ria_api::SOCKET_ENV, hide_env_values = true)]
+    pub socket: Option<PathBuf>,
     /// What to log on stderr: error, warn, info, debug, trace, or a filter such as ria=debug.
     #[arg(long, global = true, value_name = "LEVEL", env = "RIA_LOG", hide_env_values = true)]
     pub log_level: Option<String>,

@@ -1,10 +1,9 @@
 //! `ria join`: gets the key to the agent without ever showing it: not in arguments, which every user can list, not
 //! in a shell's history, not on the terminal.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use ria_api::state::{JoinOptions, Joined};
@@ -21,6 +20,7 @@ const KEY_VARIABLE: &str = "RIA_JOIN_KEY";
 const MAX: u64 = 4096;
 
 pub async fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
+    refuse_keys_in_arguments(&args)?;
     let agent = context.agent().await?;
     let key = open_key(&args)?;
     let options = JoinOptions { name: args.name };
@@ -38,49 +38,48 @@ pub async fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A descriptor from which the agent can read the key.
-fn open_key(args: &JoinArgs) -> Result<OwnedFd, Failure> {
-    if let Some(path) = &args.file {
-        return open_file(path);
-    }
-    match args.source.as_deref() {
-        Some(source) if source == "-" => Ok(pipe(&read_stdin()?)?),
-        Some(source) => Err(key_in_arguments(source)),
-        None => match std::env::var(KEY_VARIABLE).map(Zeroizing::new) {
-            Ok(key) if !key.trim().is_empty() => Ok(pipe(key.as_bytes())?),
-            _ => Err(Failure::new(
-                USAGE,
-                format!(
-                    "no join key: give it by `ria join -` (then paste it), by `ria join --file FILE` or in \
-                     {KEY_VARIABLE}; the administrator makes one with: ria-coordinator key create"
-                ),
-            )),
-        },
-    }
-}
-
-fn key_in_arguments(source: &OsStr) -> Failure {
-    let text = source.to_string_lossy();
-    if text.len() >= 5 && text.is_char_boundary(5) && text[..5].eq_ignore_ascii_case("ria1_") {
-        return Failure::new(
+/// First of all, whether an agent runs or not: the harm is done already.
+fn refuse_keys_in_arguments(args: &JoinArgs) -> Result<(), Failure> {
+    let mut given =
+        args.source.iter().map(OsString::as_os_str).chain(args.file.iter().map(|f| f.as_os_str()));
+    if given.any(|text| text.to_string_lossy().to_ascii_lowercase().starts_with("ria1_")) {
+        return Err(Failure::new(
             USAGE,
             "a join key is a secret, and arguments are seen by every user of this machine (ps) and kept in the \
              shell's history; use `ria join -` and paste it, or `ria join --file FILE`. If others could have seen \
              this key, have it revoked: ria-coordinator key revoke",
-        );
+        ));
     }
-    Failure::new(USAGE, "ria join takes `-` (key on standard input) or --file FILE")
+    match &args.source {
+        Some(source) if source != "-" => {
+            Err(Failure::new(USAGE, "ria join takes `-` (key on standard input) or --file FILE"))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn open_file(path: &Path) -> Result<OwnedFd, Failure> {
-    if path.to_string_lossy().starts_with("ria1_") {
-        return Err(key_in_arguments(path.as_os_str()));
+/// A descriptor from which the agent can read the key.
+fn open_key(args: &JoinArgs) -> Result<OwnedFd, Failure> {
+    if let Some(path) = &args.file {
+        return match std::fs::File::open(path) {
+            Ok(file) => Ok(file.into()),
+            Err(error) => {
+                Err(Failure::new(FAILED, format!("can't open the join key {}: {error}", path.display())))
+            }
+        };
     }
-    match std::fs::File::open(path) {
-        Ok(file) => Ok(file.into()),
-        Err(error) => {
-            Err(Failure::new(FAILED, format!("can't open the join key {}: {error}", path.display())))
-        }
+    if args.source.is_some() {
+        return Ok(pipe(&read_stdin()?)?);
+    }
+    match std::env::var(KEY_VARIABLE).map(Zeroizing::new) {
+        Ok(key) if !key.trim().is_empty() => Ok(pipe(key.as_bytes())?),
+        _ => Err(Failure::new(
+            USAGE,
+            format!(
+                "no join key: give it by `ria join -` (then paste it), by `ria join --file FILE` or in \
+                 {KEY_VARIABLE}; the administrator makes one with: ria-coordinator key create"
+            ),
+        )),
     }
 }
 
@@ -128,29 +127,29 @@ fn pipe(key: &[u8]) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    fn refused(source: &str) -> String {
-        let args = JoinArgs { source: Some(source.into()), file: None, name: None };
-        let Failure::Told { code: USAGE, text } = open_key(&args).unwrap_err() else {
-            panic!("wrong failure")
+    fn refused(source: Option<&str>, file: Option<&str>) -> String {
+        let args = JoinArgs { source: source.map(Into::into), file: file.map(Into::into), name: None };
+        let Err(Failure::Told { code: USAGE, text }) = refuse_keys_in_arguments(&args) else {
+            panic!("taken, or the wrong failure")
         };
         text
     }
 
     #[test]
     fn a_key_among_the_arguments_is_refused_and_not_repeated() {
-        for key in ["ria1_secretsecret", "RIA1_SECRETSECRET"] {
-            let text = refused(key);
+        let key = Some("ria1_secretsecret");
+        for text in [refused(key, None), refused(None, key), refused(Some("RIA1_SECRETSECRET"), None)] {
             assert!(text.contains("history") && !text.to_lowercase().contains("secretsecret"), "{text}");
         }
-        assert!(!refused("tskey").contains("history"));
-        let path = JoinArgs { source: None, file: Some("ria1_secretsecret".into()), name: None };
-        assert_eq!(open_key(&path).unwrap_err().code(), USAGE);
+        assert!(!refused(Some("tskey"), None).contains("history"));
+        let fine = JoinArgs { source: Some("-".into()), file: None, name: None };
+        assert_eq!(refuse_keys_in_arguments(&fine), Ok(()));
     }
 
     #[test]
     fn a_missing_key_file_is_named() {
         let args = JoinArgs { source: None, file: Some("/no/such/key".into()), name: None };
-        let Failure::Told { text, .. } = open_key(&args).unwrap_err() else { panic!("wrong failure") };
+        let Err(Failure::Told { text, .. }) = open_key(&args) else { panic!("wrong failure") };
         assert!(text.contains("/no/such/key"));
     }
 

@@ -31,7 +31,7 @@ impl Context {
     }
 
     async fn agent(&self) -> Result<Agent, Failure> {
-        Ok(Agent::connect(Some(&self.global.socket)).await?)
+        Ok(Agent::connect(self.global.socket.as_deref()).await?)
     }
 
     async fn network(&self, wanted: &NetworkArg) -> Result<Network, Failure> {

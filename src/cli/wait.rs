@@ -50,7 +50,7 @@ async fn until_ready(
     missing: &mut String,
 ) -> Result<NetworkStatus, Failure> {
     loop {
-        match Agent::connect(Some(&context.global.socket)).await {
+        match Agent::connect(context.global.socket.as_deref()).await {
             Ok(agent) => {
                 if let Some(ready) = watch(&agent, args, missing).await? {
                     return Ok(ready);
