@@ -23,16 +23,25 @@ fn relayed_at_once_then_direct_behind_port_preserving_nats() {
 }
 
 #[test]
-fn relayed_first_even_when_direct_works_later() {
+fn the_relay_carries_traffic_while_direct_ways_are_sought() {
     let mut world = two_behind(1, Cone, PortRestricted);
-    world.run(ms(2000));
-    let mut kinds = Vec::new();
-    for (_, event) in &world.hosts[0].events {
-        if let Event::PathChanged { after, .. } = event {
-            kinds.push(*after);
-        }
-    }
-    assert_eq!(kinds.last(), Some(&PathKind::Direct));
+    let relay = world.turn.address;
+    let opens = world.start + ms(3000);
+    // The NATs let each other's datagrams in only after three seconds.
+    world.cut = Some(Box::new(move |from, to| from != relay && to != relay));
+    let up = world.run_till("up", ms(500), |w| w.both_on(PathKind::RelayUdp));
+    assert!(up <= ms(200), "{up:?}");
+    world.stream(ms(10), opens - world.now);
+    world.cut = None;
+    let gap = world.stream(ms(10), ms(6000));
+    assert!(gap <= ms(60), "{gap:?}");
+    assert!(world.both_on(PathKind::Direct), "short bursts find the way soon after it opened");
+    let before = Some(PathKind::RelayUdp);
+    let upgrade = world.hosts[0].events.iter().find_map(|(_, event)| {
+        let Event::PathChanged { before, after: PathKind::Direct, .. } = event else { return None };
+        Some(*before)
+    });
+    assert_eq!(upgrade, before);
 }
 
 #[test]
@@ -105,9 +114,9 @@ fn a_total_loss_is_reported_and_over_within_two_seconds_of_its_end() {
         world.stream(ms(20), ms(2500));
         let back = world.hosts[1].received.get(first).expect("no traffic after the outage").0 - begin;
         assert!(back < ms(2000), "after {outage} ms: {back:?}");
-        let gap = world.hosts[0].events.iter().rev().find_map(|(_, event)| match event {
-            Event::LinkStateChanged { before: LinkState::Lost, gap, .. } => *gap,
-            _ => None,
+        let gap = world.hosts[0].events.iter().rev().find_map(|(_, event)| {
+            let Event::LinkStateChanged { before: LinkState::Lost, gap, .. } = event else { return None };
+            *gap
         });
         assert!(gap.is_some_and(|gap| gap >= ms(outage)), "{gap:?}");
     }

@@ -89,6 +89,7 @@ impl Engine {
         now: Instant,
         udp: &mut DatagramBatch,
     ) {
+        self.catch_up(now, udp);
         self.shard.handle_tun(network, packets, now, udp);
         self.exchange(now, udp);
     }
@@ -101,6 +102,7 @@ impl Engine {
         tun: &mut PacketBatch,
         udp: &mut DatagramBatch,
     ) {
+        self.catch_up(now, udp);
         for datagram in datagrams {
             if let Err(reason) = self.handle_datagram(&datagram, now, tun, udp) {
                 self.control.drops.count(reason);
@@ -184,6 +186,13 @@ impl Engine {
             (Address::Direct(to), _) => Some(Route { to, from: way.local, channel: None, rtt }),
             (Address::Relayed(to), Some(network)) => self.control.relayed_route(network, to, rtt),
             (Address::Relayed(_), None) => None,
+        }
+    }
+
+    /// What a command decided holds for the very next packet.
+    fn catch_up(&mut self, now: Instant, udp: &mut DatagramBatch) {
+        if !self.control.to_shard.is_empty() {
+            self.exchange(now, udp);
         }
     }
 

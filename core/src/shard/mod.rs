@@ -117,10 +117,9 @@ impl Shard {
         for _ in 0..peer.flush(now, out) {
             self.drops.count(DropReason::NoPath);
         }
-        match peer.take_announcement() {
-            Some(true) => self.events.push_back(ShardEvent::SessionUp { slot }),
-            Some(false) => self.events.push_back(ShardEvent::SessionDown { slot }),
-            None => {}
+        if let Some(ready) = peer.take_announcement() {
+            let event = if ready { ShardEvent::SessionUp { slot } } else { ShardEvent::SessionDown { slot } };
+            self.events.extend([event, ShardEvent::Traffic { slot, traffic: peer.traffic }]);
         }
         if peer.report_due(now) {
             self.events.extend(peer.take_report(now).map(|traffic| ShardEvent::Traffic { slot, traffic }));

@@ -1,7 +1,9 @@
 //! A world of engines in virtual time: hosts, NATs, a relay, latency, loss, and a coordinator that passes on what the
 //! engines report. One seed gives one run.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+pub mod fake;
 pub mod nat;
 pub mod turn;
 
@@ -109,6 +111,9 @@ pub struct World {
     pub cut: Option<Cut>,
     /// Every datagram that was sent: number by first byte.
     pub sent: BTreeMap<u8, u64>,
+    /// Whether to keep every datagram, and those kept: source, destination, content.
+    pub record: bool,
+    pub recorded: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     /// Delay of the coordinator's news.
     pub signalling: Duration,
     queue: BTreeMap<(Instant, u64), InFlight>,
@@ -116,6 +121,7 @@ pub struct World {
     order: u64,
     random: u64,
     pub revision: u64,
+    pings: u64,
     members: Vec<usize>,
 }
 
@@ -134,12 +140,15 @@ impl World {
             loss: 0,
             cut: None,
             sent: BTreeMap::new(),
+            record: false,
+            recorded: Vec::new(),
             signalling: ms(20),
             queue: BTreeMap::new(),
             news: BTreeMap::new(),
             order: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             revision: 1,
+            pings: 0,
             members: Vec::new(),
         }
     }
@@ -197,14 +206,26 @@ impl World {
 
     /// The agent of a host dies and starts anew, with the map that it had on disk.
     pub fn restart(&mut self, host: usize) {
-        self.hosts[host].seed += 100;
         let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.hosts[host].seed.to_le_bytes());
-        let boot = BootId::from_bytes(seed[..10].try_into().unwrap());
-        self.hosts[host].engine = Engine::new(EngineConfig { seed });
-        self.hosts[host].boot = boot;
+        seed[..8].copy_from_slice(&(self.hosts[host].seed + 100).to_le_bytes());
+        self.replace(host, Engine::new(EngineConfig { seed }));
+        self.rejoin(host);
+    }
+
+    /// Puts another engine in the place of a host's, as a member that knows nobody.
+    pub fn replace(&mut self, host: usize, engine: Engine) {
+        if self.now > self.start {
+            self.hosts[host].seed += 100;
+            let number = u8::try_from(self.hosts[host].seed % 251).unwrap();
+            self.hosts[host].boot = BootId::from_bytes([number; 10]);
+        }
+        self.hosts[host].engine = engine;
         self.hosts[host].candidates.clear();
         self.begin(host);
+    }
+
+    /// Gives a new engine what the agent has on disk and the coordinator tells.
+    pub fn rejoin(&mut self, host: usize) {
         self.give_map(host);
         self.give_relay(host);
         self.introduce_to(host);
@@ -366,6 +387,9 @@ impl World {
     }
 
     fn launch(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if self.record {
+            self.recorded.push((from, to, bytes.clone()));
+        }
         let lost = self.loss > 0 && self.random(1000) < self.loss;
         if lost || self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
             return;
@@ -447,6 +471,15 @@ impl World {
         }
     }
 
+    /// A host's address as others see it, behind a port-preserving NAT; behind a symmetric one, as the relay sees it.
+    pub fn public(&mut self, host: usize) -> SocketAddr {
+        let (address, relay) = (self.hosts[host].address, self.turn.address);
+        match self.hosts[host].nat {
+            Some(nat) => self.nats[nat].outbound(address, relay),
+            None => address,
+        }
+    }
+
     pub fn peer(&self, host: usize, other: usize) -> PeerStatus {
         let status = self.hosts[host].engine.status(self.now);
         let peers = &status.networks[0].peers;
@@ -475,12 +508,13 @@ impl World {
 
     /// Asks for a ping and waits for its end.
     pub fn ping(&mut self, host: usize, other: usize) -> PingOutcome {
-        let (id, peer, timeout) = (PingId(self.order), node(other), ms(2000));
+        self.pings += 1;
+        let (id, peer, timeout) = (PingId(self.pings), node(other), ms(2000));
         self.command(host, Command::StartPing { network: network(), peer, id, timeout });
         let outcome = move |world: &Self| {
-            world.hosts[host].events.iter().find_map(|(_, event)| match event {
-                Event::PingFinished { id: ended, outcome, .. } if *ended == id => Some(*outcome),
-                _ => None,
+            world.hosts[host].events.iter().find_map(|(_, event)| {
+                let Event::PingFinished { id: ended, outcome, .. } = event else { return None };
+                (*ended == id).then_some(*outcome)
             })
         };
         self.run_till("a ping ends", ms(2100), |world| outcome(world).is_some());

@@ -1,0 +1,84 @@
+//! The data path allocates nothing per packet, direct or relayed. Alone in its file, since it counts for the whole process.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::nat::{Filtering, Mapping};
+use common::{World, ms, network, packet, two_behind};
+use ria_core::{DatagramBatch, PacketBatch, PathKind, Received};
+
+struct Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: passes everything on to the system's allocator, which keeps the contract.
+#[allow(unsafe_code, reason = "an allocator can't be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's layout, unchanged.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `alloc` above with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Passes rounds of packets from host 0 to host 1 and returns how many allocations the last ones took.
+fn allocations(world: &mut World, rounds: usize) -> u64 {
+    let packets: Vec<Vec<u8>> = (0..64).map(|number| packet(0, 1, number, 1200)).collect();
+    let (mut sent, mut answers, mut tun) =
+        (DatagramBatch::default(), DatagramBatch::default(), PacketBatch::default());
+    let relay = world.turn.address;
+    let mut counted = 0;
+    for round in 0..rounds {
+        let before = COUNT.load(Ordering::Relaxed);
+        let batch = packets.iter().map(Vec::as_slice);
+        world.hosts[0].engine.handle_tun(network(), batch, world.now, &mut sent);
+        let sending = COUNT.load(Ordering::Relaxed) - before;
+        assert!(sent.len() >= 64);
+
+        // Relayed datagrams pass the server, which is none of the engine's business.
+        let source = world.public(0);
+        let mut arrived = Vec::new();
+        for transmit in sent.transmits() {
+            for bytes in transmit.datagrams() {
+                let forwarded = world.turn.handle(source, bytes).filter(|_| transmit.to == relay);
+                arrived.push(forwarded.map_or((source, bytes.to_vec()), |(_, bytes)| (relay, bytes)));
+            }
+        }
+        let before = COUNT.load(Ordering::Relaxed);
+        let batch = arrived.iter().map(|(from, data)| Received { from: *from, local: None, data });
+        world.hosts[1].engine.handle_udp(batch, world.now, &mut tun, &mut answers);
+        let receiving = COUNT.load(Ordering::Relaxed) - before;
+        assert_eq!(tun.network_mut(network()).len(), 64);
+        if round >= 4 {
+            counted += sending + receiving;
+        }
+        sent.clear();
+        answers.clear();
+        tun.clear();
+    }
+    counted
+}
+
+#[test]
+fn packets_cost_no_allocation() {
+    for (mapping, kind) in [
+        (Mapping::EndpointIndependent, PathKind::Direct),
+        (Mapping::AddressAndPortDependent, PathKind::RelayUdp),
+    ] {
+        let mut world = two_behind(1, mapping, Filtering::AddressAndPortDependent);
+        world.run(ms(3000));
+        assert!(world.both_on(kind));
+        // Time stands still, so nothing but packets is at work.
+        assert_eq!(allocations(&mut world, 104), 0, "for 6400 packets, {kind:?}");
+    }
+}

@@ -1,0 +1,243 @@
+//! Several networks on one engine and one port.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use common::{ms, network_id};
+use ria_core::{
+    AddNetwork, Command, CommandError, DatagramBatch, Engine, EngineConfig, Event, LinkState, PacketBatch,
+    Received, RelayServer, Warning,
+};
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::keys::WgPublicKey;
+use ria_protocol::map::{
+    Candidate, CandidateKind, Live, Member, MemberKind, NetworkInfo, Revision, Snapshot,
+};
+use ria_protocol::message::LiveUpdate;
+use ria_protocol::record::{MemberRecord, SignedRecord};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+const A: &str = "192.0.2.1:41820";
+const B: &str = "192.0.2.2:41820";
+
+struct Side {
+    engine: Engine,
+    address: SocketAddr,
+    keys: [[u8; 32]; 2],
+}
+
+#[allow(clippy::unwrap_used, reason = "test code")]
+fn side(number: u8, address: &str) -> Side {
+    let engine = Engine::new(EngineConfig { seed: [number; 32] });
+    Side { engine, address: address.parse().unwrap(), keys: [[number * 2 + 1; 32], [number * 2 + 2; 32]] }
+}
+
+fn node(side: u8) -> NodeId {
+    NodeId::from_bytes([side; 10])
+}
+
+#[allow(clippy::unwrap_used, reason = "test code")]
+fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
+    let record = MemberRecord {
+        network,
+        node: node(number),
+        wg_key: WgPublicKey(PublicKey::from(&StaticSecret::from(key)).to_bytes()),
+        // Both networks use the same addresses: only the network tells them apart.
+        prefixes: vec![format!("10.213.0.{number}/32").parse().unwrap()],
+        tags: vec![],
+        expires: None,
+    };
+    let name = format!("robot-{number}").parse().unwrap();
+    Member { record: SignedRecord::unsigned(&record), name, kind: MemberKind::Node }
+}
+
+#[allow(clippy::unwrap_used, reason = "test code")]
+fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
+    let info = NetworkInfo {
+        id: network,
+        name: "lab".parse().unwrap(),
+        prefix_v4: "10.213.0.0/16".parse().unwrap(),
+        prefix_v6: "fd5a::/64".parse().unwrap(),
+        mtu: 1280,
+        lock_keys: vec![],
+    };
+    let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
+    Snapshot { revision: Revision(1), network: info, members }
+}
+
+/// Makes both sides members of both networks.
+#[allow(clippy::unwrap_used, reason = "test code")]
+fn joined(now: Instant) -> [Side; 2] {
+    let mut sides = [side(1, A), side(2, B)];
+    let keys = [sides[0].keys, sides[1].keys];
+    let addresses = [sides[0].address, sides[1].address];
+    for (index, side) in sides.iter_mut().enumerate() {
+        let number = u8::try_from(index + 1).unwrap();
+        let mut command = |command| side.engine.handle_command(command, now).unwrap();
+        for (which, id) in [network_id(1), network_id(2)].into_iter().enumerate() {
+            command(Command::AddNetwork(AddNetwork {
+                id,
+                private_key: Zeroizing::new(keys[index][which]),
+                node: node(number),
+                boot: BootId::from_bytes([number; 10]),
+                mtu: 1280,
+            }));
+            command(Command::SetMap {
+                network: id,
+                snapshot: snapshot(id, [keys[0][which], keys[1][which]]),
+            });
+            let live = Live {
+                node: node(3 - number),
+                online: true,
+                boot: None,
+                candidates: vec![Candidate { kind: CandidateKind::Host, address: addresses[1 - index] }],
+            };
+            command(Command::ApplyLive {
+                network: id,
+                update: LiveUpdate { whole: true, members: vec![live] },
+            });
+        }
+        command(Command::SetHostCandidates(vec![addresses[index]]));
+    }
+    sides
+}
+
+/// Carries datagrams between the two for a while; returns inner packets that came out, with side and network.
+#[allow(clippy::unwrap_used, reason = "test code")]
+fn run(
+    sides: &mut [Side; 2],
+    from: Instant,
+    steps: u32,
+    queue: &mut Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+) -> Vec<(usize, NetworkId, Vec<u8>)> {
+    let mut received = Vec::new();
+    for step in 0..steps {
+        let now = from + ms(5) * step;
+        for (index, side) in sides.iter_mut().enumerate() {
+            let (mut tun, mut udp) = (PacketBatch::default(), DatagramBatch::default());
+            let (mine, rest): (Vec<_>, Vec<_>) = queue.drain(..).partition(|(_, to, _)| *to == side.address);
+            *queue = rest;
+            let batch = mine.iter().map(|(from, _, data)| Received { from: *from, local: None, data });
+            side.engine.handle_udp(batch, now, &mut tun, &mut udp);
+            if side.engine.poll_timeout().is_some_and(|at| at <= now) {
+                side.engine.handle_timeout(now);
+            }
+            side.engine.poll_transmit(now, &mut udp);
+            for transmit in udp.transmits() {
+                queue.extend(transmit.datagrams().map(|data| (side.address, transmit.to, data.to_vec())));
+            }
+            for (network, packets) in tun.networks_mut() {
+                received.extend(packets.iter().map(|packet| (index, network, packet.to_vec())));
+            }
+        }
+    }
+    received
+}
+
+fn packet(len: u8) -> Vec<u8> {
+    let mut bytes = vec![0; usize::from(len)];
+    bytes[0] = 0x45;
+    bytes[3] = len;
+    bytes[12..16].copy_from_slice(&[10, 213, 0, 1]);
+    bytes[16..20].copy_from_slice(&[10, 213, 0, 2]);
+    bytes
+}
+
+#[allow(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn two_networks_share_a_port_and_nothing_else() {
+    let now = start();
+    let (mut sides, mut queue) = (joined(now), Vec::new());
+    run(&mut sides, now, 100, &mut queue);
+    let now = now + ms(500);
+    for status in sides[0].engine.status(now).networks {
+        assert_eq!(status.peers[0].link_state, LinkState::Up, "{:?}", status.id);
+    }
+    let mut udp = DatagramBatch::default();
+    sides[0].engine.handle_tun(network_id(1), [&packet(60)[..]], now, &mut udp);
+    sides[0].engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
+    for transmit in udp.transmits() {
+        queue.extend(transmit.datagrams().map(|data| (sides[0].address, transmit.to, data.to_vec())));
+    }
+    let received = run(&mut sides, now, 10, &mut queue);
+    assert_eq!(received, [(1, network_id(1), packet(60)), (1, network_id(2), packet(80))]);
+
+    // One of them goes; the other does not notice.
+    sides[1].engine.handle_command(Command::RemoveNetwork(network_id(1)), now).unwrap();
+    let mut udp = DatagramBatch::default();
+    sides[0].engine.handle_tun(network_id(1), [&packet(60)[..]], now, &mut udp);
+    sides[0].engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
+    for transmit in udp.transmits() {
+        queue.extend(transmit.datagrams().map(|data| (sides[0].address, transmit.to, data.to_vec())));
+    }
+    let received = run(&mut sides, now, 10, &mut queue);
+    assert_eq!(received, [(1, network_id(2), packet(80))]);
+}
+
+#[test]
+fn commands_for_networks_that_are_not_there_are_refused() {
+    let now = start();
+    let mut engine = Engine::new(EngineConfig { seed: [1; 32] });
+    let id = network_id(7);
+    let missing = Err(CommandError::NoSuchNetwork(id));
+    assert_eq!(engine.handle_command(Command::RemoveNetwork(id), now), missing);
+    let update = LiveUpdate { whole: true, members: vec![] };
+    assert_eq!(engine.handle_command(Command::ApplyLive { network: id, update }, now), missing);
+    let map = snapshot(network_id(8), [[1; 32], [2; 32]]);
+    let add = |key: [u8; 32]| {
+        Command::AddNetwork(AddNetwork {
+            id,
+            private_key: Zeroizing::new(key),
+            node: node(1),
+            boot: BootId::from_bytes([1; 10]),
+            mtu: 1280,
+        })
+    };
+    assert_eq!(engine.handle_command(add([1; 32]), now), Ok(()));
+    assert_eq!(engine.handle_command(add([1; 32]), now), Err(CommandError::NetworkExists(id)));
+    let other = Err(CommandError::OtherNetwork(network_id(8)));
+    assert_eq!(engine.handle_command(Command::SetMap { network: id, snapshot: map }, now), other);
+}
+
+#[test]
+fn odd_maps_and_relays_raise_a_warning_and_do_no_harm() {
+    let now = start();
+    let [mut side, _] = joined(now);
+    while side.engine.poll_event().is_some() {}
+    let id = network_id(1);
+    let mut map = snapshot(id, [[3; 32], [5; 32]]);
+    // This node is listed with another key, and two members claim one prefix.
+    map.members[0] = member(id, 1, [99; 32]);
+    let mut greedy = member(id, 3, [98; 32]);
+    greedy.record = SignedRecord::unsigned(&MemberRecord {
+        prefixes: vec!["10.213.0.2/32".parse().unwrap()],
+        ..greedy.record.open(id, &[]).unwrap()
+    });
+    map.members.push(greedy);
+    side.engine.handle_command(Command::SetMap { network: id, snapshot: map }, now).unwrap();
+    for network in [network_id(2), id] {
+        let relays = vec![RelayServer {
+            name: "r".into(),
+            address: "198.51.100.1:3478".parse().unwrap(),
+            username: "u".into(),
+            password: "p".into(),
+        }];
+        side.engine.handle_command(Command::SetRelays { network, relays }, now).unwrap();
+    }
+    let mut warnings = Vec::new();
+    while let Some(event) = side.engine.poll_event() {
+        if let Event::Warned { warning, .. } = event {
+            warnings.push(warning);
+        }
+    }
+    let conflict = Warning::PrefixConflict(node(2), node(3), "10.213.0.2/32".parse().unwrap());
+    let relay = Warning::RelayInUse("198.51.100.1:3478".parse().unwrap());
+    assert_eq!(warnings, [conflict, Warning::NotListed, relay]);
+}

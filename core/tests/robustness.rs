@@ -1,0 +1,114 @@
+//! Whatever arrives, nothing panics, nothing gets in, and the link stays up.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::fake::Fake;
+use common::nat::{Filtering, Mapping};
+use common::{World, ms, packet, two_behind};
+use ria_core::{DropReason, Engine, EngineConfig};
+
+#[test]
+fn mutated_and_random_datagrams_harm_nobody() {
+    let mut world = two_behind(7, Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+    world.record = true;
+    world.run_till("up", ms(500), World::both_up);
+    world.stream(ms(10), ms(2000));
+    let target = world.public(1);
+    let corpus: Vec<_> = world
+        .recorded
+        .iter()
+        .filter(|(_, to, _)| *to == target)
+        .map(|(from, _, bytes)| (*from, bytes.clone()))
+        .collect();
+    world.record = false;
+    assert!([1, 2, 4, 0xd1].iter().any(|kind| corpus.iter().any(|(_, bytes)| bytes[0] == *kind)));
+    let received = world.hosts[1].received.len();
+    for round in 0..20_000u64 {
+        let pick = usize::try_from(world.random(corpus.len() as u64)).unwrap();
+        let (from, mut bytes) = corpus[pick].clone();
+        match round % 4 {
+            0 => {
+                let len = usize::try_from(world.random(160)).unwrap();
+                bytes = (0..len).map(|_| u8::try_from(world.random(256)).unwrap()).collect();
+            }
+            1 => bytes.truncate(usize::try_from(world.random(bytes.len() as u64)).unwrap()),
+            2 => {
+                let at = usize::try_from(world.random(bytes.len() as u64)).unwrap();
+                bytes[at] ^= u8::try_from(world.random(255) + 1).unwrap();
+            }
+            _ => bytes.extend([0; 7]),
+        }
+        world.inject(1, from, &bytes);
+    }
+    assert_eq!(world.hosts[1].received.len(), received, "something forged got in");
+    let gap = world.stream(ms(10), ms(3000));
+    assert!(gap < ms(500) && world.both_up(), "{gap:?}");
+}
+
+#[test]
+fn a_peer_whose_clock_went_back_to_1970_is_not_locked_out() {
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        world.host(None);
+        world.host(None);
+        let clocks = [1_800_000_000u64, 1_800_000_000].map(|at| Arc::new(AtomicU64::new(at)));
+        let with_clock = |world: &mut World, host: usize, clock: &Arc<AtomicU64>, seed: u8| {
+            let engine =
+                Engine::with_sessions(EngineConfig { seed: [seed; 32] }, Box::new(Fake(Arc::clone(clock))));
+            world.replace(host, engine);
+        };
+        with_clock(&mut world, 0, &clocks[0], 1);
+        with_clock(&mut world, 1, &clocks[1], 2);
+        world.introduce_all();
+        for host in 0..2 {
+            world.pass_on(host);
+        }
+        world.run_till("up", ms(1000), World::both_up);
+        world.stream(ms(10), ms(500 + seed * 13));
+        // Either end may be the one that leads handshakes, so each has its turn.
+        let victim = usize::try_from(seed % 2).unwrap();
+        clocks[victim].store(100, Ordering::Relaxed);
+        with_clock(&mut world, victim, &clocks[victim], 3);
+        world.rejoin(victim);
+        let gap = world.stream(ms(10), ms(3000));
+        assert!(gap < ms(1000), "seed {seed}: {gap:?}");
+    }
+}
+
+#[test]
+fn a_replayed_probe_of_an_earlier_run_resets_nothing() {
+    let mut world = World::new(1);
+    world.host(None);
+    world.host(None);
+    world.introduce_all();
+    world.record = true;
+    world.run_till("up", ms(1000), World::both_up);
+    world.stream(ms(10), ms(2000));
+    let to = world.hosts[0].address;
+    let from = world.hosts[1].address;
+    let old: Vec<_> = world
+        .recorded
+        .iter()
+        .filter(|(_, target, bytes)| *target == to && bytes[0] == 0xd1)
+        .cloned()
+        .collect();
+    assert!(old.len() > 2);
+    world.restart(1);
+    world.run_till("up again", ms(2000), World::both_up);
+    world.run(ms(1000));
+    let age = world.peer(0, 1).handshake_age;
+    let handshakes = world.sent.get(&1).copied();
+    for (_, _, bytes) in &old {
+        world.inject(0, from, bytes);
+        world.run(ms(10));
+    }
+    assert!(world.drops(0, DropReason::Replayed) + world.drops(0, DropReason::Unexpected) > 0);
+    assert!(world.peer(0, 1).handshake_age >= age && world.both_up());
+    assert_eq!(world.sent.get(&1).copied(), handshakes, "a replay brought a new handshake about");
+    world.send(0, &packet(0, 1, 3, 100));
+    world.run(ms(50));
+    assert_eq!(world.hosts[1].received.last().unwrap().1, packet(0, 1, 3, 100));
+}
