@@ -32,8 +32,9 @@ pub struct Config {
 pub struct RelaySettings {
     pub enabled: bool,
     pub listen: Vec<SocketAddr>,
-    /// The address that peers see, where it is not the one that the relay is bound to.
-    pub external: Option<IpAddr>,
+    /// Addresses that relayed addresses show, where they are not those that the relay is bound to; at most one of
+    /// each family.
+    pub external: Vec<IpAddr>,
 }
 
 /// An address under which nodes reach the coordinator: `https://host[:port]`.
@@ -257,10 +258,17 @@ impl RelaySettings {
             text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is not an address with a port, such as [::]:3478"))
         });
         let external = sources.find(None, "RIA_RELAY_EXTERNAL", section, "external");
+        let external = sources.parsed_list(external, |text| {
+            text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"))
+        });
+        let external = external.unwrap_or_default();
+        if external.iter().filter(|ip| ip.is_ipv4()).count() > 1 || external.iter().filter(|ip| ip.is_ipv6()).count() > 1 {
+            sources.mistakes.push("relay.external: give at most one IPv4 and one IPv6 address".to_owned());
+        }
         Self {
             enabled: sources.flag(enabled).unwrap_or(true),
             listen: listen.unwrap_or_else(|| vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_RELAY_PORT)]),
-            external: sources.parsed(external, "an IP address"),
+            external,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod duration;
 pub mod enrol;
 pub mod hub;
 mod random;
+pub mod relay;
 pub mod registry;
 pub mod relays;
 pub mod server;

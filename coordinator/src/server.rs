@@ -10,9 +10,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
+use ria_protocol::time::UnixTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
@@ -96,6 +97,9 @@ impl Coordinator {
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
         let (registry, writer) = Registry::start(store.clone()).await?;
+        // The relay forgets whom it must refuse, the database does not.
+        let since = Relays::credentials_since(UnixTime::from(SystemTime::now()));
+        store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
         let (hub, hub_task) = Hub::start(registry.clone());
         let services = Arc::new(Services {
             registry,

@@ -368,7 +368,7 @@ async fn remove_node(
         RemoveNodeError::Unavailable(error) => error.into(),
         RemoveNodeError::NoNode => problem(ProblemCode::NotFound, error),
     })?;
-    admin.services.relays.revoke(network_id, node);
+    admin.services.relays.revoke(node);
     admin.services.hub.forget((network_id, node)).await?;
     Ok(Json(views::node(network, &removed, None)))
 }

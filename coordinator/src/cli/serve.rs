@@ -1,5 +1,6 @@
 //! `serve` and `check-config`.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -13,7 +14,13 @@ use crate::server::Coordinator;
 /// Runs until it is told to stop.
 pub(super) fn serve(args: ServeArgs) -> ExitCode {
     let filter = EnvFilter::try_from_env("RIA_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
     let config = match Config::load(args.into_flags(), &environment) {
         Ok(config) => config,
         Err(error) => return report(&error),
@@ -86,6 +93,7 @@ fn to_text(config: &Config) -> String {
     let shown = |value: String, otherwise: &str| if value.is_empty() { otherwise.to_owned() } else { value };
     let urls: Vec<_> = config.public_urls.iter().map(PublicUrl::as_str).collect();
     let listen: Vec<_> = config.relay.listen.iter().map(ToString::to_string).collect();
+    let external: Vec<_> = config.relay.external.iter().map(ToString::to_string).collect();
     let file = config.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let rows = [
         ("file", shown(file, "none")),
@@ -96,7 +104,7 @@ fn to_text(config: &Config) -> String {
         ("admin_socket", config.admin_socket.display().to_string()),
         ("relay.enabled", config.relay.enabled.to_string()),
         ("relay.listen", listen.join(", ")),
-        ("relay.external", shown(config.relay.external.map(|ip| ip.to_string()).unwrap_or_default(), "not set")),
+        ("relay.external", shown(external.join(", "), "not set")),
     ];
     let lines = rows.map(|(key, value)| format!("{key:<15} {value}\n")).concat();
     format!("{lines}The settings are valid.\n")

@@ -298,3 +298,6 @@ pub async fn bind_authority(store: &Store, authority: SpkiHash) -> Result<(), Au
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

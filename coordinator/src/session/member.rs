@@ -141,7 +141,7 @@ impl Session<'_> {
         let (network, node) = self.node;
         match self.services.registry.remove_node(network, node, Actor::Node(node)).await {
             Ok(_) | Err(RemoveNodeError::NoNode) => {
-                self.services.relays.revoke(network, node);
+                self.services.relays.revoke(node);
                 let _ = self.services.hub.forget(self.node).await;
                 Err(End::Left)
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use futures_util::TryStreamExt;
-use ria_protocol::id::NetworkId;
+use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map::{NetworkInfo, Revision};
 use ria_protocol::message::from_bytes;
 use ria_protocol::time::UnixTime;
@@ -121,6 +121,14 @@ impl Store {
         let sql = "SELECT value FROM meta WHERE name = $1";
         let row = sqlx::query(sql).bind(name).fetch_optional(&self.writer).await?;
         row.map(|row| text(&row, "value")).transpose()
+    }
+
+    /// Nodes that were removed since `time`.
+    pub async fn removed_since(&self, time: UnixTime) -> Result<Vec<NodeId>, StoreError> {
+        let sql = "SELECT DISTINCT node FROM addresses WHERE freed >= $1";
+        let since = i64::try_from(time.0).unwrap_or(i64::MAX);
+        let rows = sqlx::query(sql).bind(since).fetch_all(&self.readers).await?;
+        rows.iter().map(|row| parsed(row, "node")).collect()
     }
 
     /// The latest rows of the audit log, oldest first, and whether the whole log verifies up to `head`.
