@@ -101,7 +101,12 @@ impl DaemonHandle {
     }
 
     /// Probes a peer.
-    pub async fn ping(&self, network: NetworkId, peer: NodeId, plan: PingPlan) -> Result<Vec<PingReply>, ApiError> {
+    pub async fn ping(
+        &self,
+        network: NetworkId,
+        peer: NodeId,
+        plan: PingPlan,
+    ) -> Result<Vec<PingReply>, ApiError> {
         self.ask(|reply| Command::Ping { network, peer, plan, reply }).await
     }
 

@@ -1,3 +1,108 @@
-//! The agent as a running program: one loop that owns everything, and what feeds it.
+//! The agent as a running program.
+//!
+//! ```text
+//!   local API --commands--> +--------------------+ <--events-- coordinator session (a task per network)
+//!                           |    agent's loop    | <--events-- netlink watcher
+//!   D-Bus signals <-events- |  (control: owns    | <--done---- saver thread (files)
+//!                           |  everything slow)  |
+//!                           +--------------------+
+//!                              | orders    ^ engine events
+//!                              v           |
+//!                           +--------------------+
+//!                           |   packet thread    |   riaN <-> engine <-> UDP
+//!                           +--------------------+
+//! ```
+//!
+//! Two owners, by latency: the packet thread owns what packets need, the loop owns everything else, and tasks around
+//! them only do input and output. So a TLS handshake or a slow disk never delays a packet, and there is no lock.
 
+mod conditions;
+mod control;
+mod events;
 pub mod handle;
+mod join;
+mod network;
+mod notify;
+mod overlay;
+mod packets;
+mod pings;
+mod requests;
+mod status;
+mod uplink;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rand_core::{OsRng, RngCore};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::netdev::netlink::{self, Netlink, NetlinkError};
+use crate::netdev::udp;
+use crate::state::{OpenError, StateDir};
+use control::Control;
+use handle::DaemonHandle;
+
+/// The agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] OpenError),
+    /// The UDP socket.
+    #[error(transparent)]
+    Udp(#[from] udp::BindError),
+    /// The kernel's network configuration.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A thread or a signal handler.
+    #[error("the agent can't start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// An agent that is ready to run.
+pub struct Daemon {
+    control: Control,
+    handle: DaemonHandle,
+    join_file: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// Opens and locks the state, binds the port, starts the threads. Networks come up when it runs.
+    pub async fn start(config: Config, join_file: Option<PathBuf>) -> Result<Self, StartError> {
+        let state = Arc::new(StateDir::open(&config.state_dir)?);
+        let udp = udp::bind(config.udp_port)?;
+        let netlink = Netlink::open()?;
+        let host = netlink.host().await?;
+        let host_changes = netlink::watch_changes()?;
+        let mut seed = [0; 32];
+        OsRng.fill_bytes(&mut seed);
+        let (control, handle) =
+            Control::new(control::Parts { config, state, udp, netlink, host, host_changes, seed })?;
+        Ok(Self { control, handle, join_file })
+    }
+
+    /// The door for the local API.
+    pub fn handle(&self) -> DaemonHandle {
+        self.handle.clone()
+    }
+
+    /// Runs until SIGTERM or SIGINT, then takes the interfaces down and stores what is not stored yet.
+    pub async fn run(self) -> Result<(), StartError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        if let Some(path) = self.join_file {
+            tokio::spawn(join::from_file(path, self.handle.clone(), self.control.inputs()));
+        }
+        drop(self.handle);
+        self.control.run(stop).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

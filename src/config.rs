@@ -1,0 +1,182 @@
+//! The agent's configuration: flag, else `RIA_*` variable, else `/etc/ria/agent.toml`, else default.
+//!
+//! All mistakes are collected and shown together. Unknown keys are mistakes: a misspelt key that does nothing would be
+//! found much later.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::dds::config::DdsConfig;
+
+/// Where the file is unless `--config` or `RIA_CONFIG` says otherwise.
+pub const CONFIG_FILE: &str = "/etc/ria/agent.toml";
+
+/// The agent's UDP port unless configured.
+pub const DEFAULT_UDP_PORT: u16 = 41820;
+
+/// The configuration of a running agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Keys, certificates and maps.
+    pub state_dir: PathBuf,
+    /// Socket of the local API and generated files.
+    pub run_dir: PathBuf,
+    /// UDP port of the tunnels; another one is taken when it is in use.
+    pub udp_port: u16,
+    /// DDS files.
+    pub dds: DdsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/ria".into(),
+            run_dir: "/run/ria".into(),
+            udp_port: DEFAULT_UDP_PORT,
+            dds: DdsConfig::default(),
+        }
+    }
+}
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`; then the file must exist.
+    pub config: Option<PathBuf>,
+    /// `--state-dir`.
+    pub state_dir: Option<PathBuf>,
+    /// `--run-dir`.
+    pub run_dir: Option<PathBuf>,
+    /// `--udp-port`.
+    pub udp_port: Option<u16>,
+}
+
+/// All that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the configuration has {} mistake(s):", self.0.len())?;
+        self.0.iter().try_for_each(|error| writeln!(f, "  {error}"))
+    }
+}
+
+impl Config {
+    /// Reads the configuration; `env` looks up an environment variable.
+    pub fn load(flags: &Overrides, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut config = Self::default();
+        let mut errors = Vec::new();
+        let named = flags.config.clone().or_else(|| env("RIA_CONFIG").map(PathBuf::from));
+        config.read_file(named.as_deref(), &mut errors);
+        config.read_env(&env, &mut errors);
+        config.read_flags(flags);
+        for (key, dir) in [("state_dir", &config.state_dir), ("run_dir", &config.run_dir)] {
+            if !dir.is_absolute() {
+                errors.push(format!("{key}: {} is no absolute path", dir.display()));
+            }
+        }
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    fn read_file(&mut self, named: Option<&Path>, errors: &mut Vec<String>) {
+        let path = named.unwrap_or(Path::new(CONFIG_FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return errors.push(format!("{}: {error}", path.display())),
+        };
+        match text.parse::<toml::Table>() {
+            Ok(table) => self.read_table(&path.display().to_string(), table, errors),
+            Err(error) => errors.push(format!("{}: {error}", path.display())),
+        }
+    }
+
+    fn read_table(&mut self, file: &str, table: toml::Table, errors: &mut Vec<String>) {
+        for (key, value) in table {
+            let read = match key.as_str() {
+                "state_dir" => text(value).map(|v| self.state_dir = v.into()),
+                "run_dir" => text(value).map(|v| self.run_dir = v.into()),
+                "udp_port" => value.try_into::<u16>().map(|v| self.udp_port = v).map_err(|e| e.to_string()),
+                "dds" => value.try_into::<DdsConfig>().map(|v| self.dds = v).map_err(|e| e.to_string()),
+                _ => Err("unknown key; known are state_dir, run_dir, udp_port and [dds]".into()),
+            };
+            if let Err(error) = read {
+                errors.push(format!("{file}: {key}: {}", error.trim_end()));
+            }
+        }
+    }
+
+    fn read_env(&mut self, env: &impl Fn(&str) -> Option<String>, errors: &mut Vec<String>) {
+        if let Some(dir) = env("RIA_STATE_DIR") {
+            self.state_dir = dir.into();
+        }
+        if let Some(dir) = env("RIA_RUN_DIR") {
+            self.run_dir = dir.into();
+        }
+        if let Some(port) = env("RIA_UDP_PORT") {
+            match port.parse() {
+                Ok(port) => self.udp_port = port,
+                Err(_) => errors.push(format!("RIA_UDP_PORT: {port:?} is no port (0 to 65535)")),
+            }
+        }
+    }
+
+    fn read_flags(&mut self, flags: &Overrides) {
+        if let Some(dir) = &flags.state_dir {
+            self.state_dir.clone_from(dir);
+        }
+        if let Some(dir) = &flags.run_dir {
+            self.run_dir.clone_from(dir);
+        }
+        if let Some(port) = flags.udp_port {
+            self.udp_port = port;
+        }
+    }
+}
+
+fn text(value: toml::Value) -> Result<String, String> {
+    value.try_into().map_err(|e: toml::de::Error| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, flags: Overrides, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, file).unwrap();
+        let env = |key: &str| env.iter().find(|(k, _)| *k == key).map(|(_, v)| (*v).to_owned());
+        Config::load(&Overrides { config: Some(path), ..flags }, env)
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+        let file = "state_dir = '/file/state'\nrun_dir = '/file/run'\nudp_port = 1\n";
+        let flags = Overrides { udp_port: Some(3), ..Overrides::default() };
+        let config = load(file, flags, &[("RIA_UDP_PORT", "2"), ("RIA_RUN_DIR", "/env/run")]).unwrap();
+        assert_eq!(config.udp_port, 3);
+        assert_eq!(config.run_dir, Path::new("/env/run"));
+        assert_eq!(config.state_dir, Path::new("/file/state"));
+        assert_eq!(load("", Overrides::default(), &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn all_mistakes_are_shown_at_once() {
+        let file = "udp_prot = 1\nudp_port = 70000\nstate_dir = 'relative'\n";
+        let ConfigErrors(errors) = load(file, Overrides::default(), &[("RIA_UDP_PORT", "many")]).unwrap_err();
+        assert_eq!(errors.len(), 4, "{errors:#?}");
+        assert!(errors.iter().any(|e| e.contains("udp_prot: unknown key")));
+    }
+
+    #[test]
+    fn a_named_file_must_exist_and_be_toml() {
+        let missing = Overrides { config: Some("/no/such/file".into()), ..Overrides::default() };
+        let error = Config::load(&missing, |_| None).unwrap_err().to_string();
+        assert!(error.contains("/no/such/file"), "{error}");
+        assert!(load("udp_port = ", Overrides::default(), &[]).is_err());
+    }
+}

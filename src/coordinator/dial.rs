@@ -1,0 +1,259 @@
+//! From a URL to an open WebSocket: DNS, TCP, TLS, upgrade, each with its own error and its own advice.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ria_protocol::enrol::EXPORTER_LABEL;
+use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME, MAX_COORDINATOR_MESSAGE, STREAM_PATH};
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use super::tls::OtherAuthority;
+
+/// Time for DNS and TCP together, per URL.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for TLS and the upgrade together.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open stream to a coordinator.
+pub struct Dialled {
+    /// WebSocket in TLS.
+    pub socket: WebSocketStream<TlsStream<TcpStream>>,
+    /// Which URL answered.
+    pub url: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// What binds an enrolment proof to this connection.
+    pub exporter: [u8; 32],
+}
+
+/// A coordinator can't be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The URL makes no sense.
+    #[error("{0} is no coordinator address (expected https://host or https://host:port)")]
+    BadUrl(String),
+    /// No such name.
+    #[error(
+        "the name {host} can't be resolved ({source}); check DNS and the network connection of this machine"
+    )]
+    Dns {
+        /// The name.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody listens.
+    #[error("{0} refuses the connection; is the coordinator running, and is this its port?")]
+    Refused(String),
+    /// No answer.
+    #[error("{0} does not answer; check the network connection of this machine and firewalls in between")]
+    TimedOut(String),
+    /// Another trouble of the network.
+    #[error("{host} can't be reached: {source}")]
+    Network {
+        /// Which.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another coordinator, or somebody in between.
+    #[error(
+        "{0} is another coordinator than the one that the join key was made by (its certification authority differs), \
+         or the connection is intercepted; ask the administrator for a new join key"
+    )]
+    OtherAuthority(String),
+    /// The certificate's time.
+    #[error(
+        "the certificate of {0} is not valid at this time; check the clocks of this machine and of the coordinator"
+    )]
+    WrongTime(String),
+    /// TLS, but not Ria's.
+    #[error("{host} does not speak Ria's protocol ({reason}); is this the coordinator's address and port?")]
+    NotRia {
+        /// Which.
+        host: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl DialError {
+    /// How telling an error is, when several URLs fail in several ways.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::OtherAuthority(_) => 5,
+            Self::WrongTime(_) => 4,
+            Self::NotRia { .. } => 3,
+            Self::Refused(_) => 2,
+            Self::TimedOut(_) | Self::Network { .. } | Self::Dns { .. } => 1,
+            Self::BadUrl(_) => 0,
+        }
+    }
+}
+
+/// Tries the URLs in order; returns the first stream, or the most telling error.
+pub async fn dial(urls: &[String], tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
+    let mut worst = DialError::BadUrl("(no address)".into());
+    for url in urls {
+        match dial_one(url, tls.clone()).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(error) => {
+                tracing::debug!(url, %error, "coordinator address tried");
+                if error.rank() >= worst.rank() {
+                    worst = error;
+                }
+            }
+        }
+    }
+    Err(worst)
+}
+
+async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {
+    let (host, port) = parse_url(url).ok_or_else(|| DialError::BadUrl(url.to_owned()))?;
+    let shown = format!("{host}:{port}");
+    let tcp = timeout(CONNECT_TIMEOUT, connect(&host, port))
+        .await
+        .unwrap_or_else(|_| Err(DialError::TimedOut(shown.clone())))?;
+    let address = tcp.peer_addr().map_err(|source| DialError::Network { host: shown.clone(), source })?.ip();
+    let opened = timeout(HANDSHAKE_TIMEOUT, open(&shown, tcp, tls)).await;
+    let (socket, exporter) = opened.unwrap_or(Err(DialError::TimedOut(shown)))?;
+    Ok(Dialled { socket, url: url.to_owned(), address: address.to_canonical(), exporter })
+}
+
+async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let dns = |source| DialError::Dns { host: host.to_owned(), source };
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(dns)?.collect();
+    let shown = format!("{host}:{port}");
+    let mut last = dns(io::Error::from(io::ErrorKind::NotFound));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => {
+                last = match error.kind() {
+                    io::ErrorKind::ConnectionRefused => DialError::Refused(shown.clone()),
+                    io::ErrorKind::TimedOut => DialError::TimedOut(shown.clone()),
+                    _ => DialError::Network { host: shown.clone(), source: error },
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+type Opened = (WebSocketStream<TlsStream<TcpStream>>, [u8; 32]);
+
+async fn open(host: &str, tcp: TcpStream, tls: Arc<ClientConfig>) -> Result<Opened, DialError> {
+    let not_ria = |reason: String| DialError::NotRia { host: host.to_owned(), reason };
+    let name = ServerName::try_from(COORDINATOR_TLS_NAME).map_err(|e| not_ria(e.to_string()))?;
+    let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| tls_error(host, e))?;
+    let session = stream.get_ref().1;
+    if session.alpn_protocol() != Some(ALPN_NODE) {
+        return Err(not_ria("it does not offer the node protocol".into()));
+    }
+    let exporter = session
+        .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        .map_err(|error| not_ria(error.to_string()))?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_COORDINATOR_MESSAGE))
+        .max_frame_size(Some(MAX_COORDINATOR_MESSAGE));
+    let request = format!("wss://{COORDINATOR_TLS_NAME}{STREAM_PATH}");
+    let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config))
+        .await
+        .map_err(|error| not_ria(error.to_string()))?;
+    Ok((socket, exporter))
+}
+
+fn tls_error(host: &str, error: io::Error) -> DialError {
+    let host = host.to_owned();
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(e))) if e.0.is::<OtherAuthority>() => {
+            DialError::OtherAuthority(host)
+        }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        )) => DialError::WrongTime(host),
+        _ => DialError::NotRia { host, reason: error.to_string() },
+    }
+}
+
+/// Host and port of `https://host[:port][/]`; IPv6 addresses in brackets.
+fn parse_url(url: &str) -> Option<(String, u16)> {
+    let rest = url.strip_prefix("https://")?;
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => {
+            let (host, tail) = v6.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, tail.strip_prefix(':').or(tail.is_empty().then_some("443"))?)
+        }
+        None => authority.split_once(':').unwrap_or((authority, "443")),
+    };
+    let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
+    Some((host.to_owned(), port.parse().ok().filter(|p| plain && *p != 0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_host_and_port_and_nothing_else() {
+        let parsed = |url| parse_url(url).map(|(host, port)| format!("{host} {port}"));
+        assert_eq!(parsed("https://ria.lab.example").as_deref(), Some("ria.lab.example 443"));
+        assert_eq!(parsed("https://192.0.2.7:8443/").as_deref(), Some("192.0.2.7 8443"));
+        assert_eq!(parsed("https://[2001:db8::1]:8443").as_deref(), Some("2001:db8::1 8443"));
+        assert_eq!(parsed("https://[2001:db8::1]").as_deref(), Some("2001:db8::1 443"));
+        for bad in [
+            "http://a",
+            "https://",
+            "https://a:x",
+            "https://a:0",
+            "https://a/b",
+            "https://[a]",
+            "https://u@h",
+        ] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+
+    fn tls() -> Arc<ClientConfig> {
+        let keys = crate::state::membership::NodeKeys::generate().unwrap();
+        let pin = ria_protocol::keys::SpkiHash([0; 32]);
+        super::super::tls::client_config(super::super::tls::Trust::Pin(pin), Default::default(), &keys, None)
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_and_a_foreign_server_are_told_apart() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let foreign = format!("https://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-OpenSSH\r\n").await.unwrap();
+        });
+        let error = dial(std::slice::from_ref(&foreign), &tls()).await.err().unwrap();
+        assert!(matches!(error, DialError::NotRia { .. }), "{error}");
+        server.await.unwrap();
+        // The listener is gone now, so its port is closed.
+        let error = dial(&[foreign], &tls()).await.err().unwrap();
+        assert!(matches!(error, DialError::Refused(_)), "{error}");
+    }
+}

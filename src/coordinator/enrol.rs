@@ -1,0 +1,153 @@
+//! Enrolment: shows a join key, proves both node keys, and comes back as a member.
+
+use std::net::IpAddr;
+
+use ria_protocol::enrol::{Certificate, Enrol, Enrolled, Transcript, proof};
+use ria_protocol::error::ErrorCode;
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::join_key::JoinKey;
+use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume, Welcome};
+use ria_protocol::name::Name;
+use ria_protocol::time::UnixTime;
+
+use super::dial::{self, DialError, Dialled};
+use super::stream::{Stream, StreamError, unexpected};
+use super::tls::{self, TlsSetupError, Trust};
+use crate::state::membership::NodeKeys;
+
+/// What to enrol with.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The join key.
+    pub key: &'a JoinKey,
+    /// Keys of the node, stored already.
+    pub keys: &'a NodeKeys,
+    /// The name that the node would like.
+    pub name: Name,
+    /// Whether a person chose it.
+    pub name_required: bool,
+    /// This run of the agent.
+    pub boot: BootId,
+}
+
+/// The node is a member.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// What the coordinator said.
+    pub enrolled: Enrolled,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its clock.
+    pub time: UnixTime,
+}
+
+/// Enrolment failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The coordinator can't be reached or is another one.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection ended before the answer.
+    #[error("the coordinator was reached, but {0}; try again, the key is not used up by this")]
+    Stream(StreamError),
+    /// The coordinator said no.
+    #[error("{}: {text}", code.name())]
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// What to do.
+        text: String,
+    },
+    /// TLS.
+    #[error(transparent)]
+    Setup(#[from] TlsSetupError),
+}
+
+impl EnrolError {
+    /// Whether it may work later without anybody doing anything.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Dial(error) => !matches!(error, DialError::BadUrl(_) | DialError::OtherAuthority(_)),
+            Self::Stream(_) => true,
+            Self::Refused { code, .. } => code.is_temporary(),
+            Self::Setup(_) => false,
+        }
+    }
+}
+
+impl From<StreamError> for EnrolError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Refused(refusal) => Self::Refused { code: refusal.code, text: refusal.text },
+            other @ (StreamError::Closed
+            | StreamError::Broken(_)
+            | StreamError::Silent
+            | StreamError::Malformed(_)) => Self::Stream(other),
+        }
+    }
+}
+
+/// Enrols with the coordinator of the join key.
+pub async fn enrol(request: &Request<'_>) -> Result<Enrolment, EnrolError> {
+    let trust = Trust::Pin(request.key.ca_pin);
+    let tls = tls::client_config(trust, UnixTime::default(), request.keys, None)?;
+    let Dialled { socket, address, exporter, .. } = dial::dial(&request.key.urls, &tls).await?;
+    let (mut stream, welcome) = Stream::open(socket).await?;
+    let message = enrol_message(request, &welcome, &exporter)?;
+    stream.send(&NodeMessage::Enrol(message)).await?;
+    let enrolled = match stream.answer().await? {
+        CoordinatorMessage::Enrolled(enrolled) => enrolled,
+        other => return Err(unexpected(&other).into()),
+    };
+    stream.close().await;
+    Ok(Enrolment { enrolled, address, time: welcome.time })
+}
+
+/// Gives an identity back that has just been received and is not wanted. When the coordinator can't be told, its
+/// administrator sees a node that never came.
+pub async fn withdraw(
+    urls: &[String],
+    keys: &NodeKeys,
+    certificate: &Certificate,
+    (network, node, boot): (NetworkId, NodeId, BootId),
+    time: UnixTime,
+) {
+    let attempt = async {
+        let trust = Trust::Authorities(certificate.authorities.clone());
+        let tls = tls::client_config(trust, time, keys, Some(&certificate.leaf))?;
+        let (mut stream, _) = Stream::open(dial::dial(urls, &tls).await?.socket).await?;
+        let resume = Resume { network, node, revision: None, boot };
+        stream.send(&NodeMessage::Resume(resume)).await?;
+        stream.send(&NodeMessage::Leave).await?;
+        while stream.answer().await? != CoordinatorMessage::Left {}
+        Ok::<(), EnrolError>(())
+    };
+    if let Err(error) = attempt.await {
+        tracing::warn!(%error, %node, "a second identity in the same network could not be given back");
+    }
+}
+
+fn enrol_message(request: &Request<'_>, welcome: &Welcome, exporter: &[u8; 32]) -> Result<Enrol, EnrolError> {
+    let csr = certificate_request(request.keys)?;
+    let wg_key = request.keys.wg_public();
+    let challenge = x25519_dalek::PublicKey::from(welcome.challenge.0);
+    let shared = request.keys.wg_secret().diffie_hellman(&challenge);
+    let transcript = Transcript { exporter, challenge: &welcome.challenge, wg_key: &wg_key, csr: &csr };
+    Ok(Enrol {
+        key_id: request.key.key_id,
+        secret: request.key.secret.clone(),
+        name: request.name.clone(),
+        name_required: request.name_required,
+        wg_key,
+        proof: proof(shared.as_bytes(), &transcript),
+        csr,
+        boot: request.boot,
+    })
+}
+
+/// PKCS #10 request for the node's TLS key. It names nobody: the coordinator decides who the node is.
+pub fn certificate_request(keys: &NodeKeys) -> Result<Vec<u8>, TlsSetupError> {
+    let mut params = rcgen::CertificateParams::new(Vec::new())?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    Ok(params.serialize_request(&keys.tls()?)?.der().to_vec())
+}

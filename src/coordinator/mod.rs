@@ -1,0 +1,18 @@
+//! The agent's side of the node stream: finding, verifying and talking to the coordinator.
+//!
+//! ```text
+//! dial: DNS, TCP, TLS 1.3 (tls: who is trusted, at what time), WebSocket
+//!   └ stream: typed messages, liveness
+//!       ├ enrol: once, with a join key
+//!       └ session: for ever, with back-off; a task per network that speaks to the agent's loop by channels
+//! ```
+//!
+//! Nothing here decides about interfaces, peers or files.
+
+pub mod backoff;
+pub mod dial;
+pub mod enrol;
+pub mod relays;
+pub mod session;
+pub mod stream;
+pub mod tls;

@@ -1,0 +1,370 @@
+//! The standing session of one network with its coordinator: a task that connects, resumes, and connects again.
+//!
+//! It owns the connection and the revision that it last passed on; everything else belongs to the agent's loop, to which
+//! it sends [`SessionEvent`]s and from which it takes [`Order`]s. The overlay never waits for it.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use ria_protocol::enrol::Certificate;
+use ria_protocol::error::{ErrorCode, Refusal};
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
+use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
+use ria_protocol::time::UnixTime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::backoff::{Backoff, jitter};
+use super::dial::{self, Dialled};
+use super::enrol::certificate_request;
+use super::stream::{Stream, StreamError, unexpected};
+use super::tls::{self, Trust};
+use crate::state::membership::NodeKeys;
+
+/// Candidates change in bursts (an interface brings several addresses); one report follows after this quiet time.
+const REPORT_DELAY: Duration = Duration::from_millis(50);
+
+/// How long a farewell may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Between attempts when the coordinator knows this node but refuses it for a reason that only people can mend.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+
+/// What a session needs to begin.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// The network.
+    pub network: NetworkId,
+    /// This node in it.
+    pub node: NodeId,
+    /// This run.
+    pub boot: BootId,
+    /// Where the coordinator answers, best first.
+    pub urls: Vec<String>,
+    /// The node's keys.
+    pub keys: NodeKeys,
+    /// Its certificate and whom to trust.
+    pub certificate: Certificate,
+    /// Revision of the stored map.
+    pub revision: Option<Revision>,
+    /// The coordinator's clock at the last contact.
+    pub time: UnixTime,
+}
+
+/// From the agent's loop.
+#[derive(Debug)]
+pub enum Order {
+    /// This revision is applied and stored.
+    Acknowledge(Revision),
+    /// This node can be reached here now.
+    Report(Vec<Candidate>),
+    /// The network under the stream has changed: connect anew, at once.
+    Reconnect,
+    /// The map does not fit any more: ask for a whole one.
+    Resynchronise,
+    /// Tell the coordinator that the node leaves for good; answers whether it heard.
+    Leave(oneshot::Sender<bool>),
+}
+
+/// To the agent's loop.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// The stream is open.
+    Connected {
+        /// Which URL answered.
+        url: String,
+        /// Its address.
+        address: IpAddr,
+        /// Version of the coordinator.
+        version: String,
+        /// Its clock.
+        time: UnixTime,
+    },
+    /// The stream is lost or can't be opened; it is tried again.
+    Lost(String),
+    /// The coordinator refuses this node.
+    Refused(Refusal),
+    /// A whole map.
+    Snapshot(Snapshot),
+    /// Changes of the map.
+    Patches(PatchSet),
+    /// News of members.
+    Live(LiveUpdate),
+    /// Relays.
+    Relays(Vec<Relay>),
+    /// A new certificate.
+    Renewed(Certificate),
+}
+
+/// The door to a session's task. The task ends when this is dropped.
+#[derive(Debug)]
+pub struct Session {
+    orders: mpsc::UnboundedSender<Order>,
+    task: JoinHandle<()>,
+}
+
+impl Session {
+    /// Starts the task.
+    pub fn start(config: SessionConfig, events: mpsc::Sender<(NetworkId, SessionEvent)>) -> Self {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let runner =
+            Runner { revision: config.revision, config, events, inbox, report: None, report_at: None };
+        Self { orders, task: tokio::spawn(runner.run()) }
+    }
+
+    /// Gives an order.
+    pub fn order(&self, order: Order) {
+        // A task that has ended (the node was removed) has no use for orders.
+        let _ = self.orders.send(order);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Runner {
+    config: SessionConfig,
+    events: mpsc::Sender<(NetworkId, SessionEvent)>,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    /// Revision passed on to the agent's loop.
+    revision: Option<Revision>,
+    report: Option<Vec<Candidate>>,
+    /// When the report is to be sent; `None` while the coordinator has it.
+    report_at: Option<Instant>,
+}
+
+/// Why a connection ended.
+enum End {
+    Failed(String),
+    Drained(Duration),
+    Reconnect,
+    Refused(Refusal),
+    Stop,
+}
+
+impl From<StreamError> for End {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Refused(refusal) => Self::Refused(refusal),
+            other @ (StreamError::Closed
+            | StreamError::Broken(_)
+            | StreamError::Silent
+            | StreamError::Malformed(_)) => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl Runner {
+    async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let (end, was_open) = self.connect_and_serve().await;
+            if was_open {
+                backoff.reset();
+            }
+            let wait = match end {
+                End::Stop => return,
+                End::Reconnect => Duration::ZERO,
+                End::Drained(after) => {
+                    self.tell(SessionEvent::Lost("the coordinator is restarting".into())).await;
+                    after + jitter(after)
+                }
+                End::Failed(reason) => {
+                    self.tell(SessionEvent::Lost(reason)).await;
+                    backoff.next()
+                }
+                End::Refused(refusal) => {
+                    let code = refusal.code;
+                    self.tell(SessionEvent::Refused(refusal)).await;
+                    match code {
+                        ErrorCode::NotAMember => return,
+                        code if code.is_temporary() => backoff.next(),
+                        _ => REFUSED_WAIT / 2 + jitter(REFUSED_WAIT / 2),
+                    }
+                }
+            };
+            if !self.wait(wait).await {
+                return;
+            }
+        }
+    }
+
+    /// One connection from beginning to end; also tells whether the session was open.
+    async fn connect_and_serve(&mut self) -> (End, bool) {
+        let opened = tokio::select! {
+            opened = open(&self.config, self.revision) => opened,
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision) => return (end, false),
+        };
+        let (mut stream, connected) = match opened {
+            Ok(opened) => opened,
+            Err(end) => return (end, false),
+        };
+        if let SessionEvent::Connected { time, .. } = &connected {
+            self.config.time = self.config.time.max(*time);
+        }
+        self.tell(connected).await;
+        self.report_at = self.report.is_some().then(Instant::now);
+        let end = self.serve(&mut stream).await.err().unwrap_or(End::Stop);
+        stream.close().await;
+        (end, true)
+    }
+
+    async fn serve(&mut self, stream: &mut Stream) -> Result<(), End> {
+        let mut renew_at = self.renewal();
+        loop {
+            let report_at = self.report_at.unwrap_or_else(far_away);
+            tokio::select! {
+                message = stream.receive() => self.take(message?).await?,
+                order = self.inbox.recv() => match order {
+                    Some(order) => self.obey(order, stream).await?,
+                    None => return Ok(()),
+                },
+                () = sleep_until(report_at) => {
+                    self.report_at = None;
+                    if let Some(report) = &self.report {
+                        stream.send(&NodeMessage::Report(report.clone())).await?;
+                    }
+                }
+                () = sleep_until(renew_at) => {
+                    let request = certificate_request(&self.config.keys).map_err(|e| End::Failed(e.to_string()))?;
+                    stream.send(&NodeMessage::Renew(request)).await?;
+                    // The answer sets the next time for the next connection; ask again should it get lost.
+                    renew_at = Instant::now() + Duration::from_secs(3600);
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: CoordinatorMessage) -> Result<(), End> {
+        let event = match message {
+            CoordinatorMessage::Snapshot(snapshot) => {
+                self.revision = Some(snapshot.revision);
+                SessionEvent::Snapshot(snapshot)
+            }
+            CoordinatorMessage::Patches(patches) => {
+                self.revision = Some(patches.to);
+                SessionEvent::Patches(patches)
+            }
+            CoordinatorMessage::Live(update) => SessionEvent::Live(update),
+            CoordinatorMessage::Relays(relays) => SessionEvent::Relays(relays),
+            CoordinatorMessage::Renewed(certificate) => {
+                self.config.certificate = certificate.clone();
+                SessionEvent::Renewed(certificate)
+            }
+            CoordinatorMessage::Drain(after) => {
+                return Err(End::Drained(Duration::from_millis(after.into())));
+            }
+            CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
+            other @ (CoordinatorMessage::Welcome(_)
+            | CoordinatorMessage::Enrolled(_)
+            | CoordinatorMessage::Left) => return Err(unexpected(&other).into()),
+        };
+        self.tell(event).await;
+        Ok(())
+    }
+
+    async fn obey(&mut self, order: Order, stream: &mut Stream) -> Result<(), End> {
+        match order {
+            Order::Acknowledge(revision) => stream.send(&NodeMessage::Ack(revision)).await?,
+            Order::Report(candidates) => {
+                if self.report.as_ref() != Some(&candidates) {
+                    self.report = Some(candidates);
+                    self.report_at.get_or_insert(Instant::now() + REPORT_DELAY);
+                }
+            }
+            Order::Reconnect => return Err(End::Reconnect),
+            Order::Resynchronise => {
+                self.revision = None;
+                return Err(End::Reconnect);
+            }
+            Order::Leave(reply) => {
+                let left = timeout(LEAVE_TIMEOUT, leave(stream)).await.unwrap_or(false);
+                let _ = reply.send(left);
+                return Err(End::Stop);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits before the next attempt; `false` when the session shall end.
+    async fn wait(&mut self, wait: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision) => !matches!(end, End::Stop),
+        }
+    }
+
+    /// When to ask for a new certificate: when a third of its life is left.
+    fn renewal(&self) -> Instant {
+        let Some((begin, end)) = tls::validity(&self.config.certificate.leaf) else { return far_away() };
+        let due = end.saturating_sub(end.saturating_sub(begin) / 3);
+        let now = UnixTime::from(SystemTime::now()).max(self.config.time);
+        Instant::now() + UnixTime(due).since(now)
+    }
+
+    async fn tell(&self, event: SessionEvent) {
+        // Only fails while the agent stops.
+        let _ = self.events.send((self.config.network, event)).await;
+    }
+}
+
+/// Connects and resumes.
+async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Stream, SessionEvent), End> {
+    let trust = Trust::Authorities(config.certificate.authorities.clone());
+    let tls = tls::client_config(trust, config.time, &config.keys, Some(&config.certificate.leaf))
+        .map_err(|error| End::Failed(error.to_string()))?;
+    let Dialled { socket, url, address, .. } =
+        dial::dial(&config.urls, &tls).await.map_err(|error| End::Failed(error.to_string()))?;
+    let (mut stream, welcome) = Stream::open(socket).await?;
+    let resume = Resume { network: config.network, node: config.node, revision, boot: config.boot };
+    stream.send(&NodeMessage::Resume(resume)).await?;
+    let version = welcome.coordinator_version;
+    Ok((stream, SessionEvent::Connected { url, address, version, time: welcome.time }))
+}
+
+async fn leave(stream: &mut Stream) -> bool {
+    if stream.send(&NodeMessage::Leave).await.is_err() {
+        return false;
+    }
+    loop {
+        match stream.receive().await {
+            Ok(CoordinatorMessage::Left) => return true,
+            // Refused as a stranger: it is out already.
+            Ok(CoordinatorMessage::Refused(refusal)) => return refusal.code == ErrorCode::NotAMember,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Takes orders while no stream is open; returns when one of them ends the waiting.
+async fn orders_while_away(
+    inbox: &mut mpsc::UnboundedReceiver<Order>,
+    report: &mut Option<Vec<Candidate>>,
+    revision: &mut Option<Revision>,
+) -> End {
+    loop {
+        match inbox.recv().await {
+            None => return End::Stop,
+            Some(Order::Report(candidates)) => *report = Some(candidates),
+            Some(Order::Reconnect) => return End::Reconnect,
+            Some(Order::Resynchronise) => *revision = None,
+            // The next Resume tells the revision.
+            Some(Order::Acknowledge(_)) => {}
+            Some(Order::Leave(reply)) => {
+                let _ = reply.send(false);
+                return End::Stop;
+            }
+        }
+    }
+}
+
+/// A time that does not come.
+fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(86_400 * 30)
+}

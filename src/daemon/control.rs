@@ -1,0 +1,306 @@
+//! The agent's loop: owns all networks and everything slow, and takes turns at what comes in.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ria_api::state::Severity;
+use ria_core::{PingOutcome, RelayServer};
+use ria_protocol::id::{BootId, NetworkId, NodeId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::conditions::Conditions;
+use super::events::EventLog;
+use super::handle::{Command, DaemonHandle, Reply};
+use super::join::{JoinOutcome, Origin};
+use super::network::{Network, random_boot};
+use super::notify::notify;
+use super::packets::Packets;
+use super::pings::Pings;
+use crate::config::Config;
+use crate::coordinator::session::SessionEvent;
+use crate::dds::Profiles;
+use crate::netdev::host::Host;
+use crate::netdev::netlink::Netlink;
+use crate::netdev::udp::BoundUdp;
+use crate::state::StateDir;
+use crate::state::saver::{Saved, Saver};
+
+/// Listeners are told of changes at most four times a second.
+const CHANGES_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Deadlines, unsaved live state and failed interfaces are looked at this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Messages that a session may be ahead of the loop; then it waits, and the coordinator with it.
+const SESSION_BACKLOG: usize = 64;
+
+const COMMAND_BACKLOG: usize = 64;
+
+/// What the loop is made of.
+pub struct Parts {
+    /// Configuration.
+    pub config: Config,
+    /// Locked state directory.
+    pub state: Arc<StateDir>,
+    /// Bound socket.
+    pub udp: BoundUdp,
+    /// Netlink for requests.
+    pub netlink: Netlink,
+    /// This host as it is.
+    pub host: Host,
+    /// Moves when the host's network changes.
+    pub host_changes: watch::Receiver<u64>,
+    /// For the engine's randomness.
+    pub seed: [u8; 32],
+}
+
+/// From the tasks that the loop itself has started.
+pub enum Input {
+    /// An attempt to join has ended.
+    Joined(Box<JoinOutcome>, Origin),
+    /// What became of `--join-file`: a problem, or none any more.
+    JoinFile(Option<String>),
+    /// A network has said good-bye, heard or not.
+    Left { network: NetworkId, heard: bool, reply: Reply<()> },
+    /// Addresses of relays are known.
+    Relays(NetworkId, Vec<RelayServer>),
+    /// One probe of a ping.
+    StartPing { network: NetworkId, peer: NodeId, timeout: Duration, reply: oneshot::Sender<PingOutcome> },
+}
+
+/// The loop's state. Its parts are handled in `overlay` (interfaces and engine), `uplink` (coordinator) and `requests`
+/// (local API).
+pub struct Control {
+    pub(super) state: Arc<StateDir>,
+    pub(super) saver: Saver,
+    pub(super) packets: Packets,
+    pub(super) netlink: Netlink,
+    pub(super) host: Host,
+    pub(super) profiles: Profiles,
+    pub(super) udp_port: u16,
+    pub(super) boot: BootId,
+    pub(super) networks: BTreeMap<NetworkId, Network>,
+    pub(super) conditions: Conditions,
+    pub(super) events: EventLog,
+    pub(super) pings: Pings,
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
+    pub(super) session_events: mpsc::Sender<(NetworkId, SessionEvent)>,
+    pub(super) changed: bool,
+    changes: watch::Sender<u64>,
+    inbox: Inbox,
+}
+
+struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    sessions: mpsc::Receiver<(NetworkId, SessionEvent)>,
+    engine: mpsc::UnboundedReceiver<ria_core::Event>,
+    saved: mpsc::UnboundedReceiver<Saved>,
+    host: watch::Receiver<u64>,
+}
+
+enum Turn {
+    Command(Command),
+    Input(Input),
+    Session(NetworkId, SessionEvent),
+    Engine(ria_core::Event),
+    Saved(Saved),
+    HostChanged,
+    TellChanges,
+    Tick,
+    Stop,
+}
+
+impl Control {
+    /// Starts the threads. Nothing comes up before [`Self::run`].
+    pub fn new(parts: Parts) -> io::Result<(Self, DaemonHandle)> {
+        let Parts { config, state, udp, netlink, host, host_changes, seed } = parts;
+        let (commands_in, commands) = mpsc::channel(COMMAND_BACKLOG);
+        let (inputs_in, inputs) = mpsc::unbounded_channel();
+        let (sessions_in, sessions) = mpsc::channel(SESSION_BACKLOG);
+        let (engine_in, engine) = mpsc::unbounded_channel();
+        let (saved_in, saved) = mpsc::unbounded_channel();
+        let (changes, changes_out) = watch::channel(0);
+        let events = EventLog::new();
+        let handle = DaemonHandle::new(commands_in, changes_out, events.sender());
+        let udp_port = udp.port;
+        let mut conditions = Conditions::default();
+        if udp.displaced {
+            let text = format!(
+                "UDP port {} is taken by another program, so {udp_port} is used; firewalls that were opened for the \
+                 first do not help now (set udp_port, or stop the other program)",
+                config.udp_port
+            );
+            conditions.set("udp-port-taken", Severity::Warning, text);
+        }
+        let control = Self {
+            saver: Saver::start(state.clone(), saved_in)?,
+            packets: Packets::start(udp, seed, engine_in)?,
+            profiles: Profiles::new(&config.run_dir, &config.dds),
+            state,
+            netlink,
+            host,
+            udp_port,
+            boot: random_boot(),
+            networks: BTreeMap::new(),
+            conditions,
+            events,
+            pings: Pings::default(),
+            inputs: inputs_in,
+            session_events: sessions_in,
+            changed: true,
+            changes,
+            inbox: Inbox { commands, inputs, sessions, engine, saved, host: host_changes },
+        };
+        Ok((control, handle))
+    }
+
+    /// For tasks that report to the loop.
+    pub fn inputs(&self) -> mpsc::UnboundedSender<Input> {
+        self.inputs.clone()
+    }
+
+    /// Runs until `stop` is done.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        self.begin().await;
+        notify("READY=1");
+        tokio::pin!(stop);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tell_at = Instant::now();
+        loop {
+            let turn = tokio::select! {
+                () = &mut stop => Turn::Stop,
+                Some(event) = self.inbox.engine.recv() => Turn::Engine(event),
+                Some(command) = self.inbox.commands.recv() => Turn::Command(command),
+                Some(input) = self.inbox.inputs.recv() => Turn::Input(input),
+                Some((network, event)) = self.inbox.sessions.recv() => Turn::Session(network, event),
+                Some(saved) = self.inbox.saved.recv() => Turn::Saved(saved),
+                Ok(()) = self.inbox.host.changed() => Turn::HostChanged,
+                () = sleep_until(tell_at), if self.changed => Turn::TellChanges,
+                _ = tick.tick() => Turn::Tick,
+            };
+            match turn {
+                Turn::Stop => break,
+                Turn::TellChanges => {
+                    self.changed = false;
+                    tell_at = Instant::now() + CHANGES_INTERVAL;
+                    self.tell_changes().await;
+                }
+                other => self.take(other).await,
+            }
+        }
+        notify("STOPPING=1");
+        self.end();
+    }
+
+    async fn take(&mut self, turn: Turn) {
+        match turn {
+            Turn::Engine(event) => self.handle_engine_event(event),
+            Turn::Command(command) => self.handle_command(command).await,
+            Turn::Input(input) => self.handle_input(input).await,
+            Turn::Session(network, event) => self.handle_session_event(network, event).await,
+            Turn::Saved(saved) => self.handle_saved(saved),
+            Turn::HostChanged => self.handle_host_change().await,
+            Turn::Tick => self.handle_tick().await,
+            Turn::TellChanges | Turn::Stop => {}
+        }
+    }
+
+    /// Brings up what is stored.
+    async fn begin(&mut self) {
+        let found = self.state.load();
+        for damage in found.damage {
+            self.conditions.set("state-damaged", Severity::Error, damage);
+        }
+        if let Some(reason) = self.state.unwritable().map(str::to_owned) {
+            self.state_not_saved(&reason);
+        }
+        self.tell_host_candidates().await;
+        for membership in found.memberships {
+            let network = Network::new(membership);
+            self.networks.insert(network.id(), network);
+        }
+        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in ids {
+            self.bring_up(id).await;
+        }
+    }
+
+    /// Stores what is not stored yet; the interfaces go with the packet thread.
+    fn end(mut self) {
+        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in ids {
+            self.save_live(id);
+        }
+        self.networks.clear();
+    }
+
+    async fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Joined(outcome, origin) => self.handle_joined(*outcome, origin).await,
+            Input::JoinFile(problem) => {
+                self.changed |= match problem {
+                    Some(text) => self.conditions.set("join-file", Severity::Error, text),
+                    None => self.conditions.clear("join-file"),
+                };
+            }
+            Input::Left { network, heard, reply } => self.handle_left(network, heard, reply).await,
+            Input::Relays(network, relays) => {
+                let command = ria_core::Command::SetRelays { network, relays };
+                self.engine(command).await;
+            }
+            Input::StartPing { network, peer, timeout, reply } => {
+                let id = self.pings.begin(reply);
+                if !self.engine(ria_core::Command::StartPing { network, peer, id, timeout }).await {
+                    self.pings.end(id, PingOutcome::UnknownPeer);
+                }
+            }
+        }
+    }
+
+    async fn handle_tick(&mut self) {
+        let now = Instant::now();
+        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in ids {
+            self.expire_waiting(id, now);
+            self.save_live_when_due(id, now);
+            self.retry_interface(id).await;
+        }
+    }
+
+    /// Tells listeners that something has changed, after the DDS files fit it.
+    async fn tell_changes(&mut self) {
+        if let Ok(packets) = self.packets.status().await {
+            let state = super::status::state(self, &packets);
+            match self.profiles.update(state.networks.values()) {
+                Ok(_) => self.changed |= self.conditions.clear("dds-files"),
+                Err(error) => {
+                    let text =
+                        format!("the DDS profiles can't be written: {error}; ROS 2 stays on its defaults");
+                    self.changed |= self.conditions.set("dds-files", Severity::Warning, text);
+                }
+            }
+        }
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Has the engine do something; `false` when it refuses, which it logs.
+    pub(super) async fn engine(&mut self, command: ria_core::Command) -> bool {
+        match self.packets.engine(command).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the engine refused a command");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "no packets can be moved any more; restart the agent");
+                false
+            }
+        }
+    }
+}

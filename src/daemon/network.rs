@@ -1,0 +1,170 @@
+//! One network in the agent's loop: what is stored of it, and what runs for it.
+
+use std::net::IpAddr;
+
+use rand_core::{OsRng, RngCore};
+use ria_api::error::ApiError;
+use ria_api::state::{CoordinatorState, Joined, NetworkState};
+use ria_protocol::id::{BootId, NetworkId};
+use ria_protocol::message::from_bytes;
+use ria_protocol::prefix::Prefix;
+use ria_protocol::record::MemberRecord;
+use tokio::time::Instant;
+
+use super::conditions::Conditions;
+use super::handle::Reply;
+use crate::coordinator::session::{Order, Session, SessionConfig};
+use crate::netdev::tun::{TunPlan, own_addresses};
+use crate::state::membership::Membership;
+
+/// A network.
+pub struct Network {
+    /// What is stored.
+    pub membership: Membership,
+    /// This run of it.
+    pub boot: BootId,
+    /// State for people.
+    pub state: NetworkState,
+    /// Whether the engine has it.
+    pub in_engine: bool,
+    /// The overlay interface while there is one.
+    pub interface: Option<Interface>,
+    /// The standing session with the coordinator.
+    pub session: Option<Session>,
+    /// The coordinator as seen from here.
+    pub coordinator: Coordinator,
+    /// What is wrong.
+    pub conditions: Conditions,
+    /// Who waits for the interface.
+    pub waiting: Vec<Waiting>,
+    /// Since when the stored live state is older than the known one.
+    pub live_unsaved: Option<Instant>,
+}
+
+/// The overlay interface of a network.
+#[derive(Debug)]
+pub struct Interface {
+    /// `riaN`.
+    pub name: String,
+    /// N.
+    pub number: u16,
+    /// Kernel's number.
+    pub index: u32,
+    /// What it was made for.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Its MTU.
+    pub mtu: u16,
+}
+
+/// The coordinator as seen from here.
+#[derive(Debug, Clone, Default)]
+pub struct Coordinator {
+    /// State of the connection.
+    pub state: CoordinatorState,
+    /// URL in use.
+    pub url: String,
+    /// Its version; empty before the first contact of this run.
+    pub version: String,
+}
+
+/// Somebody who has joined and waits for the interface.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Whom to answer.
+    pub reply: Reply<Joined>,
+    /// What.
+    pub joined: Joined,
+    /// Until when.
+    pub deadline: Instant,
+}
+
+impl Network {
+    /// A stored network that does not run yet.
+    pub fn new(membership: Membership) -> Self {
+        let state = if membership.identity.refused.is_some() {
+            NetworkState::Refused
+        } else if membership.identity.enabled {
+            NetworkState::Joining
+        } else {
+            NetworkState::Disabled
+        };
+        Self {
+            membership,
+            boot: random_boot(),
+            state,
+            in_engine: false,
+            interface: None,
+            session: None,
+            coordinator: Coordinator::default(),
+            conditions: Conditions::default(),
+            waiting: Vec::new(),
+            live_unsaved: None,
+        }
+    }
+
+    /// Which network.
+    pub fn id(&self) -> NetworkId {
+        self.membership.identity.network
+    }
+
+    /// Whether it shall run.
+    pub fn wanted(&self) -> bool {
+        self.membership.identity.enabled && self.membership.identity.refused.is_none()
+    }
+
+    /// What its session begins with.
+    pub fn session_config(&self) -> SessionConfig {
+        let Membership { identity, keys, certificate, map, contact, .. } = &self.membership;
+        SessionConfig {
+            network: identity.network,
+            node: identity.node,
+            boot: self.boot,
+            urls: identity.urls.clone(),
+            keys: keys.clone(),
+            certificate: certificate.clone(),
+            revision: map.as_ref().map(|map| map.revision),
+            time: contact.time,
+        }
+    }
+
+    /// What its interface shall be like; `None` while the map does not list this node.
+    pub fn plan(&self, reserved: Vec<u16>) -> Option<TunPlan> {
+        let map = self.membership.map.as_ref()?;
+        let own = map.members.iter().find_map(|member| {
+            let record: MemberRecord = from_bytes(&member.record.bytes).ok()?;
+            (record.node == self.membership.identity.node).then_some(record)
+        })?;
+        let addresses = own_addresses(&own.prefixes, &[map.network.prefix_v4, map.network.prefix_v6]);
+        let preferred = self.membership.identity.interface;
+        Some(TunPlan { preferred, reserved, addresses, mtu: map.network.mtu })
+    }
+
+    /// Prefixes that the overlay takes on this machine.
+    pub fn prefixes(&self) -> Vec<Prefix> {
+        let map = self.membership.map.as_ref();
+        map.map(|map| vec![map.network.prefix_v4, map.network.prefix_v6]).unwrap_or_default()
+    }
+
+    /// Gives the session an order; without one there is nobody to tell.
+    pub fn order(&self, order: Order) {
+        if let Some(session) = &self.session {
+            session.order(order);
+        }
+    }
+
+    /// Answers everybody who waits for the interface.
+    pub fn answer_waiting(&mut self, result: Result<(), String>) {
+        for waiting in self.waiting.drain(..) {
+            let answer = result.clone().map(|()| waiting.joined).map_err(ApiError::Failed);
+            // The caller may have gone away.
+            let _ = waiting.reply.send(answer);
+        }
+    }
+}
+
+/// A new run.
+pub fn random_boot() -> BootId {
+    let mut bytes = [0; BootId::LEN];
+    OsRng.fill_bytes(&mut bytes);
+    BootId::from_bytes(bytes)
+}

@@ -1,0 +1,339 @@
+//! Interfaces and the engine: brings networks up and takes them down.
+
+use std::time::Duration;
+
+use ria_api::state::{NetworkState, Severity};
+use ria_core::{AddNetwork, Command, Event, Warning};
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::message::{LiveUpdate, from_bytes};
+use ria_protocol::record::MemberRecord;
+
+use super::control::{Control, Input};
+use super::events::Draft;
+use super::network::{Interface, random_boot};
+use super::status::{has_interface, link_state, path_kind};
+use crate::coordinator::relays;
+use crate::coordinator::session::{Order, Session};
+use crate::netdev::tun::{self, Tun};
+use crate::state::Part;
+
+impl Control {
+    /// Starts what a network needs, as far as it is wanted and not running.
+    pub(super) async fn bring_up(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id).filter(|n| n.wanted()) else { return };
+        if network.session.is_none() {
+            network.boot = random_boot();
+            network.coordinator.state = ria_api::state::CoordinatorState::Connecting;
+            network.session = Some(Session::start(network.session_config(), self.session_events.clone()));
+            network.state = NetworkState::Joining;
+        }
+        self.changed = true;
+        self.start_engine(id).await;
+        self.start_interface(id).await;
+    }
+
+    /// Gives the engine a network, once its map is known, with all that is stored.
+    pub(super) async fn start_engine(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id).filter(|n| n.wanted() && !n.in_engine) else { return };
+        let Some(snapshot) = network.membership.map.clone() else { return };
+        network.in_engine = true;
+        let add = AddNetwork {
+            id,
+            private_key: network.membership.keys.wg(),
+            node: network.membership.identity.node,
+            boot: network.boot,
+            mtu: snapshot.network.mtu,
+        };
+        // Who is online is the coordinator's to say; where members were is worth trying.
+        let mut members = network.membership.live.clone();
+        members.iter_mut().for_each(|live| live.online = false);
+        self.engine(Command::AddNetwork(add)).await;
+        self.engine(Command::SetMap { network: id, snapshot }).await;
+        self.engine(Command::ApplyLive { network: id, update: LiveUpdate { whole: true, members } }).await;
+        self.resolve_relays(id);
+    }
+
+    /// Finds the relays' addresses in the background and gives them to the engine.
+    pub(super) fn resolve_relays(&self, id: NetworkId) {
+        let Some(network) = self.networks.get(&id) else { return };
+        let contact = network.membership.contact.clone();
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let relays = relays::resolve(&contact.relays, contact.address).await;
+            // Only fails while the agent stops.
+            let _ = inputs.send(Input::Relays(id, relays));
+        });
+    }
+
+    /// Makes the interface of a network, once its map is known.
+    pub(super) async fn start_interface(&mut self, id: NetworkId) {
+        let reserved = self.reserved_interfaces(id);
+        let Some(network) = self.networks.get(&id).filter(|n| n.in_engine && n.interface.is_none()) else {
+            return;
+        };
+        let Some(plan) = network.plan(reserved) else {
+            return self.interface_failed(id, "not-listed", "the network's map does not list this node");
+        };
+        let own: Vec<u32> =
+            self.networks.values().filter_map(|n| n.interface.as_ref()).map(|i| i.index).collect();
+        let prefixes = network.prefixes();
+        match self.netlink.host().await {
+            Ok(host) => self.host = host,
+            Err(error) => return self.interface_failed(id, "interface-failed", &error.to_string()),
+        }
+        if let Some(collision) = prefixes.iter().find_map(|prefix| self.host.collision(*prefix, &own)) {
+            return self.interface_failed(id, "prefix-collides", &collision.to_string());
+        }
+        match tun::create(&plan, &self.netlink, &self.host).await {
+            Ok(tun) => self.interface_made(id, tun, plan.addresses, plan.mtu),
+            Err(error) => self.interface_failed(id, "interface-failed", &error.to_string()),
+        }
+    }
+
+    fn interface_made(&mut self, id: NetworkId, tun: Tun, addresses: Vec<(std::net::IpAddr, u8)>, mtu: u16) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Tun { device, number, name, index, shortcomings } = tun;
+        if let Err(error) = self.packets.attach(id, device) {
+            return self.interface_failed(id, "interface-failed", &error.to_string());
+        }
+        for code in ["prefix-collides", "interface-failed", "not-listed", "ipv6-unavailable"] {
+            network.conditions.clear(code);
+        }
+        if let Some(text) = shortcomings.first() {
+            network.conditions.set("ipv6-unavailable", Severity::Info, text.clone());
+        }
+        let shown: Vec<String> = addresses.iter().map(|(ip, length)| format!("{ip}/{length}")).collect();
+        tracing::info!(network = %network.membership.identity.network_name, interface = name, "overlay is up");
+        tracing::debug!(addresses = ?shown, mtu, "overlay addresses");
+        network.interface = Some(Interface { name, number, index, addresses, mtu });
+        if network.membership.identity.interface != number {
+            network.membership.identity.interface = number;
+            self.saver.put(id, Part::Identity, &network.membership.identity, 0);
+        }
+        network.answer_waiting(Ok(()));
+        self.set_state(id, NetworkState::Up);
+    }
+
+    fn interface_failed(&mut self, id: NetworkId, code: &'static str, text: &str) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        for other in ["prefix-collides", "interface-failed", "not-listed"] {
+            if other != code {
+                network.conditions.clear(other);
+            }
+        }
+        self.changed |= network.conditions.set(code, Severity::Error, text);
+        network.answer_waiting(Err(format!("joined, but {text}")));
+        self.set_state(id, NetworkState::Failed);
+    }
+
+    /// Tries again what has failed: the cause may be gone.
+    pub(super) async fn retry_interface(&mut self, id: NetworkId) {
+        if self.networks.get(&id).is_some_and(|n| n.wanted() && n.state == NetworkState::Failed) {
+            self.start_interface(id).await;
+        }
+    }
+
+    /// Takes a network down: no interface, no peers, no session.
+    pub(super) async fn take_down(&mut self, id: NetworkId, state: NetworkState) {
+        self.stop_interface(id).await;
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.session = None;
+        network.coordinator.state = ria_api::state::CoordinatorState::Unknown;
+        network.answer_waiting(Err("the network was taken down meanwhile".into()));
+        if std::mem::take(&mut network.in_engine) {
+            self.engine(Command::RemoveNetwork(id)).await;
+        }
+        self.set_state(id, state);
+    }
+
+    async fn stop_interface(&mut self, id: NetworkId) {
+        if self.networks.get_mut(&id).and_then(|n| n.interface.take()).is_some() {
+            self.packets.detach(id).await;
+        }
+    }
+
+    /// After the map has changed: a network whose addresses or MTU are others now gets a new interface.
+    pub(super) async fn fit_interface(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get(&id) else { return };
+        let fits = match (&network.interface, network.plan(Vec::new())) {
+            (Some(interface), Some(plan)) => {
+                interface.addresses == plan.addresses && interface.mtu == plan.mtu
+            }
+            (Some(_), None) | (None, _) => false,
+        };
+        if !fits && network.wanted() {
+            self.stop_interface(id).await;
+            self.start_interface(id).await;
+        }
+    }
+
+    pub(super) fn set_state(&mut self, id: NetworkId, state: NetworkState) {
+        let Some(network) = self.networks.get_mut(&id).filter(|n| n.state != state) else { return };
+        let before = std::mem::replace(&mut network.state, state);
+        let name = &network.membership.identity.network_name;
+        let text = format!("network {name}: {before} -> {state}");
+        let severity = if has_interface(state) { Severity::Info } else { Severity::Warning };
+        self.changed = true;
+        let draft = Draft {
+            severity,
+            kind: "network",
+            before: before.to_string(),
+            after: state.to_string(),
+            text,
+            ..Draft::default()
+        };
+        self.events.tell(id, draft);
+    }
+
+    /// Names that belong to other networks of this agent, up or not.
+    fn reserved_interfaces(&self, id: NetworkId) -> Vec<u16> {
+        let others = self.networks.values().filter(|n| n.id() != id);
+        others.map(|n| n.interface.as_ref().map_or(n.membership.identity.interface, |i| i.number)).collect()
+    }
+
+    /// The host's interfaces, addresses or routes have changed.
+    pub(super) async fn handle_host_change(&mut self) {
+        let Ok(host) = self.netlink.host().await else { return };
+        let before = std::mem::replace(&mut self.host, host);
+        let (old, new) = (before.candidates(self.udp_port), self.host.candidates(self.udp_port));
+        let rerouted = before.default_routes() != self.host.default_routes();
+        let lost = old.iter().any(|address| !new.contains(address));
+        if old != new || rerouted {
+            tracing::info!(addresses = new.len(), rerouted, "this machine's network has changed");
+            self.tell_host_candidates().await;
+            self.changed = true;
+        }
+        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in ids {
+            let Some(network) = self.networks.get(&id) else { continue };
+            let connected = network.coordinator.state == ria_api::state::CoordinatorState::Connected;
+            // A stream over an address that is gone would be noticed by its silence only, much later.
+            if rerouted || lost || (!connected && old != new) {
+                network.order(Order::Reconnect);
+            }
+            let index = network.interface.as_ref().map(|i| i.index);
+            if index.is_some_and(|index| !self.host.interfaces.iter().any(|i| i.index == index)) {
+                tracing::warn!("somebody removed the overlay interface; it is made anew");
+                self.stop_interface(id).await;
+                self.start_interface(id).await;
+            } else {
+                self.retry_interface(id).await;
+            }
+        }
+    }
+
+    pub(super) async fn tell_host_candidates(&mut self) {
+        let candidates = self.host.candidates(self.udp_port);
+        self.engine(Command::SetHostCandidates(candidates)).await;
+    }
+
+    /// The engine tells something.
+    pub(super) fn handle_engine_event(&mut self, event: Event) {
+        match event {
+            Event::PingFinished { id, outcome, .. } => return self.pings.end(id, outcome),
+            Event::CandidatesChanged { network, candidates } => {
+                if let Some(network) = self.networks.get(&network) {
+                    network.order(Order::Report(candidates));
+                }
+            }
+            Event::Warned { network, warning } => self.handle_warning(network, &warning),
+            Event::RelayUp { network, relay, .. } => {
+                tracing::debug!(%network, relay, "relay bound");
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.conditions.clear("relay-down");
+                }
+            }
+            Event::RelayDown { network, relay, reason } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    let text = format!(
+                        "relay {relay} can't be used ({reason}); peers that have no direct path are not reached; is \
+                         UDP to the coordinator's relay port allowed here?"
+                    );
+                    network.conditions.set("relay-down", Severity::Warning, text);
+                }
+            }
+            other => self.tell_engine_event(other),
+        }
+        self.changed = true;
+    }
+
+    fn handle_warning(&mut self, id: NetworkId, warning: &Warning) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let code = match warning {
+            Warning::MemberRefused { .. } => "member-left-out",
+            Warning::PrefixConflict(..) => "prefix-conflict",
+            Warning::RelayInUse(_) => "relay-in-use",
+            Warning::NotListed => "not-listed",
+        };
+        network.conditions.set(code, Severity::Warning, warning.to_string());
+    }
+
+    fn tell_engine_event(&mut self, event: Event) {
+        let (id, draft) = match event {
+            Event::MapChanged { network, revision } => {
+                let after = revision.0.to_string();
+                (
+                    network,
+                    Draft { kind: "map", text: format!("map revision {after}"), after, ..Draft::default() },
+                )
+            }
+            Event::PeerAdded { network, peer } => {
+                let peer = self.peer_name(network, peer);
+                let text = format!("{peer} is a member now");
+                (network, Draft { kind: "peer_added", peer, text, ..Draft::default() })
+            }
+            Event::PeerRemoved { network, peer } => {
+                let peer = self.peer_name(network, peer);
+                let text = format!("{peer} is no member any more");
+                (network, Draft { kind: "peer_removed", peer, text, ..Draft::default() })
+            }
+            Event::LinkStateChanged { network, peer, before, after, gap } => {
+                (network, self.link_draft(network, peer, (before, after), gap))
+            }
+            Event::PathChanged { network, peer, before, after, reason, .. } => {
+                let peer = self.peer_name(network, peer);
+                let (before, after) = (path_kind(before).to_string(), path_kind(after).to_string());
+                let text = format!("path to {peer}: {before} -> {after} ({reason})");
+                (network, Draft { kind: "path", peer, before, after, text, ..Draft::default() })
+            }
+            Event::PingFinished { .. }
+            | Event::CandidatesChanged { .. }
+            | Event::Warned { .. }
+            | Event::RelayUp { .. }
+            | Event::RelayDown { .. } => return,
+        };
+        let severity = if draft.severity == Severity::Unknown { Severity::Info } else { draft.severity };
+        self.events.tell(id, Draft { severity, ..draft });
+    }
+
+    fn link_draft(
+        &self,
+        network: NetworkId,
+        peer: NodeId,
+        (before, after): (ria_core::LinkState, ria_core::LinkState),
+        gap: Option<Duration>,
+    ) -> Draft {
+        let peer = self.peer_name(network, peer);
+        let worse = matches!(after, ria_core::LinkState::Lost | ria_core::LinkState::Degraded);
+        let (before, after) = (link_state(before).to_string(), link_state(after).to_string());
+        let gap = gap.map(|gap| gap.as_secs_f64());
+        let pause = gap.map(|gap| format!(", after {gap:.1} s without contact")).unwrap_or_default();
+        Draft {
+            severity: if worse { Severity::Warning } else { Severity::Info },
+            kind: "link_state",
+            text: format!("link to {peer}: {before} -> {after}{pause}"),
+            peer,
+            before,
+            after,
+            gap,
+        }
+    }
+
+    fn peer_name(&self, network: NetworkId, peer: NodeId) -> String {
+        let members = self.networks.get(&network).and_then(|n| n.membership.map.as_ref()).map(|m| &m.members);
+        let named = members.into_iter().flatten().find(|member| {
+            from_bytes::<MemberRecord>(&member.record.bytes).is_ok_and(|record| record.node == peer)
+        });
+        named.map_or_else(|| peer.to_string(), |member| member.name.to_string())
+    }
+}

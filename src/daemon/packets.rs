@@ -1,0 +1,327 @@
+//! The packet thread: owns the engine, the UDP socket and the overlay interfaces, and moves packets between them.
+//!
+//! ```text
+//!   riaN --read--> engine.handle_tun --> datagrams --> UDP
+//!   riaN <-write-- engine.handle_udp <-- datagrams <-- UDP
+//! ```
+//!
+//! It is a thread of its own with a runtime of its own, because packets must not wait for what the agent's loop does:
+//! TLS handshakes, map folding, D-Bus calls, fsync. The two exchange messages; nothing is shared. All buffers are made
+//! once; per packet there is no allocation. Each turn takes a bounded batch from every source in turn, so that neither
+//! direction, no network and no order starves another.
+
+use std::io;
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ria_core::{
+    Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch,
+};
+use ria_protocol::id::NetworkId;
+use tokio::sync::{mpsc, oneshot};
+use tun_rs::{AsyncDevice, SyncDevice};
+
+use crate::netdev::udp::{BoundUdp, Sent, Udp};
+
+/// Packets taken from one interface per turn: 64 of them are 80 KiB at the usual MTU and encrypt in 0.1 ms.
+const TUN_BATCH: usize = 64;
+
+/// UDP batches taken per turn; each is up to 16 receive runs.
+const UDP_ROUNDS: usize = 4;
+
+/// How long a full socket buffer may hold up the thread before datagrams are dropped, as a network card would.
+const SEND_PATIENCE: Duration = Duration::from_millis(5);
+
+/// Longest packet that an interface gives: no interface here has a larger MTU.
+const PACKET_LEN: usize = 9216;
+
+/// From the agent's loop.
+pub enum Order {
+    /// For the engine.
+    Engine(Command, oneshot::Sender<Result<(), CommandError>>),
+    /// This interface carries a network's packets.
+    Attach(NetworkId, SyncDevice),
+    /// Close a network's interface, which removes it.
+    Detach(NetworkId, oneshot::Sender<()>),
+    /// Tell the state.
+    Status(oneshot::Sender<PacketStatus>),
+}
+
+/// State of engine and socket.
+#[derive(Debug, Clone, Default)]
+pub struct PacketStatus {
+    /// The engine's.
+    pub engine: EngineStatus,
+    /// Datagrams that the kernel did not take.
+    pub send_refused: u64,
+    /// Packets that an interface did not take.
+    pub interface_refused: u64,
+}
+
+/// The door to the thread. Dropping it ends the thread and closes the interfaces.
+pub struct Packets {
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The packet thread has ended.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the packet thread has ended")]
+pub struct Ended;
+
+impl Packets {
+    /// Starts the thread; what the engine tells goes to `events`.
+    pub fn start(udp: BoundUdp, seed: [u8; 32], events: mpsc::UnboundedSender<Event>) -> io::Result<Self> {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let thread = std::thread::Builder::new().name("ria-packets".into()).spawn(move || {
+            runtime.block_on(async move {
+                match Mover::new(udp, seed, inbox, events) {
+                    Ok(mover) => mover.run().await,
+                    Err(error) => tracing::error!(%error, "the UDP socket can't be used"),
+                }
+            });
+        })?;
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// Has the engine do something.
+    pub async fn engine(&self, command: Command) -> Result<Result<(), CommandError>, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Engine(command, reply))?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    /// Gives a network its interface.
+    pub fn attach(&self, network: NetworkId, device: SyncDevice) -> Result<(), Ended> {
+        self.send(Order::Attach(network, device))
+    }
+
+    /// Takes a network's interface away; it is gone when this returns.
+    pub async fn detach(&self, network: NetworkId) {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Order::Detach(network, reply)).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Reads the state.
+    pub async fn status(&self) -> Result<PacketStatus, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Status(reply))?;
+        answer.await.map_err(|_| Ended)
+    }
+
+    fn send(&self, order: Order) -> Result<(), Ended> {
+        self.orders.as_ref().and_then(|orders| orders.send(order).ok()).ok_or(Ended)
+    }
+}
+
+impl Drop for Packets {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Interface {
+    network: NetworkId,
+    device: AsyncDevice,
+}
+
+struct Mover {
+    engine: Engine,
+    udp: Udp,
+    interfaces: Vec<Interface>,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    events: mpsc::UnboundedSender<Event>,
+    /// Packets read from an interface, and how long each is.
+    packets: Vec<Vec<u8>>,
+    lengths: [usize; TUN_BATCH],
+    to_udp: DatagramBatch,
+    to_interfaces: PacketBatch,
+    interface_refused: u64,
+}
+
+enum Wake {
+    Order(Option<Order>),
+    Packets,
+    Timer,
+}
+
+impl Mover {
+    fn new(
+        udp: BoundUdp,
+        seed: [u8; 32],
+        inbox: mpsc::UnboundedReceiver<Order>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            engine: Engine::new(EngineConfig { seed }),
+            udp: Udp::new(udp)?,
+            interfaces: Vec::new(),
+            inbox,
+            events,
+            packets: vec![vec![0; PACKET_LEN]; TUN_BATCH],
+            lengths: [0; TUN_BATCH],
+            to_udp: DatagramBatch::default(),
+            to_interfaces: PacketBatch::default(),
+            interface_refused: 0,
+        })
+    }
+
+    async fn run(mut self) {
+        loop {
+            match self.wait().await {
+                Wake::Order(Some(order)) => self.obey(order),
+                Wake::Order(None) => return,
+                Wake::Packets => self.turn().await,
+                Wake::Timer => self.engine.handle_timeout(Instant::now()),
+            }
+            self.flush().await;
+            while let Some(event) = self.engine.poll_event() {
+                // Nobody listens any more while the agent stops.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let due = self.engine.poll_timeout();
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Timers first: under load there are always packets, and rekeys must not wait for a pause.
+            () = timer => Wake::Timer,
+            order = self.inbox.recv() => Wake::Order(order),
+            _ = self.udp.readable() => Wake::Packets,
+            () = any_readable(&self.interfaces) => Wake::Packets,
+        }
+    }
+
+    /// One bounded batch from every source.
+    async fn turn(&mut self) {
+        for _ in 0..UDP_ROUNDS {
+            let count = self.udp.receive();
+            if count == 0 {
+                break;
+            }
+            let now = Instant::now();
+            self.engine.handle_udp(self.udp.received(count), now, &mut self.to_interfaces, &mut self.to_udp);
+            self.write_interfaces();
+            self.flush().await;
+        }
+        for index in 0..self.interfaces.len() {
+            let count = self.read_interface(index);
+            let Some(network) = self.interfaces.get(index).map(|i| i.network).filter(|_| count > 0) else {
+                continue;
+            };
+            let packets = self.packets.iter().zip(self.lengths).take(count);
+            let packets = packets.map(|(buffer, len)| buffer.get(..len).unwrap_or_default());
+            self.engine.handle_tun(network, packets, Instant::now(), &mut self.to_udp);
+            self.flush().await;
+        }
+    }
+
+    fn read_interface(&mut self, index: usize) -> usize {
+        let Some(interface) = self.interfaces.get(index) else { return 0 };
+        let mut count = 0;
+        for (buffer, length) in self.packets.iter_mut().zip(&mut self.lengths) {
+            match interface.device.try_recv(buffer) {
+                Ok(read) => *length = read,
+                // Nothing there; or the interface was taken away, which the agent's loop notices by netlink.
+                Err(_) => break,
+            }
+            count += 1;
+        }
+        count
+    }
+
+    fn write_interfaces(&mut self) {
+        for (network, packets) in self.to_interfaces.networks_mut() {
+            let interface = self.interfaces.iter().find(|i| i.network == network);
+            for packet in packets.iter() {
+                let written = interface.is_some_and(|i| i.device.try_send(packet).is_ok());
+                if !written {
+                    self.interface_refused = self.interface_refused.saturating_add(1);
+                }
+            }
+        }
+        self.to_interfaces.clear();
+    }
+
+    /// Sends what is waiting, the engine's own datagrams too.
+    async fn flush(&mut self) {
+        self.engine.poll_transmit(Instant::now(), &mut self.to_udp);
+        if self.to_udp.is_empty() {
+            return;
+        }
+        let mut patience = SEND_PATIENCE;
+        for transmit in self.to_udp.transmits() {
+            while self.udp.send(&transmit) == Sent::Busy {
+                let begin = Instant::now();
+                if tokio::time::timeout(patience, self.udp.writable()).await.is_err() {
+                    self.udp.refused = self.udp.refused.saturating_add(1);
+                    break;
+                }
+                patience = patience.saturating_sub(begin.elapsed());
+            }
+        }
+        self.to_udp.clear();
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Engine(command, reply) => {
+                let gone = match &command {
+                    Command::RemoveNetwork(network) => Some(*network),
+                    Command::AddNetwork(_)
+                    | Command::SetMap { .. }
+                    | Command::ApplyPatches { .. }
+                    | Command::ApplyLive { .. }
+                    | Command::SetRelays { .. }
+                    | Command::SetHostCandidates(_)
+                    | Command::StartPing { .. } => None,
+                };
+                let result = self.engine.handle_command(command, Instant::now());
+                if let Some(network) = gone {
+                    self.to_interfaces.forget(network);
+                }
+                // The asker may have gone away meanwhile.
+                let _ = reply.send(result);
+            }
+            Order::Attach(network, device) => match AsyncDevice::new(device) {
+                Ok(device) => self.interfaces.push(Interface { network, device }),
+                Err(error) => tracing::error!(%error, "the overlay interface can't be waited for"),
+            },
+            Order::Detach(network, reply) => {
+                self.interfaces.retain(|i| i.network != network);
+                let _ = reply.send(());
+            }
+            Order::Status(reply) => {
+                let _ = reply.send(PacketStatus {
+                    engine: self.engine.status(Instant::now()),
+                    send_refused: self.udp.refused,
+                    interface_refused: self.interface_refused,
+                });
+            }
+        }
+    }
+}
+
+/// Waits until some interface has a packet.
+async fn any_readable(interfaces: &[Interface]) {
+    std::future::poll_fn(|context| {
+        let ready = interfaces.iter().any(|i| i.device.poll_readable(context).is_ready());
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}

@@ -1,0 +1,187 @@
+//! From the loop's and the engine's state to what the local API tells.
+
+use std::collections::BTreeMap;
+
+use ria_api::network_path;
+use ria_api::state::{
+    AgentStatus, LinkState, NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus,
+};
+use ria_core::EngineStatus;
+use ria_protocol::id::NodeId;
+use ria_protocol::map::{CandidateKind, MemberKind};
+use ria_protocol::prefix::Prefix;
+
+use super::control::Control;
+use super::handle::{NetworkView, State};
+use super::network::Network;
+use super::packets::PacketStatus;
+
+/// Everything at this moment.
+pub fn state(control: &Control, packets: &PacketStatus) -> State {
+    let networks =
+        control.networks.iter().map(|(id, network)| (*id, view(control, network, packets))).collect();
+    State { agent: agent(control), networks }
+}
+
+fn agent(control: &Control) -> AgentStatus {
+    let summary = |network: &Network| NetworkSummary {
+        id: network.id().to_string(),
+        name: network.membership.identity.network_name.to_string(),
+        path: network_path(network.id()),
+        interface: network.interface.as_ref().map(|i| i.name.clone()).unwrap_or_default(),
+        state: network.state,
+    };
+    AgentStatus {
+        version: env!("CARGO_PKG_VERSION").into(),
+        boot_id: control.boot.to_string(),
+        suggested_name: super::join::suggested_name().map(|name| name.to_string()).unwrap_or_default(),
+        networks: control.networks.values().map(summary).collect(),
+        conditions: control.conditions.list(),
+    }
+}
+
+fn view(control: &Control, network: &Network, packets: &PacketStatus) -> NetworkView {
+    let engine = packets.engine.networks.iter().find(|n| n.id == network.id());
+    let mut peers: Vec<(NodeId, PeerStatus)> = match engine {
+        Some(engine) => engine.peers.iter().map(|p| (p.node, peer(p))).collect(),
+        None => Vec::new(),
+    };
+    peers.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+    let sum = |count: fn(&PeerStatus) -> u64| peers.iter().map(|(_, p)| count(p)).sum();
+    let status = NetworkStatus {
+        peers_total: peers.len() as u32,
+        peers_up: peers.iter().filter(|(_, p)| is_up(p.link_state)).count() as u32,
+        rx_bytes: sum(|p| p.rx_bytes),
+        tx_bytes: sum(|p| p.tx_bytes),
+        candidates: engine.map(candidates).unwrap_or_default(),
+        relay: engine.map(relay).unwrap_or_default(),
+        drops: drops(packets),
+        ..own(control, network)
+    };
+    NetworkView { status, peers }
+}
+
+/// What is known without the engine.
+fn own(control: &Control, network: &Network) -> NetworkStatus {
+    let identity = &network.membership.identity;
+    let map = network.membership.map.as_ref();
+    let plan = network.plan(Vec::new());
+    let addresses = plan.map(|plan| plan.addresses).unwrap_or_default();
+    NetworkStatus {
+        network_id: identity.network.to_string(),
+        network: map.map_or(&identity.network_name, |map| &map.network.name).to_string(),
+        state: network.state,
+        node_id: identity.node.to_string(),
+        name: identity.name.to_string(),
+        ros_name: identity.name.ros_name(),
+        interface: network.interface.as_ref().map(|i| i.name.clone()).unwrap_or_default(),
+        addresses: addresses.iter().map(|(ip, length)| format!("{ip}/{length}")).collect(),
+        mtu: network
+            .interface
+            .as_ref()
+            .map(|i| i.mtu)
+            .or(map.map(|m| m.network.mtu))
+            .unwrap_or_default()
+            .into(),
+        public_key: network.membership.keys.wg_public().to_string(),
+        coordinator_state: network.coordinator.state,
+        coordinator_url: network.coordinator.url.clone(),
+        map_revision: map.map(|map| map.revision.0).unwrap_or_default(),
+        udp_port: control.udp_port.into(),
+        conditions: network.conditions.list(),
+        certificate_expires: network.membership.certificate.not_after.0 as f64,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        coordinator_version: network.coordinator.version.clone(),
+        ..NetworkStatus::default()
+    }
+}
+
+fn candidates(engine: &ria_core::NetworkStatus) -> Vec<String> {
+    let kind = |kind| match kind {
+        CandidateKind::Host => "host",
+        CandidateKind::ServerReflexive => "reflexive",
+        CandidateKind::Relayed => "relayed",
+    };
+    engine.candidates.iter().map(|c| format!("{} {}", kind(c.kind), c.address)).collect()
+}
+
+fn relay(engine: &ria_core::NetworkStatus) -> String {
+    let bound = engine.relay.as_ref().filter(|relay| relay.relayed.is_some());
+    bound.map(|relay| relay.name.clone()).unwrap_or_default()
+}
+
+fn drops(packets: &PacketStatus) -> BTreeMap<String, u64> {
+    let EngineStatus { drops, .. } = &packets.engine;
+    let engine = drops.iter().map(|(reason, count)| (reason.name().to_owned(), count));
+    let edges = [("send-refused", packets.send_refused), ("interface-refused", packets.interface_refused)];
+    let edges = edges.map(|(name, count)| (name.to_owned(), count));
+    engine.chain(edges).filter(|(_, count)| *count > 0).collect()
+}
+
+fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
+    PeerStatus {
+        id: peer.node.to_string(),
+        name: peer.name.to_string(),
+        ros_name: peer.name.ros_name(),
+        kind: match peer.kind {
+            MemberKind::Node => PeerKind::Node,
+            MemberKind::Static => PeerKind::Static,
+            MemberKind::Gateway => PeerKind::Gateway,
+        },
+        tags: peer.tags.clone(),
+        addresses: addresses(&peer.prefixes),
+        coordinator_online: peer.online,
+        link_state: link_state(peer.link_state),
+        path: path_kind(peer.path),
+        endpoint: peer.endpoint.map(|e| e.to_string()).unwrap_or_default(),
+        relay: peer.relay.clone().unwrap_or_default(),
+        path_reason: peer.path_reason.into(),
+        mtu: peer.mtu.into(),
+        rx_bytes: peer.rx_bytes,
+        tx_bytes: peer.tx_bytes,
+        rtt: peer.rtt.map(|rtt| rtt.as_secs_f64()),
+        loss: peer.loss.map(f64::from),
+        handshake_age: peer.handshake_age.map(|age| age.as_secs_f64()),
+    }
+}
+
+/// A peer's own addresses, IPv4 first; what lies behind it is none of them.
+fn addresses(prefixes: &[Prefix]) -> Vec<String> {
+    let mut own: Vec<_> = prefixes
+        .iter()
+        .filter(|prefix| prefix.to_net().prefix_len() == prefix.to_net().max_prefix_len())
+        .map(Prefix::address)
+        .collect();
+    own.sort_unstable();
+    own.iter().map(ToString::to_string).collect()
+}
+
+fn is_up(state: LinkState) -> bool {
+    matches!(state, LinkState::Up | LinkState::Degraded)
+}
+
+/// The engine's word as the API's.
+pub fn link_state(state: ria_core::LinkState) -> LinkState {
+    match state {
+        ria_core::LinkState::Idle => LinkState::Idle,
+        ria_core::LinkState::Connecting => LinkState::Connecting,
+        ria_core::LinkState::Up => LinkState::Up,
+        ria_core::LinkState::Degraded => LinkState::Degraded,
+        ria_core::LinkState::Lost => LinkState::Lost,
+        ria_core::LinkState::Denied => LinkState::Denied,
+    }
+}
+
+/// The engine's word as the API's.
+pub fn path_kind(kind: ria_core::PathKind) -> PathKind {
+    match kind {
+        ria_core::PathKind::None => PathKind::None,
+        ria_core::PathKind::Direct => PathKind::Direct,
+        ria_core::PathKind::RelayUdp => PathKind::RelayUdp,
+    }
+}
+
+/// Whether a network in this state has an interface.
+pub fn has_interface(state: NetworkState) -> bool {
+    state == NetworkState::Up
+}

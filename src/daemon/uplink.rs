@@ -1,0 +1,201 @@
+//! The coordinator's side of a network in the agent's loop: what it sends is applied, stored and acknowledged.
+
+use std::time::Duration;
+
+use ria_api::state::{CoordinatorState, NetworkState, Severity};
+use ria_core::Command;
+use ria_protocol::error::{ErrorCode, Refusal};
+use ria_protocol::id::NetworkId;
+use ria_protocol::map::{PatchSet, Relay, Revision, Snapshot};
+use ria_protocol::message::LiveUpdate;
+use tokio::time::Instant;
+
+use super::control::Control;
+use super::events::Draft;
+use crate::coordinator::session::{Order, SessionEvent};
+use crate::state::saver::Saved;
+use crate::state::{Part, map};
+
+/// News of members are stored after this time at the latest: they change often, and a disk wears.
+const LIVE_DELAY: Duration = Duration::from_secs(2);
+
+impl Control {
+    /// A session tells something.
+    pub(super) async fn handle_session_event(&mut self, id: NetworkId, event: SessionEvent) {
+        if !self.networks.get(&id).is_some_and(|n| n.session.is_some()) {
+            return;
+        }
+        self.changed = true;
+        match event {
+            SessionEvent::Connected { url, address, version, time } => {
+                let Some(network) = self.networks.get_mut(&id) else { return };
+                network.coordinator.url = url;
+                network.coordinator.version = version;
+                let contact = &mut network.membership.contact;
+                let moved = contact.address.replace(address) != Some(address);
+                contact.time = contact.time.max(time);
+                self.saver.put(id, Part::Contact, contact, 0);
+                if moved && network.in_engine {
+                    self.resolve_relays(id);
+                }
+            }
+            SessionEvent::Lost(reason) => self.handle_lost(id, &reason),
+            SessionEvent::Refused(refusal) => self.handle_refusal(id, &refusal).await,
+            SessionEvent::Snapshot(snapshot) => self.handle_snapshot(id, snapshot).await,
+            SessionEvent::Patches(patches) => self.handle_patches(id, patches).await,
+            SessionEvent::Live(update) => self.handle_live(id, update).await,
+            SessionEvent::Relays(relays) => self.handle_relays(id, relays),
+            SessionEvent::Renewed(certificate) => {
+                let Some(network) = self.networks.get_mut(&id) else { return };
+                tracing::info!(network = %network.membership.identity.network_name, "certificate renewed");
+                network.membership.certificate = certificate;
+                self.saver.put(id, Part::Certificate, &network.membership.certificate, 0);
+            }
+        }
+    }
+
+    fn handle_lost(&mut self, id: NetworkId, reason: &str) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let text =
+            format!("no contact with the coordinator: {reason} (the overlay works on from what is known)");
+        network.conditions.set("coordinator-unreachable", Severity::Warning, text);
+        self.set_coordinator(id, CoordinatorState::Unreachable);
+    }
+
+    async fn handle_refusal(&mut self, id: NetworkId, refusal: &Refusal) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let text = format!("{}: {}", refusal.code.name(), refusal.text);
+        if refusal.code == ErrorCode::NotAMember {
+            network.conditions.clear("coordinator-unreachable");
+            network.conditions.set("not-a-member", Severity::Error, refusal.text.clone());
+            network.membership.identity.refused = Some(refusal.text.clone());
+            self.saver.put(id, Part::Identity, &network.membership.identity, 0);
+            self.take_down(id, NetworkState::Refused).await;
+        } else {
+            let severity = if refusal.code.is_temporary() { Severity::Warning } else { Severity::Error };
+            network.conditions.set("coordinator-refused", severity, text);
+        }
+        self.set_coordinator(id, CoordinatorState::Refused);
+    }
+
+    async fn handle_snapshot(&mut self, id: NetworkId, snapshot: Snapshot) {
+        self.is_connected(id);
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        map::keep_listed(&mut network.membership.live, &snapshot);
+        network.membership.map = Some(snapshot.clone());
+        self.saver.put(id, Part::Map, &snapshot, snapshot.revision.0);
+        if network.in_engine {
+            self.engine(Command::SetMap { network: id, snapshot }).await;
+        } else {
+            self.start_engine(id).await;
+        }
+        self.follow_map(id).await;
+    }
+
+    async fn handle_patches(&mut self, id: NetworkId, patches: PatchSet) {
+        self.is_connected(id);
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Some(map) = &mut network.membership.map else { return network.order(Order::Resynchronise) };
+        if let Err(gap) = map::apply_patches(map, &patches) {
+            tracing::debug!(%gap, "asking for a whole map");
+            return network.order(Order::Resynchronise);
+        }
+        map::keep_listed(&mut network.membership.live, map);
+        self.saver.put(id, Part::Map, map, map.revision.0);
+        if !self.engine(Command::ApplyPatches { network: id, patches }).await
+            && let Some(network) = self.networks.get(&id)
+        {
+            network.order(Order::Resynchronise);
+        }
+        self.follow_map(id).await;
+    }
+
+    /// Name and interface follow the map.
+    async fn follow_map(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Some(map) = &network.membership.map else { return };
+        if network.membership.identity.network_name != map.network.name {
+            network.membership.identity.network_name = map.network.name.clone();
+            self.saver.put(id, Part::Identity, &network.membership.identity, 0);
+        }
+        self.fit_interface(id).await;
+    }
+
+    async fn handle_live(&mut self, id: NetworkId, update: LiveUpdate) {
+        self.is_connected(id);
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        map::apply_live(&mut network.membership.live, &update);
+        network.live_unsaved.get_or_insert(Instant::now());
+        self.engine(Command::ApplyLive { network: id, update }).await;
+    }
+
+    fn handle_relays(&mut self, id: NetworkId, relays: Vec<Relay>) {
+        self.is_connected(id);
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.membership.contact.relays = relays;
+        self.saver.put(id, Part::Contact, &network.membership.contact, 0);
+        self.resolve_relays(id);
+    }
+
+    /// A write has ended. A stored map is acknowledged, no other.
+    pub(super) fn handle_saved(&mut self, saved: Saved) {
+        match saved.result {
+            Ok(()) => {
+                self.changed |= self.conditions.clear("state-not-saved");
+                let network = self.networks.get(&saved.network).filter(|_| saved.part == Part::Map);
+                if let Some(network) = network {
+                    network.order(Order::Acknowledge(Revision(saved.ticket)));
+                }
+            }
+            Err(error) => self.state_not_saved(&error.to_string()),
+        }
+    }
+
+    pub(super) fn state_not_saved(&mut self, reason: &str) {
+        let text = format!(
+            "the state can't be saved in {} ({reason}); the overlay works on, but what changes now is forgotten at \
+             the next start: free space or make it writable",
+            self.state.path().display()
+        );
+        self.changed |= self.conditions.set("state-not-saved", Severity::Error, text);
+    }
+
+    pub(super) fn save_live_when_due(&mut self, id: NetworkId, now: Instant) {
+        let unsaved = self.networks.get(&id).and_then(|n| n.live_unsaved);
+        if unsaved.is_some_and(|since| now >= since + LIVE_DELAY) {
+            self.save_live(id);
+        }
+    }
+
+    pub(super) fn save_live(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        if network.live_unsaved.take().is_some() {
+            self.saver.put(id, Part::Live, &network.membership.live, 0);
+        }
+    }
+
+    fn is_connected(&mut self, id: NetworkId) {
+        if let Some(network) = self.networks.get_mut(&id) {
+            network.conditions.clear("coordinator-unreachable");
+            network.conditions.clear("coordinator-refused");
+        }
+        self.set_coordinator(id, CoordinatorState::Connected);
+    }
+
+    fn set_coordinator(&mut self, id: NetworkId, state: CoordinatorState) {
+        let Some(network) = self.networks.get_mut(&id).filter(|n| n.coordinator.state != state) else {
+            return;
+        };
+        let before = std::mem::replace(&mut network.coordinator.state, state);
+        let severity = if state == CoordinatorState::Connected { Severity::Info } else { Severity::Warning };
+        let draft = Draft {
+            severity,
+            kind: "coordinator",
+            before: before.to_string(),
+            after: state.to_string(),
+            text: format!("coordinator: {before} -> {state}"),
+            ..Draft::default()
+        };
+        self.events.tell(id, draft);
+    }
+}

@@ -1,0 +1,8 @@
+//! What the agent needs of the kernel's network: the overlay interface, the UDP socket, addresses and routes.
+//!
+//! Nothing here knows peers, keys or coordinators.
+
+pub mod host;
+pub mod netlink;
+pub mod tun;
+pub mod udp;

@@ -1,0 +1,179 @@
+//! rtnetlink: reads interfaces, addresses and routes, sets up the overlay interface, and tells of changes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use tokio::sync::watch;
+
+use super::host::{Host, Interface, Route};
+
+/// Changes come in bursts: a Wi-Fi association is a dozen messages.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The kernel said no.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// No netlink socket.
+    #[error("the kernel's network configuration can't be opened: {0}")]
+    Open(#[from] std::io::Error),
+    /// A request failed.
+    #[error("the kernel refused to {what}: {source}")]
+    Request {
+        /// What was asked.
+        what: String,
+        /// Why not.
+        source: rtnetlink::Error,
+    },
+}
+
+/// An open netlink socket.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Opens a socket for requests.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Reads everything.
+    pub async fn host(&self) -> Result<Host, NetlinkError> {
+        let read = |source| NetlinkError::Request { what: "list interfaces".into(), source };
+        let mut host = Host::default();
+        let mut links = self.handle.link().get().execute();
+        while let Some(link) = links.try_next().await.map_err(read)? {
+            let name = link.attributes.iter().find_map(|a| match a {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            });
+            host.interfaces.push(Interface {
+                index: link.header.index,
+                name: name.unwrap_or_default(),
+                up: link.header.flags.contains(LinkFlags::Up),
+                loopback: link.header.flags.contains(LinkFlags::Loopback),
+            });
+        }
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await.map_err(read)? {
+            // On a point-to-point link `Address` is the other end and `Local` this one.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) => Some(*ip),
+                _ => None,
+            });
+            let any = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            });
+            if let Some(net) = local.or(any).and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok()) {
+                host.addresses.push((message.header.index, net));
+            }
+        }
+        for query in [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+        ] {
+            let mut routes = self.handle.route().get(query).execute();
+            while let Some(message) = routes.try_next().await.map_err(read)? {
+                host.routes.extend(route(&message));
+            }
+        }
+        Ok(host)
+    }
+
+    /// Sets MTU and queue length, and brings an interface up.
+    pub async fn set_up(&self, index: u32, mtu: u16, queue: u32) -> Result<(), NetlinkError> {
+        let message =
+            LinkUnspec::new_with_index(index).mtu(mtu.into()).txqueuelen(queue).multicast(true).up().build();
+        let what = format!("bring the overlay interface up with MTU {mtu}");
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(|source| NetlinkError::Request { what, source })
+    }
+
+    /// Gives an interface an address; the kernel adds the route to its prefix.
+    pub async fn add_address(&self, index: u32, address: IpAddr, length: u8) -> Result<(), NetlinkError> {
+        let what = format!("add the overlay address {address}/{length}");
+        self.handle
+            .address()
+            .add(index, address, length)
+            .replace()
+            .execute()
+            .await
+            .map_err(|source| NetlinkError::Request { what, source })
+    }
+}
+
+/// Starts to watch: the number grows whenever interfaces, addresses or routes have changed and settled.
+pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+    tokio::spawn(connection);
+    let (count, changes) = watch::channel(0);
+    tokio::spawn(async move {
+        while messages.next().await.is_some() {
+            tokio::time::sleep(SETTLE).await;
+            while let Some(Some(_)) = futures_util::FutureExt::now_or_never(messages.next()) {}
+            count.send_modify(|n| *n += 1);
+            if count.is_closed() {
+                return;
+            }
+        }
+    });
+    Ok(changes)
+}
+
+fn route(message: &RouteMessage) -> Option<Route> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let mut destination = None;
+    let mut interface = None;
+    let mut gateway = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => destination = ip(to),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(to) => gateway = ip(to),
+            _ => {}
+        }
+    }
+    let unspecified = match message.header.address_family {
+        rtnetlink::packet_route::AddressFamily::Inet => IpAddr::from([0; 4]),
+        rtnetlink::packet_route::AddressFamily::Inet6 => IpAddr::from([0; 16]),
+        _ => return None,
+    };
+    let to = destination.unwrap_or(unspecified);
+    // Link-local and multicast destinations exist on every interface and collide with nothing.
+    if matches!(to, IpAddr::V6(v6) if v6.is_unicast_link_local()) || to.is_multicast() {
+        return None;
+    }
+    let destination = IpNet::new(to, message.header.destination_prefix_length).ok()?;
+    Some(Route { destination, interface, gateway })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}

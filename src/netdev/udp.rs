@@ -1,0 +1,225 @@
+//! The agent's one UDP socket: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use ria_core::{Received, Transmit};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// Asked for in both directions: a burst of a few milliseconds at 1 Gbit/s.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Receive buffers. Each takes a whole GRO run, and memory is only touched when one comes.
+const BUFFERS: usize = 16;
+const BUFFER_LEN: usize = 65_535;
+
+/// The socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("no UDP port can be opened: {0}")]
+pub struct BindError(#[from] io::Error);
+
+/// A bound socket, before it is given to the thread that moves packets.
+pub struct BoundUdp {
+    socket: std::net::UdpSocket,
+    /// Its port.
+    pub port: u16,
+    /// Whether another port than the wanted one had to be taken.
+    pub displaced: bool,
+}
+
+/// Binds to all addresses, IPv6 and IPv4, or IPv4 alone where there is no IPv6; to any port when `port` is taken.
+pub fn bind(port: u16) -> Result<BoundUdp, BindError> {
+    let (socket, displaced) = match bind_to(port) {
+        Ok(socket) => (socket, false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && port != 0 => (bind_to(0)?, true),
+        Err(error) => return Err(error.into()),
+    };
+    let port = socket.local_addr()?.port();
+    Ok(BoundUdp { socket, port, displaced })
+}
+
+fn bind_to(port: u16) -> io::Result<std::net::UdpSocket> {
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    open(Domain::IPV6, v6).or_else(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse { Err(error) } else { open(Domain::IPV4, v4) }
+    })
+}
+
+fn open(domain: Domain, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(false)?;
+    }
+    enlarge_buffers(&socket);
+    socket.bind(&SockAddr::from(address))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn enlarge_buffers(socket: &Socket) {
+    // The forcing form needs CAP_NET_ADMIN and ignores the system's limit; without it, as much as the limit allows.
+    if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    }
+}
+
+/// How sending ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel has it, or never will (no route, too large): nothing more to do.
+    Done,
+    /// The socket's buffer is full; try again when it is writable.
+    Busy,
+}
+
+/// The socket in the thread that moves packets.
+pub struct Udp {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    v6: bool,
+    buffers: Vec<Vec<u8>>,
+    meta: [RecvMeta; BUFFERS],
+    /// Datagrams that the kernel refused.
+    pub refused: u64,
+}
+
+impl Udp {
+    /// Must be called within the runtime that is to wait for it.
+    pub fn new(bound: BoundUdp) -> io::Result<Self> {
+        let socket = UdpSocket::from_std(bound.socket)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let v6 = socket.local_addr()?.is_ipv6();
+        let buffers = vec![vec![0; BUFFER_LEN]; BUFFERS];
+        Ok(Self { socket, state, v6, buffers, meta: [RecvMeta::default(); BUFFERS], refused: 0 })
+    }
+
+    /// Waits until something is there.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Waits until sending may work again.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
+    }
+
+    /// Takes what is there; returns how many buffers were filled, 0 when none.
+    pub fn receive(&mut self) -> usize {
+        let mut slices = [const { None::<IoSliceMut<'_>> }; BUFFERS];
+        for (slot, buffer) in slices.iter_mut().zip(&mut self.buffers) {
+            *slot = Some(IoSliceMut::new(buffer));
+        }
+        let mut slices = slices.map(|slot| slot.unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        let (socket, state, meta) = (&self.socket, &self.state, &mut self.meta);
+        let received =
+            socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(socket), &mut slices, meta));
+        // Errors here are either "nothing there" or an ICMP message about an earlier datagram.
+        received.unwrap_or(0)
+    }
+
+    /// The datagrams of the first `count` buffers.
+    pub fn received(&self, count: usize) -> impl Iterator<Item = Received<'_>> {
+        self.meta.iter().zip(&self.buffers).take(count).flat_map(|(meta, buffer)| {
+            let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            let local = meta.dst_ip.map(|ip| ip.to_canonical());
+            let data = buffer.get(..meta.len).unwrap_or_default();
+            data.chunks(meta.stride.max(1)).map(move |data| Received { from, local, data })
+        })
+    }
+
+    /// Sends a run of datagrams.
+    pub fn send(&mut self, transmit: &Transmit<'_>) -> Sent {
+        let most = self.state.max_gso_segments().max(1) * transmit.segment_size.max(1);
+        for run in transmit.contents.chunks(most) {
+            match self.send_run(transmit, run) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Busy,
+                Err(error) => {
+                    tracing::trace!(to = %transmit.to, %error, "datagram refused");
+                    self.retry_singly(transmit, run);
+                }
+            }
+        }
+        Sent::Done
+    }
+
+    fn send_run(&self, transmit: &Transmit<'_>, run: &[u8]) -> io::Result<()> {
+        let message = quinn_udp::Transmit {
+            destination: self.outer(transmit.to),
+            ecn: None,
+            contents: run,
+            segment_size: (run.len() > transmit.segment_size).then_some(transmit.segment_size),
+            src_ip: transmit.from.filter(|ip| !ip.is_unspecified()),
+        };
+        self.socket
+            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.socket), &message))
+    }
+
+    /// A driver may refuse segmented sends, and a source address may be gone: each datagram gets one plain attempt.
+    fn retry_singly(&mut self, transmit: &Transmit<'_>, run: &[u8]) {
+        let plain = Transmit { from: None, ..*transmit };
+        for datagram in run.chunks(transmit.segment_size.max(1)) {
+            if self.send_run(&plain, datagram).is_err() {
+                self.refused = self.refused.saturating_add(1);
+            }
+        }
+    }
+
+    /// An IPv6 socket takes IPv4 addresses in their mapped form (RFC 4291 section 2.5.5.2).
+    fn outer(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(v4) if self.v6 => SocketAddrV6::new(v4.to_ipv6_mapped(), to.port(), 0, 0).into(),
+            _ => to,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ria_core::DatagramBatch;
+
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_replaced_and_said_so() {
+        let first = bind(0).unwrap();
+        assert!(!first.displaced);
+        let second = bind(first.port).unwrap();
+        assert!(second.displaced && second.port != first.port);
+    }
+
+    #[tokio::test]
+    async fn runs_of_datagrams_arrive_whole_and_apart() {
+        let (a, b) = (bind(0).unwrap(), bind(0).unwrap());
+        let (port_a, port_b) = (a.port, b.port);
+        let (mut a, mut b) = (Udp::new(a).unwrap(), Udp::new(b).unwrap());
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port_b));
+        let mut batch = DatagramBatch::default();
+        for n in 0..10u8 {
+            assert!(batch.push(to, None, &[n; 300]));
+        }
+        assert!(batch.push(to, None, &[99; 20]));
+        for transmit in batch.transmits() {
+            assert_eq!(a.send(&transmit), Sent::Done);
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 11 {
+            b.readable().await.unwrap();
+            let count = b.receive();
+            seen.extend(b.received(count).map(|d| {
+                assert_eq!((d.from.port(), d.local), (port_a, Some(Ipv4Addr::LOCALHOST.into())));
+                (d.data[0], d.data.len())
+            }));
+        }
+        let expected: Vec<_> = (0..10).map(|n| (n, 300)).chain([(99, 20)]).collect();
+        assert_eq!((seen, a.refused), (expected, 0));
+    }
+}
