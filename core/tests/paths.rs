@@ -151,3 +151,30 @@ fn an_idle_engine_rests() {
     assert!(total < 600, "{:?}", world.sent);
     assert!(world.both_on(PathKind::Direct));
 }
+
+#[test]
+fn a_host_that_moves_to_another_network_is_back_within_a_second() {
+    for (seed, mapping) in [(1, Cone), (2, Symmetric)] {
+        let mut world = two_behind(seed, mapping, PortRestricted);
+        world.run(ms(3000));
+        world.stream(ms(10), ms(1000));
+        let nat = world.nat(mapping, PortRestricted);
+        world.roam(0, nat);
+        let gap = world.stream(ms(10), ms(4000));
+        assert!(gap < ms(1000), "{mapping:?}: {gap:?}");
+        world.run_till("back on the best path", ms(5000), |w| {
+            w.both_on(if mapping == Cone { PathKind::Direct } else { PathKind::RelayUdp })
+        });
+    }
+}
+
+#[test]
+fn sparse_traffic_brings_no_more_probes_than_packets() {
+    let mut world = two_behind(1, Cone, PortRestricted);
+    world.run(ms(3000));
+    world.sent.clear();
+    world.stream(ms(3000), ms(300_000));
+    let probes = world.sent[&0xd1];
+    // 100 packets: a ping and its pong for each, at either end, and the relay kept warm every 20 s.
+    assert!(probes <= 100 * 4 + 15 * 4 + 20, "{probes}");
+}

@@ -268,7 +268,12 @@ impl Control {
             }
         }
         for peer_id in peers {
-            self.with_peer(peer_id, now, |peer| peer.handle_network_change(now));
+            self.with_peer(peer_id, now, |peer| {
+                if changed && !first {
+                    peer.handle_relay_lost(now);
+                }
+                peer.handle_network_change(now);
+            });
         }
         self.flush_relays(now);
         self.report_candidates();

@@ -196,6 +196,11 @@ impl Path {
         self.loss
     }
 
+    /// Whether something passed at `active` that no ping has followed yet.
+    pub(crate) fn is_behind(&self, active: Instant) -> bool {
+        self.last_ping.is_none_or(|at| at < active)
+    }
+
     /// Whether all pings of the burst have gone.
     pub(crate) fn is_tried(&self) -> bool {
         self.burst == 0

@@ -193,6 +193,11 @@ impl Peer {
             self.add_path(Address::Relayed(address), true);
             if let Some(path) = self.path_mut(Address::Relayed(address)) {
                 path.burst();
+                let rtt = path.rtt();
+                if self.active == Some(Address::Relayed(address)) {
+                    // The same way, but perhaps by another channel number.
+                    self.actions.push_back(Action::SetRoute { address: self.active, rtt });
+                }
             }
             self.update(now);
         }
@@ -326,10 +331,15 @@ impl Peer {
         if self.active != Some(path.address) {
             return Pace::Standby;
         }
-        match self.traffic.active.map(|at| now.saturating_duration_since(at)) {
-            Some(age) if age < BUSY_FOR => Pace::Busy,
-            Some(age) if age < QUIET_FOR => Pace::Quiet,
-            _ => Pace::Idle,
+        let Some(active) = self.traffic.active else { return Pace::Idle };
+        let age = now.saturating_duration_since(active);
+        // A ping per packet at most: what is said once in seconds needs no watch several times a second.
+        if age < BUSY_FOR && path.is_behind(active) {
+            Pace::Busy
+        } else if age < QUIET_FOR {
+            Pace::Quiet
+        } else {
+            Pace::Idle
         }
     }
 

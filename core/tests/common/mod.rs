@@ -231,6 +231,15 @@ impl World {
         self.introduce_to(host);
     }
 
+    /// A host is in another place now, with another address, behind another NAT.
+    pub fn roam(&mut self, host: usize, nat: usize) {
+        let number = u8::try_from(host + 1).unwrap();
+        let address = SocketAddr::from(([192, 168, u8::try_from(nat + 1).unwrap(), number], PORT));
+        self.hosts[host].nat = Some(nat);
+        self.hosts[host].address = address;
+        self.command(host, Command::SetHostCandidates(vec![address]));
+    }
+
     pub fn command(&mut self, host: usize, command: Command) {
         let now = self.now;
         self.hosts[host].engine.handle_command(command, now).unwrap();
