@@ -6,7 +6,6 @@ use std::time::Duration;
 use stun_types::TransportType;
 use turn_server_proto::api::{Transmit, TurnServerApi, TurnServerPollRet};
 use turn_server_proto::server::TurnServer;
-use turn_types::prelude::DelayedTransmitBuild;
 
 use super::channels::Channels;
 use super::*;
