@@ -26,19 +26,17 @@ fn pair(seed: u64) -> World {
 }
 
 fn lost(world: &World, robot: usize) -> Vec<RelayFailure> {
-    let losses = world.robots[robot].events.iter().filter_map(|(_, event)| match event {
-        RelayEvent::Lost(reason) => Some(*reason),
-        _ => None,
-    });
-    losses.collect()
+    let events = world.robots[robot].events.iter();
+    events
+        .filter_map(|(_, event)| if let RelayEvent::Lost(reason) = event { Some(*reason) } else { None })
+        .collect()
 }
 
 fn failed(world: &World, robot: usize) -> Vec<RelayFailure> {
-    let failures = world.robots[robot].events.iter().filter_map(|(_, event)| match event {
-        RelayEvent::Failed { reason, .. } => Some(*reason),
-        _ => None,
-    });
-    failures.collect()
+    let events = world.robots[robot].events.iter();
+    let reason =
+        |event: &RelayEvent| if let RelayEvent::Failed { reason, .. } = event { Some(*reason) } else { None };
+    events.filter_map(|(_, event)| reason(event)).collect()
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Pair {
                 let polled = self.clients[index].poll(now);
                 assert!(matches!(polled, TurnPollRet::WaitUntil(_)), "{polled:?}");
                 while let Some(transmit) = self.clients[index].poll_transmit(now) {
-                    self.to_server(index, transmit.data.to_vec());
+                    self.deliver(index, transmit.data.to_vec());
                 }
                 while let Some(event) = self.clients[index].poll_event() {
                     self.events.push(event);
@@ -68,7 +68,7 @@ impl Pair {
         }
     }
 
-    fn to_server(&mut self, from: usize, mut bytes: Vec<u8>) {
+    fn deliver(&mut self, from: usize, mut bytes: Vec<u8>) {
         let clock = self.world.clock();
         let action = self.world.server.handle(tuple(self.clients[from].local_addr()), &mut bytes, clock);
         let (to, bytes) = match action {
@@ -87,7 +87,7 @@ impl Pair {
     fn say(&mut self, from: usize, payload: &[u8]) {
         let (to, now) = (self.relayed(1 - from), self.their_now());
         let sent = self.clients[from].send_to(TransportType::Udp, to, payload, now).unwrap().unwrap();
-        self.to_server(from, sent.build().data);
+        self.deliver(from, sent.build().data);
     }
 }
 
