@@ -1,6 +1,8 @@
 //! The client alone, and against a TURN server that others wrote (`turn-server-proto`). Against Ria's own relay it is
 //! tested in the coordinator.
 
+#![allow(clippy::disallowed_methods, reason = "a test begins now")]
+
 use std::time::Duration;
 
 use stun_types::TransportType;
@@ -71,7 +73,7 @@ impl Foreign {
             self.client.handle_timeout(self.now);
             while let Some(Outgoing { to, payload }) = self.client.poll_transmit() {
                 assert_eq!(to, server());
-                self.to_server(payload);
+                self.deliver_to_server(payload);
             }
             self.poll_server();
             while let Some(event) = self.client.poll_event() {
@@ -81,11 +83,11 @@ impl Foreign {
         }
     }
 
-    fn to_server(&mut self, payload: Vec<u8>) {
+    fn deliver_to_server(&mut self, payload: Vec<u8>) {
         let now = self.their_now();
         let reply = self.server.recv(Transmit::new(payload, TransportType::Udp, local(), server()), now);
         if let Some(reply) = reply.map(|reply| reply.build()) {
-            self.from_server(reply.to, &reply.data);
+            self.deliver_from_server(reply.to, &reply.data);
         }
         self.poll_server();
     }
@@ -114,11 +116,11 @@ impl Foreign {
             );
         }
         while let Some(transmit) = self.server.poll_transmit(now) {
-            self.from_server(transmit.to, &transmit.data);
+            self.deliver_from_server(transmit.to, &transmit.data);
         }
     }
 
-    fn from_server(&mut self, to: SocketAddr, data: &[u8]) {
+    fn deliver_from_server(&mut self, to: SocketAddr, data: &[u8]) {
         if to == local() {
             self.client.handle_datagram(server(), data, self.now);
         } else {
@@ -138,7 +140,7 @@ fn a_foreign_server_grants_binds_and_refreshes() {
     for hour in 1..=3 {
         foreign.run(3600 * SECOND);
         let header = foreign.client.wrap(peer(1), 5, foreign.now).expect("still bound");
-        foreign.to_server([&header, &b"hello"[..]].concat());
+        foreign.deliver_to_server([&header, &b"hello"[..]].concat());
         assert_eq!(foreign.to_peers.len(), hour, "hour {hour}");
     }
     assert_eq!(foreign.to_peers.last(), Some(&(peer(1), b"hello".to_vec())));

@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test begins now")]
+
 use proptest::prelude::*;
 use stun_types::attribute::{Realm, Software, Username};
 use stun_types::message::{
