@@ -145,7 +145,9 @@ fn an_idle_engine_rests() {
     let mut world = two_behind(1, Cone, PortRestricted);
     world.run(ms(60_000));
     world.sent.clear();
+    world.wakes = 0;
     world.run(ms(600_000));
+    assert!(world.wakes < 2 * 600 / 3, "{} times in 600 s at two ends", world.wakes);
     let total: u64 = world.sent.values().sum();
     // Two ends, two paths each: a ping and a pong every 20 s, the relay's refreshes, and a handshake every 110 s.
     assert!(total < 600, "{:?}", world.sent);
@@ -177,4 +179,20 @@ fn sparse_traffic_brings_no_more_probes_than_packets() {
     let probes = world.sent[&0xd1];
     // 100 packets: a ping and its pong for each, at either end, and the relay kept warm every 20 s.
     assert!(probes <= 100 * 4 + 15 * 4 + 20, "{probes}");
+}
+
+#[test]
+fn heavy_loss_shows_as_degraded_and_its_end_as_up() {
+    let mut world = two_behind(3, Symmetric, PortRestricted);
+    world.run_till("up", ms(500), World::both_up);
+    world.loss = 60;
+    world.stream(ms(50), ms(60_000));
+    let degraded =
+        |event: &Event| matches!(event, Event::LinkStateChanged { after: LinkState::Degraded, .. });
+    assert!(world.hosts[0].events.iter().any(|(_, event)| degraded(event)));
+    assert!(world.peer(0, 1).loss.is_some_and(|loss| loss > 0.05));
+    world.loss = 0;
+    world.stream(ms(50), ms(60_000));
+    assert_eq!(world.peer(0, 1).link_state, LinkState::Up);
+    assert!(world.peer(0, 1).loss.is_some_and(|loss| loss < 0.05));
 }

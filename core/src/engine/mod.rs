@@ -103,8 +103,9 @@ impl Engine {
         udp: &mut DatagramBatch,
     ) {
         self.catch_up(now, udp);
+        let mut sinks = Sinks { tun, udp };
         for datagram in datagrams {
-            if let Err(reason) = self.handle_datagram(&datagram, now, tun, udp) {
+            if let Err(reason) = self.handle_datagram(&datagram, now, &mut sinks) {
                 self.control.drops.count(reason);
             }
         }
@@ -116,45 +117,41 @@ impl Engine {
         &mut self,
         received: &Received<'_>,
         now: Instant,
-        tun: &mut PacketBatch,
-        udp: &mut DatagramBatch,
+        sinks: &mut Sinks<'_>,
     ) -> Result<(), DropReason> {
         let from = canonical(received.from);
         let local = received.local.map(|ip| ip.to_canonical());
-        match classify(received.data) {
-            Kind::Relay => {
-                let found = self.control.handle_relay_datagram(from, received.data, now);
-                let Some((network, peer, payload)) = found else { return Ok(()) };
-                let way = Way { via: Via { network: Some(network), address: Address::Relayed(peer) }, local };
-                self.handle_payload(payload, &way, now, tun, udp)
-            }
-            Kind::Initiation | Kind::Session { .. } | Kind::Probe | Kind::Unknown => {
-                let way = Way { via: Via { network: None, address: Address::Direct(from) }, local };
-                self.handle_payload(received.data, &way, now, tun, udp)
-            }
+        let kind = classify(received.data);
+        if kind != Kind::Relay {
+            let way = Way { via: Via { network: None, address: Address::Direct(from) }, local };
+            return self.handle_payload(kind, received.data, &way, now, sinks);
         }
+        let found = self.control.handle_relay_datagram(from, received.data, now);
+        let Some((network, peer, payload)) = found else { return Ok(()) };
+        let way = Way { via: Via { network: Some(network), address: Address::Relayed(peer) }, local };
+        self.handle_payload(classify(payload), payload, &way, now, sinks)
     }
 
     /// A datagram of ours or of WireGuard's, which came straight or through a relay.
     fn handle_payload(
         &mut self,
+        kind: Kind,
         payload: &[u8],
         way: &Way,
         now: Instant,
-        tun: &mut PacketBatch,
-        udp: &mut DatagramBatch,
+        sinks: &mut Sinks<'_>,
     ) -> Result<(), DropReason> {
-        match classify(payload) {
+        match kind {
             Kind::Session { slot, data: true } => {
-                self.shard.handle_data(in_shard(slot)?, payload, now, tun, udp);
+                self.shard.handle_data(in_shard(slot)?, payload, now, sinks.tun, sinks.udp);
                 Ok(())
             }
             Kind::Session { slot, data: false } => {
                 let back = self.back(way).ok_or(DropReason::NoPath)?;
-                self.shard.handle_handshake(in_shard(slot)?, &back, payload, now, udp);
+                self.shard.handle_handshake(in_shard(slot)?, &back, payload, now, sinks.udp);
                 Ok(())
             }
-            Kind::Initiation => self.handle_initiation(payload, way, now, udp),
+            Kind::Initiation => self.handle_initiation(payload, way, now, sinks.udp),
             Kind::Probe => self.control.handle_probe(payload, way.via, way.local, now),
             // A relay inside a relay is nobody's wish.
             Kind::Relay | Kind::Unknown => Err(DropReason::Unknown),
@@ -245,6 +242,12 @@ impl Engine {
         drops.add(self.shard.drops());
         EngineStatus { networks: self.control.status(now), drops }
     }
+}
+
+/// Where packets and datagrams go that come out of a batch.
+struct Sinks<'a> {
+    tun: &'a mut PacketBatch,
+    udp: &'a mut DatagramBatch,
 }
 
 /// The way that a datagram came.

@@ -13,7 +13,7 @@ use x25519_dalek::StaticSecret;
 use super::command::RelayServer;
 use super::status::{NetworkStatus, OwnStatus, RelayStatus};
 use crate::map::NetworkMap;
-use crate::path::candidates::usable;
+use crate::path::candidates::{MAX_DIRECT, usable};
 use crate::peer::Peer;
 use crate::relay::RelayClient;
 use crate::session::NetworkSessions;
@@ -68,7 +68,7 @@ impl Network {
 
     /// Where this node may be reached.
     pub(super) fn own_candidates(&self, host: &[SocketAddr], overlays: &[Prefix]) -> Vec<Candidate> {
-        let host = host.iter().copied().filter(|address| usable(*address, overlays));
+        let host = host.iter().copied().filter(|address| usable(*address, overlays)).take(MAX_DIRECT);
         let mut all: Vec<Candidate> =
             host.map(|address| Candidate { kind: CandidateKind::Host, address }).collect();
         for address in self.reflexive() {

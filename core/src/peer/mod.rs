@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{BootId, NodeId};
-use ria_protocol::map::{CandidateKind, Live};
+use ria_protocol::map::{Candidate, CandidateKind, Live};
 
 use crate::counters::DropReason;
 use crate::engine::command::PingId;
@@ -166,10 +166,11 @@ impl Peer {
     fn set_candidates(&mut self, live: &Live, usable: impl Fn(SocketAddr) -> bool) {
         let relayed = live.candidates.iter().find(|c| c.kind == CandidateKind::Relayed);
         self.relayed = relayed.map(|c| c.address);
-        let direct: Vec<Address> = live
-            .candidates
-            .iter()
-            .filter(|c| c.kind != CandidateKind::Relayed && usable(c.address))
+        let of_kind = |kind| live.candidates.iter().filter(move |c: &&Candidate| c.kind == kind);
+        // What a server saw is the best bet between two networks, so many interfaces shall not push it out.
+        let direct: Vec<Address> = of_kind(CandidateKind::ServerReflexive)
+            .chain(of_kind(CandidateKind::Host))
+            .filter(|c| usable(c.address))
             .take(MAX_DIRECT)
             .map(|c| Address::Direct(c.address))
             .collect();

@@ -35,8 +35,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(4);
 /// How often a session in use looks at its clock (for the passive keepalive and the end of keys).
 const TICK_ACTIVE: Duration = Duration::from_millis(250);
 
-/// How often an unused one does: keys end within this of their 180 s.
-const TICK_IDLE: Duration = Duration::from_secs(5);
+/// How often an unused one does, only so that control hears of its end: before each use it looks anyway.
+const TICK_IDLE: Duration = Duration::from_secs(20);
 
 /// How old the session's idea of the time may be when a packet passes.
 const TICK_STALE: Duration = Duration::from_millis(100);

@@ -111,6 +111,8 @@ pub struct World {
     pub cut: Option<Cut>,
     /// Every datagram that was sent: number by first byte.
     pub sent: BTreeMap<u8, u64>,
+    /// How often engines woke up by their timers.
+    pub wakes: u64,
     /// Whether to keep every datagram, and those kept: source, destination, content.
     pub record: bool,
     pub recorded: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
@@ -140,6 +142,7 @@ impl World {
             loss: 0,
             cut: None,
             sent: BTreeMap::new(),
+            wakes: 0,
             record: false,
             recorded: Vec::new(),
             signalling: ms(20),
@@ -472,6 +475,7 @@ impl World {
                 }
             } else if let Some(host) = timers.iter().position(|timer| *timer == Some(next)) {
                 let now = self.now;
+                self.wakes += 1;
                 self.hosts[host].engine.handle_timeout(now);
                 self.flush(host);
                 let after = self.hosts[host].engine.poll_timeout();
