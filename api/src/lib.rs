@@ -14,7 +14,6 @@
 pub mod client;
 pub mod dict;
 pub mod error;
-#[cfg(feature = "fake")]
 pub mod fake;
 pub mod proxy;
 pub mod server;

@@ -104,15 +104,7 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
         format!("{} {addresses}, MTU {}", n.interface, n.mtu)
     };
     add("this machine", format!("{}, {place}", n.name));
-    let version = if n.coordinator_version.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", n.coordinator_version)
-    };
-    add(
-        "coordinator",
-        format!("{}, {}{version}, map {}", n.coordinator_state, n.coordinator_url, n.map_revision),
-    );
+    add("coordinator", coordinator(n));
     add("peers", format!("{} of {} answer", n.peers_up, n.peers_total));
     let relay = if n.relay.is_empty() { "none" } else { &n.relay };
     add("relay", relay.to_owned());
@@ -125,6 +117,18 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
     if n.certificate_expires > 0.0 {
         add("certificate", certificate(n.certificate_expires - now()));
     }
+}
+
+fn coordinator(n: &NetworkStatus) -> String {
+    let state = match n.coordinator_state {
+        CoordinatorState::Unknown => "not connected",
+        known => known.as_str(),
+    };
+    let version =
+        Some(format!("version {}", n.coordinator_version)).filter(|_| !n.coordinator_version.is_empty());
+    let url = Some(n.coordinator_url.clone()).filter(|u| !u.is_empty());
+    let parts = [Some(state.to_owned()), url, version, Some(format!("map {}", n.map_revision))];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn certificate(left: f64) -> String {
@@ -181,14 +185,15 @@ fn judge_up(network: &NetworkStatus, error: Option<String>) -> (Health, String) 
     match network.coordinator_state {
         CoordinatorState::Connected => (Health::Works, format!("{peers}, coordinator connected")),
         CoordinatorState::Connecting => (Health::Works, format!("{peers}, connecting to the coordinator")),
-        CoordinatorState::Unreachable | CoordinatorState::Unknown => (
-            Health::Limited,
-            format!(
-                "{peers}; the coordinator {} can't be reached, so changes do not arrive: see that it runs and that \
-                 this network lets you reach it",
-                network.coordinator_url
-            ),
-        ),
+        CoordinatorState::Unreachable | CoordinatorState::Unknown => {
+            let url = &network.coordinator_url;
+            let named = if url.is_empty() { String::new() } else { format!(" {url}") };
+            let text = format!(
+                "{peers}; the coordinator{named} can't be reached, so changes do not arrive: see that it runs and \
+                 that this network lets you reach it"
+            );
+            (Health::Limited, text)
+        }
         CoordinatorState::Refused => (
             Health::Broken,
             "the coordinator refuses this machine; ask the administrator whether it was removed".into(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ria_protocol::id::NetworkId;
 use tokio::net::UnixStream;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Guid};
@@ -32,18 +33,10 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, backend: Arc<dyn B
         .await
         .map_err(|_| zbus::Error::Handshake("the client did not introduce itself".into()))??;
     let mut client = Client { connection, access, backend, networks: BTreeSet::new() };
-    client.sync().await?;
-    loop {
-        let notice = tokio::select! {
-            notice = notices.recv() => notice,
-            () = client.connection.closed() => return Ok(()),
-        };
-        match notice {
-            Ok(notice) => client.tell(notice).await?,
-            // It reads too slowly. What it missed it learns by asking again, so it is told to.
-            Err(RecvError::Lagged(_)) => client.tell_all_changed().await?,
-            Err(RecvError::Closed) => return Ok(()),
-        }
+    match client.inform(&mut notices).await {
+        // It went while something was written to it.
+        Err(zbus::Error::InputOutput(_)) => Ok(()),
+        ended => ended,
     }
 }
 
@@ -56,6 +49,23 @@ struct Client {
 }
 
 impl Client {
+    /// Keeps it informed until it goes.
+    async fn inform(&mut self, notices: &mut Receiver<Notice>) -> zbus::Result<()> {
+        self.sync().await?;
+        loop {
+            let notice = tokio::select! {
+                notice = notices.recv() => notice,
+                () = self.connection.closed() => return Ok(()),
+            };
+            match notice {
+                Ok(notice) => self.tell(notice).await?,
+                // It reads too slowly. What it missed it learns by asking again, so it is told to.
+                Err(RecvError::Lagged(_)) => self.tell_all_changed().await?,
+                Err(RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
     async fn tell(&mut self, notice: Notice) -> zbus::Result<()> {
         match notice {
             Notice::NetworksChanged => {
