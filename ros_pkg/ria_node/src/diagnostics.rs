@@ -154,7 +154,13 @@ mod tests {
     use crate::link::{Absence, Snapshot};
 
     fn view(seen: Seen) -> View {
-        View { seen, ..View::named("robot-1") }
+        let mut view = View::named("robot-1");
+        match seen {
+            Seen::Nothing => {}
+            Seen::Absent { absence, since } => drop(view.handle_absence(absence, since)),
+            Seen::Agent(snapshot) => view.handle_snapshot(snapshot),
+        }
+        view
     }
 
     fn lab(state: NetworkState, peers: Vec<PeerStatus>) -> NetworkView {
@@ -166,7 +172,7 @@ mod tests {
             coordinator_state: CoordinatorState::Connected,
             ..NetworkStatus::default()
         };
-        NetworkView { status, peers }
+        NetworkView { status, peers, ..NetworkView::default() }
     }
 
     fn shown(networks: Vec<NetworkView>) -> Vec<DiagnosticStatus> {

@@ -10,9 +10,10 @@ use tokio::time::sleep_until;
 
 use crate::convert::{self, Own};
 use crate::diagnostics::diagnostics;
+use crate::environment::{Variables, missing};
 use crate::interfaces::{Hearing, Interfaces};
 use crate::join;
-use crate::link::{Absence, Message, NetworkView, Snapshot};
+use crate::link::{Absence, Message, Snapshot};
 use crate::pace::Pace;
 use crate::parameters::{Parameters, Periods};
 use crate::ros::{RosClock, Spinner, log, unix_now};
@@ -22,8 +23,8 @@ use crate::view::{Seen, View, differs};
 /// How the loop ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// The context is to be made anew, for this reason.
-    Outdated(String),
+    /// The context is to be made anew, for this reason and with these variables.
+    Outdated(String, Variables),
     /// The spin thread died.
     Failed(String),
 }
@@ -44,6 +45,8 @@ pub struct Face {
     pub view: View,
     /// The interfaces as they were when the context was made.
     pub baseline: Interfaces,
+    /// Variables that this run was given by the one before.
+    pub given: Variables,
     /// Whether joining by key file is over, well or not.
     pub joined: bool,
     pub pace: Pace,
@@ -60,8 +63,8 @@ impl Face {
             let due = publish_due.min(self.diagnostics_due);
             tokio::select! {
                 Some(message) = inputs.link.recv() => {
-                    if let Some(reason) = self.handle_link(message).await {
-                        return End::Outdated(reason);
+                    if let Some(end) = self.handle_link(message).await {
+                        return end;
                     }
                 }
                 Some(message) = inputs.join.recv() => self.handle_join(message),
@@ -75,8 +78,8 @@ impl Face {
         }
     }
 
-    /// Takes what the link tells; returns why the context must be made anew, if it must.
-    async fn handle_link(&mut self, message: Message) -> Option<String> {
+    /// Takes what the link tells; returns whether the context must be made anew.
+    async fn handle_link(&mut self, message: Message) -> Option<End> {
         match message {
             Message::Absent(absence) => {
                 self.handle_absence(absence);
@@ -88,9 +91,9 @@ impl Face {
                 None
             }
             Message::Snapshot(snapshot) => {
-                let reason = self.outdated(&snapshot);
+                let end = self.outdated(&snapshot);
                 self.handle_snapshot(*snapshot).await;
-                reason
+                end
             }
         }
     }
@@ -145,8 +148,9 @@ impl Face {
         }
     }
 
-    /// Why the participant that was made when the context was is of no use on an overlay's interface, if so.
-    fn outdated(&self, snapshot: &Snapshot) -> Option<String> {
+    /// Whether the participant that was made when the context was is of no use on an overlay's interface: it came
+    /// later, or DDS was not told of it.
+    fn outdated(&self, snapshot: &Snapshot) -> Option<End> {
         let now = match Interfaces::now() {
             Ok(now) => now,
             Err(error) => {
@@ -154,13 +158,21 @@ impl Face {
                 return None;
             }
         };
-        let deaf = |network: &&NetworkView| {
-            let status = &network.status;
-            !status.interface.is_empty()
-                && self.baseline.hearing(&now, &status.interface, &status.addresses) == Hearing::Deaf
-        };
-        let network = snapshot.networks.iter().find(deaf)?;
-        Some(format!("{} of the network {} is new", network.status.interface, network.status.network))
+        let distro = std::env::var("ROS_DISTRO").ok();
+        let set = |name: &str| std::env::var(name).ok();
+        snapshot.networks.iter().find_map(|network| {
+            let (interface, name) = (&network.status.interface, &network.status.network);
+            let mut variables = missing(&network.environment, distro.as_deref(), set);
+            // Each is given once: what did not help then does not help now.
+            variables.retain(|name, value| self.given.get(name) != Some(value));
+            let reason = match self.baseline.hearing(&now, interface, &network.status.addresses) {
+                Hearing::NothingThere => return None,
+                Hearing::Deaf => format!("{interface} of the network {name} is new"),
+                Hearing::Hears if variables.is_empty() => return None,
+                Hearing::Hears => format!("the DDS profile of the network {name} was not in force"),
+            };
+            Some(End::Outdated(reason, variables))
+        })
     }
 
     fn publish_due(&mut self, periods: Periods) {

@@ -4,7 +4,7 @@
 //! came later, or came back with another index or address, it stays deaf for good.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
@@ -40,7 +40,7 @@ impl Interfaces {
             }
             let address = entry.address.as_ref().and_then(|a| {
                 let v4 = a.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-                v4.or_else(|| a.as_sockaddr_in6().map(|a| IpAddr::V6(Ipv6Addr::from(a.ip()))))
+                v4.or_else(|| a.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
             });
             // Gone between the two calls: as if it had never been there.
             let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };

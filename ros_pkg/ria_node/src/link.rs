@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{SelectAll, Stream, StreamExt};
 use ria_api::client::{Agent, ConnectError};
 use ria_api::error::ApiError;
+use ria_api::proxy::NetworkProxy;
 use ria_api::state::{AgentStatus, Event, NetworkStatus, PeerStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until};
 
+use crate::environment::Variables;
 use crate::parameters::Parameters;
 
 /// How soon to try again when there is no agent. A refused connect on a local socket costs next to nothing.
@@ -54,6 +56,8 @@ pub struct NetworkView {
     pub status: NetworkStatus,
     /// Its other members.
     pub peers: Vec<PeerStatus>,
+    /// Variables for ROS processes; none while there is no interface.
+    pub environment: Variables,
 }
 
 /// What the link tells.
@@ -182,7 +186,10 @@ async fn ask(
             ));
         }
         match (network.status().await, network.peers().await) {
-            (Ok(status), Ok(peers)) => networks.push(NetworkView { status, peers }),
+            (Ok(status), Ok(peers)) => {
+                let environment = environment(&network, &status).await;
+                networks.push(NetworkView { status, peers, environment });
+            }
             // It has been left since it was listed.
             (Err(ApiError::NoSuchNetwork(_)), _) | (_, Err(ApiError::NoSuchNetwork(_))) => {}
             (Err(error), _) | (_, Err(error)) => return Err(error),
@@ -190,6 +197,14 @@ async fn ask(
     }
     networks.sort_by(|a, b| a.status.network_id.cmp(&b.status.network_id));
     Ok(Snapshot { agent: status, networks })
+}
+
+async fn environment(network: &NetworkProxy<'_>, status: &NetworkStatus) -> Variables {
+    if status.interface.is_empty() {
+        return Variables::new();
+    }
+    // Without it this node is only heard where the zero configuration of DDS reaches.
+    network.environment().await.unwrap_or_default()
 }
 
 fn absence(error: &ConnectError) -> Absence {

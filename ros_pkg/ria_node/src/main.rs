@@ -13,6 +13,7 @@ mod constants;
 mod control;
 mod convert;
 mod diagnostics;
+mod environment;
 mod face;
 mod interfaces;
 mod join;

@@ -16,6 +16,8 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::environment::Variables;
+
 /// Environment variable that holds [`Carried`].
 const VARIABLE: &str = "RIA_NODE_CARRIED";
 
@@ -29,6 +31,8 @@ pub struct Carried {
     pub failures: u32,
     /// Parameters that were changed while it ran.
     pub parameters: BTreeMap<String, f64>,
+    /// Variables for DDS, set for the next run.
+    pub environment: Variables,
     /// Whether the join key has done its work.
     pub joined: bool,
 }
@@ -67,6 +71,7 @@ pub fn replace(carried: &Carried) -> io::Result<Infallible> {
     let c_string = |s: OsString| CString::new(s.into_vec()).map_err(io::Error::other);
     let arguments: Vec<CString> = std::env::args_os().map(c_string).collect::<Result<_, _>>()?;
     let mut environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    environment.extend(carried.environment.iter().map(|(name, value)| (name.into(), value.into())));
     environment.insert(VARIABLE.into(), serde_json::to_string(carried)?.into());
     let environment: Vec<CString> =
         environment.into_iter().map(|(k, v)| c_string(joined(&k, &v))).collect::<Result<_, _>>()?;
@@ -114,6 +119,7 @@ mod tests {
             reason: "ria0 appeared".into(),
             failures: 2,
             parameters: [("publish_period".to_owned(), 0.5)].into(),
+            environment: [("CYCLONEDDS_URI".to_owned(), "file:///x".to_owned())].into(),
             joined: true,
         };
         let text = serde_json::to_string(&carried).unwrap();

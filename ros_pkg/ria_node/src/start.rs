@@ -94,6 +94,7 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
         clock: made.clock,
         view: View::named(&host),
         baseline,
+        given: carried.environment.clone(),
         joined,
         pace: Pace::default(),
         diagnostics_due: Instant::now(),
@@ -169,9 +170,11 @@ impl Running {
                 self.face.spinner.stop();
                 None
             }
-            Some(End::Outdated(reason)) => {
+            Some(End::Outdated(reason, variables)) => {
                 self.face.spinner.stop();
-                Some(Carried { reason, failures: 0, ..carried })
+                let mut environment = carried.environment.clone();
+                environment.extend(variables);
+                Some(Carried { reason, failures: 0, environment, ..carried })
             }
             // Its thread has ended, and its node is not to be touched.
             Some(End::Failed(reason)) => Some(carried.failed(reason)),

@@ -144,7 +144,7 @@ mod tests {
     fn lab(peer: PeerStatus) -> NetworkView {
         let status =
             NetworkStatus { name: "robot-1".into(), node_id: "n1".into(), ..NetworkStatus::default() };
-        NetworkView { status, peers: vec![peer] }
+        NetworkView { status, peers: vec![peer], ..NetworkView::default() }
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn value(kind: u8, word: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::constants::peers;
 
     fn happened(kind: &str, before: &str, after: &str) -> Event {
         Event {

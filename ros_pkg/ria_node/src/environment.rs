@@ -1,0 +1,71 @@
+//! The variables by which DDS finds the overlay's profiles, for this process itself: read once when a context is made,
+//! so a context made without them does not reach other hosts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// ROS 2 releases whose Fast DDS knows interfaces only by address, and the profile made for them.
+const OLD: [&str; 4] = ["foxy", "galactic", "humble", "iron"];
+const BY_NAME: &str = "fastdds.xml";
+const BY_ADDRESS: &str = "fastdds-by-address.xml";
+
+/// Variables, by name.
+pub type Variables = BTreeMap<String, String>;
+
+/// What of the agent's variables is not in force, in a ROS 2 release. Values that a user chose are left alone; those
+/// that name another file of the agent's are not.
+pub fn missing(
+    wanted: &Variables,
+    distro: Option<&str>,
+    current: impl Fn(&str) -> Option<String>,
+) -> Variables {
+    let for_release = |value: &String| match value.strip_suffix(BY_NAME) {
+        Some(directory) if distro.is_some_and(|d| OLD.contains(&d)) => format!("{directory}{BY_ADDRESS}"),
+        _ => value.clone(),
+    };
+    let wanted = wanted.iter().map(|(name, value)| (name.clone(), for_release(value)));
+    wanted
+        .filter(|(name, value)| match current(name).filter(|old| !old.is_empty()) {
+            None => true,
+            Some(old) => old != *value && Path::new(&old).parent() == Path::new(value).parent(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Variables {
+        [
+            ("FASTDDS_DEFAULT_PROFILES_FILE", "/run/ria/dds/fastdds.xml"),
+            ("CYCLONEDDS_URI", "file:///run/ria/dds/c.xml"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    #[test]
+    fn what_is_set_already_is_not_missing() {
+        assert_eq!(missing(&wanted(), Some("jazzy"), |_| None), wanted());
+        assert!(missing(&wanted(), Some("jazzy"), |name| wanted().get(name).cloned()).is_empty());
+    }
+
+    #[test]
+    fn a_profile_of_the_user_stays_and_an_old_one_of_the_agent_goes() {
+        let missing = missing(&wanted(), None, |name| {
+            Some(
+                if name == "CYCLONEDDS_URI" { "file:///home/me/mine.xml" } else { "/run/ria/dds/old.xml" }
+                    .into(),
+            )
+        });
+        assert_eq!(missing.keys().collect::<Vec<_>>(), ["FASTDDS_DEFAULT_PROFILES_FILE"]);
+    }
+
+    #[test]
+    fn an_old_release_gets_the_profile_by_address() {
+        let missing = missing(&wanted(), Some("humble"), |_| None);
+        assert_eq!(missing["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds-by-address.xml");
+        assert_eq!(missing["CYCLONEDDS_URI"], "file:///run/ria/dds/c.xml");
+    }
+}

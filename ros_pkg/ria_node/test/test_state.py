@@ -1,0 +1,113 @@
+"""Status, peers, events and diagnostics, with an agent that comes, changes and goes."""
+
+import signal
+import time
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from harness import NodeTest
+from ria_msgs.msg import Event, Peer, Status
+
+
+class StateTest(NodeTest):
+    def test_without_an_agent_it_says_so_and_recovers_when_one_comes(self):
+        statuses, events, diagnostics = self.statuses(), self.events(), self.diagnostics()
+        self.start_node()
+        status = self.wait_for(statuses, lambda m: m.state == Status.STATE_NO_AGENT, "NO_AGENT")
+        self.assertEqual([c.code for c in status.conditions], ["agent-not-running"])
+        self.assertIn("start", status.conditions[0].text)
+        sick = self.wait_for(diagnostics, lambda m: m.status[0].level == DiagnosticStatus.ERROR, "an ERROR")
+        self.assertTrue(sick.status[0].name.endswith("/overlay: agent"), sick)
+
+        agent = self.start_agent()
+        self.wait_for(statuses, lambda m: m.state == Status.STATE_NOT_JOINED, "NOT_JOINED")
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.012 0.25")
+        status = self.wait_for(statuses, lambda m: m.state == Status.STATE_UP and m.peers_up == 1, "UP")
+        self.assertEqual((status.reporter, status.ros_name, status.network), ("robot-1", "robot_1", "lab"))
+        self.assertEqual((status.coordinator, status.conditions), (Status.COORDINATOR_CONNECTED, []))
+        self.assertEqual(status.host_name, "robot-1.lab.ria.internal")
+        self.assertGreater(status.certificate_expires.sec, time.time())
+        healthy = self.wait_for(diagnostics, lambda m: len(m.status) == 4, "diagnostics of a peer")
+        names = [part.name for part in healthy.status]
+        self.assertEqual(names[3], "robot_1/overlay: peer robot-2")
+
+        agent.stop()
+        status = self.wait_for(statuses[-1:], lambda m: m.state == Status.STATE_UP, "the state before")
+        gone = self.listen_again(statuses)
+        status = self.wait_for(gone, lambda m: m.state == Status.STATE_NO_AGENT, "NO_AGENT after UP")
+        self.assertEqual(status.reporter, "robot-1", "a robot keeps its name when its agent goes")
+        self.wait_for(events, lambda m: m.kind == Event.KIND_AGENT and m.after == Status.STATE_NO_AGENT, "an event")
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8")
+        again = self.listen_again(statuses)
+        self.wait_for(again, lambda m: m.state == Status.STATE_UP, "UP again")
+
+    def listen_again(self, messages):
+        messages.clear()
+        return messages
+
+    def test_a_late_subscriber_gets_the_latched_peers(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up relay_udp 0.025")
+        self.start_node(publish_period=60.0)
+        first = self.peer_arrays()
+        self.wait_for(first, lambda m: len(m.peers) == 1, "peers")
+        self.spin(1.0)
+        late = self.peer_arrays()
+        message = self.wait_for(late, lambda m: True, "the latched message", 3.0)
+        (peer,) = message.peers
+        self.assertEqual((message.reporter, message.network, message.header.frame_id), ("robot-1", "lab", ""))
+        self.assertEqual((peer.name, peer.ros_name, list(peer.addresses)[0]), ("robot-2", "robot_2", "10.213.0.2"))
+        self.assertEqual((peer.link_state, peer.path), (Peer.LINK_STATE_UP, Peer.PATH_RELAY_UDP))
+        self.assertAlmostEqual(peer.rtt, 0.025, places=5)
+        self.assertNotEqual(peer.loss, peer.loss, "unknown is NaN")
+
+    def test_changes_come_at_once_but_at_most_twice_a_second(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.01")
+        self.start_node(publish_period=60.0)
+        arrays = self.peer_arrays()
+        self.wait_for(arrays, lambda m: len(m.peers) == 1, "peers")
+        self.spin(0.7)
+        began = time.monotonic()
+        agent.say("peer robot-2 lost")
+        self.wait_for(arrays, lambda m: m.peers and m.peers[0].link_state == Peer.LINK_STATE_LOST, "LOST", 3.0)
+        self.assertLess(time.monotonic() - began, 0.5)
+        self.spin(0.7)
+        arrays.clear()
+        began = time.monotonic()
+        while time.monotonic() - began < 2.0:
+            for state in ("up", "degraded"):
+                agent.say(f"peer robot-2 {state}")
+                self.spin(0.05)
+        self.spin(0.7)
+        self.assertTrue(3 <= len(arrays) <= 6, f"{len(arrays)} messages in 2.7 s")
+        self.assertEqual(arrays[-1].peers[0].link_state, Peer.LINK_STATE_DEGRADED, "the last change shows")
+
+    def test_events_carry_typed_values(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8")
+        statuses, events = self.statuses(), self.events()
+        self.start_node()
+        self.wait_for(statuses, lambda m: m.state == Status.STATE_UP, "UP")
+        agent.say("event path robot-2 relay_udp direct 0.4")
+        event = self.wait_for(events, lambda m: m.kind == Event.KIND_PATH, "the event")
+        self.assertEqual((event.before, event.after), (Peer.PATH_RELAY_UDP, Peer.PATH_DIRECT))
+        self.assertEqual((event.reporter, event.network, event.peer, event.seq), ("robot-1", "lab", "robot-2", 1))
+        self.assertAlmostEqual(event.gap, 0.4, places=5)
+
+    def test_two_robots_share_the_topics(self):
+        for name in ("robot-1", "robot-2"):
+            self.start_agent(name).say(f"join {name}", "interface lo 127.0.0.1/8")
+            self.start_node(name)
+        statuses = self.statuses()
+        for name in ("robot-1", "robot-2"):
+            self.wait_for(statuses, lambda m, name=name: m.reporter == name, f"the status of {name}")
+
+    def test_a_signal_ends_it_well_and_quickly(self):
+        for how in (signal.SIGINT, signal.SIGTERM):
+            statuses = self.statuses()
+            process = self.start_node()
+            self.wait_for(statuses, lambda m: True, "a status")
+            began = time.monotonic()
+            self.assertEqual(self.end(process, how), 0, self.outputs())
+            self.assertLess(time.monotonic() - began, 2.0)
