@@ -37,7 +37,8 @@ pub enum Command {
         /// The news.
         update: LiveUpdate,
     },
-    /// The relays of a network, best first; replaces those before. One of them is bound at once and kept.
+    /// The relays of a network, best first; replaces those before. The first that no other network of this engine uses is
+    /// bound at once and kept. Fresh credentials for it change nothing else.
     SetRelays {
         /// Which network.
         network: NetworkId,

@@ -25,7 +25,7 @@ pub enum LinkState {
     Degraded,
     /// It was up, and now no path answers.
     Lost,
-    /// The filter lets nothing through.
+    /// Policy lets nothing through. Not reported while there is no policy.
     Denied,
 }
 
