@@ -16,7 +16,7 @@ use clap::Parser;
 use ria_api::server::Server;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::args::{Cli, DaemonArgs, Verb};
+use crate::cli::args::{Cli, ClientVerb, DaemonArgs, Verb};
 use crate::cli::failure::{FAILED, Failure, USAGE};
 use crate::cli::{Context, output};
 use crate::config::{Config, Overrides};
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
     let context = Context::new(global);
     // `ria env` keeps its output clean for eval.
-    let prints_json = !matches!(verb, Verb::Env(_) | Verb::Daemon(_));
+    let prints_json = !matches!(verb, Verb::Client(ClientVerb::Env(_)) | Verb::Daemon(_));
     match run(&context, verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -51,7 +51,7 @@ fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         match verb {
             Verb::Daemon(args) => run_agent(args).await,
-            verb => cli::run(context, verb).await,
+            Verb::Client(verb) => cli::run(context, verb).await,
         }
     });
     // A read of standard input that nobody waits for any more must not hold up the end.

@@ -37,6 +37,13 @@ pub struct Global {
 pub enum Verb {
     /// Run the agent in the foreground.
     Daemon(DaemonArgs),
+    #[command(flatten)]
+    Client(ClientVerb),
+}
+
+/// What the agent is asked to do.
+#[derive(Debug, Subcommand)]
+pub enum ClientVerb {
     /// Join a network with a key from its administrator.
     Join(JoinArgs),
     /// Switch a network on again.

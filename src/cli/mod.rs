@@ -14,7 +14,7 @@ mod wait;
 use clap::CommandFactory;
 use ria_api::client::{Agent, Network};
 
-use self::args::{Cli, Global, NetworkArg, Verb};
+use self::args::{Cli, ClientVerb, Global, NetworkArg};
 use self::failure::Failure;
 use self::output::Output;
 
@@ -40,20 +40,18 @@ impl Context {
 }
 
 /// Runs a verb that talks to the agent.
-pub async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
     match verb {
-        Verb::Join(args) => join::run(context, args).await,
-        Verb::Up(network) => control::set_enabled(context, &network, true).await,
-        Verb::Down(network) => control::set_enabled(context, &network, false).await,
-        Verb::Leave(args) => control::leave(context, &args).await,
-        Verb::Status(network) => status::run(context, &network).await,
-        Verb::Peers(network) => peers::run(context, &network).await,
-        Verb::Ping(args) => ping::run(context, &args).await,
-        Verb::Wait(args) => wait::run(context, &args).await,
-        Verb::Env(args) => env::run(context, &args).await,
-        Verb::Completions { shell } => completions(shell),
-        // Has no agent to talk to: it is one. `main` starts it.
-        Verb::Daemon(_) => Err(Failure::new(failure::USAGE, "the agent can't be started from here")),
+        ClientVerb::Join(args) => join::run(context, args).await,
+        ClientVerb::Up(network) => control::set_enabled(context, &network, true).await,
+        ClientVerb::Down(network) => control::set_enabled(context, &network, false).await,
+        ClientVerb::Leave(args) => control::leave(context, &args).await,
+        ClientVerb::Status(network) => status::run(context, &network).await,
+        ClientVerb::Peers(network) => peers::run(context, &network).await,
+        ClientVerb::Ping(args) => ping::run(context, &args).await,
+        ClientVerb::Wait(args) => wait::run(context, &args).await,
+        ClientVerb::Env(args) => env::run(context, &args).await,
+        ClientVerb::Completions { shell } => completions(shell),
     }
 }
 

@@ -59,13 +59,8 @@ pub fn way(path: PathKind) -> &'static str {
 }
 
 fn path(peer: &PeerStatus) -> String {
-    match peer.path {
-        PathKind::Direct if !peer.endpoint.is_empty() => format!("direct {}", peer.endpoint),
-        PathKind::RelayUdp | PathKind::RelayTls if !peer.relay.is_empty() => {
-            format!("{} {}", way(peer.path), peer.relay)
-        }
-        other => way(other).to_owned(),
-    }
+    let by = if peer.path == PathKind::Direct { &peer.endpoint } else { &peer.relay };
+    format!("{} {by}", way(peer.path)).trim_end().to_owned()
 }
 
 fn why(peer: &PeerStatus) -> String {

@@ -120,10 +120,8 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
 }
 
 fn coordinator(n: &NetworkStatus) -> String {
-    let state = match n.coordinator_state {
-        CoordinatorState::Unknown => "not connected",
-        known => known.as_str(),
-    };
+    let known = n.coordinator_state != CoordinatorState::Unknown;
+    let state = if known { n.coordinator_state.as_str() } else { "not connected" };
     let version =
         Some(format!("version {}", n.coordinator_version)).filter(|_| !n.coordinator_version.is_empty());
     let url = Some(n.coordinator_url.clone()).filter(|u| !u.is_empty());

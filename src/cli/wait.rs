@@ -72,7 +72,7 @@ async fn watch(
     let network = match agent.network(args.network.network.as_deref()).await {
         Ok(network) => network,
         // Can't get better by waiting.
-        Err(error) if i32::from(error.exit_code()) == i32::from(USAGE) => return Err(error.into()),
+        Err(error) if error.exit_code() == USAGE => return Err(error.into()),
         Err(error) => {
             *missing = error.text();
             let _ = tokio::time::timeout(Duration::from_secs(1), networks.next()).await;
@@ -88,9 +88,8 @@ async fn watch(
             Some(text) => *missing = text,
         }
         // Once a second also without a signal, so that a lost one costs little.
-        match tokio::time::timeout(Duration::from_secs(1), changes.next()).await {
-            Ok(None) => return Ok(None),
-            Ok(Some(())) | Err(_) => {}
+        if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), changes.next()).await {
+            return Ok(None);
         }
     }
 }
@@ -98,11 +97,12 @@ async fn watch(
 fn lacking(status: &NetworkStatus, peers: u32) -> Option<String> {
     let name = &status.network;
     if status.state != NetworkState::Up {
-        let advice = match status.state {
-            NetworkState::Disabled => "; switch it on with: ria up",
-            _ => "; see: ria status",
+        let advice = if status.state == NetworkState::Disabled {
+            "switch it on with: ria up"
+        } else {
+            "see: ria status"
         };
-        return Some(format!("network {name} is {}{advice}", status.state));
+        return Some(format!("network {name} is {}; {advice}", status.state));
     }
     (status.peers_up < peers).then(|| {
         format!(
