@@ -1,0 +1,18 @@
+//! A coordinator to test, and a robot to test it with.
+
+pub mod robot;
+pub mod server;
+
+pub use robot::Robot;
+pub use server::Server;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Longer than anything takes, shorter than anybody waits.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What comes of `future`, in time.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("nothing happened in time")
+}

@@ -1,0 +1,150 @@
+//! The coordinator's program, in a directory of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ria_protocol::join_key::JoinKey;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ria-coordinator");
+
+/// A coordinator that runs; killed when it is dropped.
+pub struct Server {
+    directory: TempDir,
+    child: Child,
+    pub address: SocketAddr,
+}
+
+/// The program, untouched by the settings of whoever runs the tests.
+pub fn program(directory: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RIA_")) {
+        command.env_remove(name);
+    }
+    command
+        .env("RIA_CONFIG", directory.join("coordinator.toml"))
+        .env("RIA_DATA_DIR", directory.join("data"))
+        .env("RIA_ADMIN_SOCKET", directory.join("admin.sock"))
+        .env("RIA_LISTEN", "127.0.0.1:0")
+        .env("RIA_RELAY_LISTEN", "127.0.0.1:0")
+        .env("RIA_PUBLIC_URL", "https://coordinator.lab.example");
+    command
+}
+
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("coordinator.toml"), "").unwrap();
+    directory
+}
+
+impl Server {
+    /// A new coordinator.
+    pub fn start() -> Self {
+        let directory = directory();
+        let (child, address) = spawn(program(directory.path()));
+        Self { directory, child, address }
+    }
+
+    /// A new coordinator with a variable of its environment changed.
+    pub fn start_with(name: &str, value: &str) -> Self {
+        let directory = directory();
+        let mut command = program(directory.path());
+        command.env(name, value);
+        let (child, address) = spawn(command);
+        Self { directory, child, address }
+    }
+
+    /// Stops it as an administrator does, and waits for its end.
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        (self.child.wait().unwrap(), began.elapsed())
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same data.
+    pub fn start_again(&mut self) {
+        let (child, address) = spawn(program(self.directory.path()));
+        (self.child, self.address) = (child, address);
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// An admin command.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        program(self.directory.path()).args(arguments).output().unwrap()
+    }
+
+    /// An admin command that works; what it printed.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// An admin command that works, with `--json`.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let arguments: Vec<_> = arguments.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.text(&arguments)).unwrap()
+    }
+
+    /// A new join key.
+    pub fn key(&self, options: &[&str]) -> JoinKey {
+        let arguments: Vec<_> = ["key", "create"].into_iter().chain(options.iter().copied()).collect();
+        JoinKey::parse(&self.text(&arguments)).unwrap()
+    }
+
+    /// Waits until `node show` says what is wanted.
+    pub fn wait_for_node(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let node = self.json(&["node", "show", name]);
+            if wanted(&node) {
+                return node;
+            }
+            assert!(began.elapsed() < 2 * super::PATIENCE, "never came about: {node:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the program and waits until it says where it serves.
+fn spawn(mut command: Command) -> (Child, SocketAddr) {
+    let mut child = command.arg("serve").stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let (found, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            if let Some((_, rest)) = line.split_once("serving listen=") {
+                let _ = found.send(rest.split(' ').next().unwrap().parse().unwrap());
+            }
+            eprintln!("{line}");
+        }
+    });
+    (child, address.recv_timeout(super::PATIENCE).expect("the coordinator did not start"))
+}
