@@ -152,6 +152,10 @@ fn an_idle_engine_rests() {
     // Two ends, two paths each: a ping and a pong every 20 s, the relay's refreshes, and a handshake every 110 s.
     assert!(total < 600, "{:?}", world.sent);
     assert!(world.both_on(PathKind::Direct));
+    for (host, other) in [(0, 1), (1, 0)] {
+        let age = world.peer(host, other).handshake_age;
+        assert!(age.is_some_and(|age| age < ms(111_000)), "keys are renewed without traffic too: {age:?}");
+    }
 }
 
 #[test]

@@ -273,6 +273,7 @@ impl Shard {
                 }
                 let kind = datagram.first().copied().unwrap_or_default();
                 self.with_slot(slot, now, out, |peer, _| peer.handle_handshake_taken(kind, now));
+                touch(&mut self.touched, slot);
             }
             Err(reason) => self.drops.count(reason),
         }
