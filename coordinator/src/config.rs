@@ -47,7 +47,9 @@ pub struct PublicUrl {
 impl PublicUrl {
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim().trim_end_matches('/');
-        let wrong = |reason: &str| format!("{text:?} is no public URL: {reason}; write it as https://ria.lab.example[:port]");
+        let wrong = |reason: &str| {
+            format!("{text:?} is no public URL: {reason}; write it as https://ria.lab.example[:port]")
+        };
         let authority = text.strip_prefix("https://").ok_or_else(|| wrong("it must begin with https://"))?;
         if authority.contains(['/', '?', '#', '@']) || authority.chars().any(char::is_whitespace) {
             return Err(wrong("it has more than a host and a port"));
@@ -62,7 +64,9 @@ impl PublicUrl {
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let valid = match bracketed {
             Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+            None => {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+            }
         };
         if !valid {
             return Err(wrong("its host is neither a name nor an address"));
@@ -127,11 +131,19 @@ struct Found {
 
 impl Sources<'_> {
     /// The value of `section.key`, from a flag, `variable`, or the file.
-    fn find(&mut self, flag: Option<(&str, Value)>, variable: &str, section: Option<&str>, key: &str) -> Option<Found> {
+    fn find(
+        &mut self,
+        flag: Option<(&str, Value)>,
+        variable: &str,
+        section: Option<&str>,
+        key: &str,
+    ) -> Option<Found> {
         // The file's value is taken out in any case: what is left over is unknown.
         let in_file = match section {
             None => self.file.remove(key),
-            Some(section) => self.file.get_mut(section).and_then(Value::as_table_mut).and_then(|t| t.remove(key)),
+            Some(section) => {
+                self.file.get_mut(section).and_then(Value::as_table_mut).and_then(|t| t.remove(key))
+            }
         };
         if let Some((name, value)) = flag {
             return Some(Found { value, place: name.to_owned() });
@@ -150,9 +162,9 @@ impl Sources<'_> {
 
     fn text(&mut self, found: Option<Found>) -> Option<(String, String)> {
         let found = found?;
-        match found.value {
-            Value::String(text) if !text.is_empty() => Some((text, found.place)),
-            _ => self.wrong(&found.place, "expected a text"),
+        match found.value.as_str().filter(|text| !text.is_empty()) {
+            Some(text) => Some((text.to_owned(), found.place)),
+            None => self.wrong(&found.place, "expected a text"),
         }
     }
 
@@ -166,32 +178,33 @@ impl Sources<'_> {
 
     fn flag(&mut self, found: Option<Found>) -> Option<bool> {
         let found = found?;
-        match found.value {
-            Value::Boolean(value) => Some(value),
-            Value::String(text) if text == "true" => Some(true),
-            Value::String(text) if text == "false" => Some(false),
-            _ => self.wrong(&found.place, "expected true or false"),
+        let from_text = || found.value.as_str().and_then(|text| text.parse().ok());
+        match found.value.as_bool().or_else(from_text) {
+            Some(value) => Some(value),
+            None => self.wrong(&found.place, "expected true or false"),
         }
     }
 
     /// A list, or one text with commas.
     fn list(&mut self, found: Option<Found>) -> Option<(Vec<String>, String)> {
         let found = found?;
-        match found.value {
-            Value::String(text) => Some((text.split(',').map(|t| t.trim().to_owned()).collect(), found.place)),
-            Value::Array(values) => {
-                let texts: Option<Vec<String>> =
-                    values.into_iter().map(|v| v.as_str().map(str::to_owned)).collect();
-                match texts {
-                    Some(texts) => Some((texts, found.place)),
-                    None => self.wrong(&found.place, "expected a list of texts"),
-                }
-            }
-            _ => self.wrong(&found.place, "expected a text or a list of texts"),
+        if let Some(text) = found.value.as_str() {
+            return Some((text.split(',').map(|t| t.trim().to_owned()).collect(), found.place));
+        }
+        let texts = found.value.as_array().and_then(|values| {
+            values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        match texts {
+            Some(texts) => Some((texts, found.place)),
+            None => self.wrong(&found.place, "expected a text or a list of texts"),
         }
     }
 
-    fn parsed_list<T>(&mut self, found: Option<Found>, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+    fn parsed_list<T>(
+        &mut self,
+        found: Option<Found>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
         let (texts, place) = self.list(found)?;
         let (good, bad): (Vec<_>, Vec<_>) = texts.iter().map(|text| parse(text)).partition(Result::is_ok);
         for problem in bad.into_iter().filter_map(Result::err) {
@@ -204,7 +217,10 @@ impl Sources<'_> {
 impl Config {
     /// Reads the settings. `environment` looks up a variable.
     pub fn load(flags: Flags, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let named = flags.config.clone().or_else(|| environment("RIA_CONFIG").map(PathBuf::from));
+        let named = flags
+            .config
+            .clone()
+            .or_else(|| environment("RIA_CONFIG").filter(|t| !t.is_empty()).map(PathBuf::from));
         let (file, path) = read_file(named)?;
         let file_name = path.as_ref().map_or_else(String::new, |p| p.display().to_string());
         let mut sources = Sources { environment, file, file_name, mistakes: Vec::new() };
@@ -217,7 +233,8 @@ impl Config {
         let path = |flag: Option<PathBuf>| flag.map(|p| Value::String(p.to_string_lossy().into_owned()));
         let data_dir = path(flags.data_dir).map(|v| ("--data-dir", v));
         let data_dir = sources.find(data_dir, "RIA_DATA_DIR", None, "data_dir");
-        let data_dir = sources.text(data_dir).map_or_else(|| DEFAULT_DATA_DIR.into(), |(text, _)| text.into());
+        let data_dir =
+            sources.text(data_dir).map_or_else(|| DEFAULT_DATA_DIR.into(), |(text, _)| text.into());
         let admin_socket = path(flags.admin_socket).map(|v| ("--admin-socket", v));
         let admin_socket = sources.find(admin_socket, "RIA_ADMIN_SOCKET", None, "admin_socket");
         let admin_socket =
@@ -234,7 +251,10 @@ impl Config {
             if text.starts_with("sqlite:") {
                 Some(text)
             } else {
-                sources.wrong(&place, format!("{text:?} is no database of this version; give sqlite:///path/to/file"))
+                sources.wrong(
+                    &place,
+                    format!("{text:?} is no database of this version; give sqlite:///path/to/file"),
+                )
             }
         });
         Self {
@@ -255,19 +275,23 @@ impl RelaySettings {
         let enabled = sources.find(None, "RIA_RELAY_ENABLED", section, "enabled");
         let listen = sources.find(None, "RIA_RELAY_LISTEN", section, "listen");
         let listen = sources.parsed_list(listen, |text| {
-            text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is not an address with a port, such as [::]:3478"))
+            text.parse::<SocketAddr>()
+                .map_err(|_| format!("{text:?} is not an address with a port, such as [::]:3478"))
         });
         let external = sources.find(None, "RIA_RELAY_EXTERNAL", section, "external");
         let external = sources.parsed_list(external, |text| {
             text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"))
         });
         let external = external.unwrap_or_default();
-        if external.iter().filter(|ip| ip.is_ipv4()).count() > 1 || external.iter().filter(|ip| ip.is_ipv6()).count() > 1 {
+        if external.iter().filter(|ip| ip.is_ipv4()).count() > 1
+            || external.iter().filter(|ip| ip.is_ipv6()).count() > 1
+        {
             sources.mistakes.push("relay.external: give at most one IPv4 and one IPv6 address".to_owned());
         }
         Self {
             enabled: sources.flag(enabled).unwrap_or(true),
-            listen: listen.unwrap_or_else(|| vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_RELAY_PORT)]),
+            listen: listen
+                .unwrap_or_else(|| vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_RELAY_PORT)]),
             external,
         }
     }
@@ -279,37 +303,36 @@ fn read_file(named: Option<PathBuf>) -> Result<(Table, Option<PathBuf>), ConfigE
     let mistake = |problem: String| ConfigError { mistakes: vec![format!("{}: {problem}", path.display())] };
     match std::fs::read_to_string(&path) {
         Ok(text) => {
-            let table = text.parse::<Table>().map_err(|error| mistake(error.to_string().trim_end().to_owned()))?;
+            let table =
+                text.parse::<Table>().map_err(|error| mistake(error.to_string().trim_end().to_owned()))?;
             Ok((table, Some(path)))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok((Table::new(), None)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+            Ok((Table::new(), None))
+        }
         Err(error) => Err(mistake(error.to_string())),
     }
 }
 
-const KEYS: [&str; 5] = ["data_dir", "listen", "public_url", "database", "admin_socket"];
-const RELAY_KEYS: [&str; 3] = ["enabled", "listen", "external"];
+const KEYS: [&str; 6] = ["data_dir", "listen", "public_url", "database", "admin_socket", "[relay]"];
+const RELAY_KEYS: [&str; 3] = ["relay.enabled", "relay.listen", "relay.external"];
 
 fn report_unknown(sources: &mut Sources<'_>) {
     let file = std::mem::take(&mut sources.file);
+    let name = &sources.file_name;
     for (key, value) in file {
-        match value {
-            Value::Table(section) if key == "relay" => {
-                for key in section.keys() {
-                    let known = RELAY_KEYS.join(", ");
-                    sources.mistakes.push(format!(
-                        "{}: unknown key \"relay.{key}\"; known in [relay] are: {known}",
-                        sources.file_name
-                    ));
-                }
+        let problems: Vec<String> = match value.as_table().filter(|_| key == "relay") {
+            Some(section) => {
+                section.keys().map(|key| unknown(&format!("relay.{key}"), &RELAY_KEYS)).collect()
             }
-            _ => {
-                let known = KEYS.join(", ");
-                let name = &sources.file_name;
-                sources.mistakes.push(format!("{name}: unknown key \"{key}\"; known are: {known}, [relay]"));
-            }
-        }
+            None => vec![unknown(&key, &KEYS)],
+        };
+        sources.mistakes.extend(problems.into_iter().map(|problem| format!("{name}: {problem}")));
     }
+}
+
+fn unknown(key: &str, known: &[&str]) -> String {
+    format!("unknown key \"{key}\"; there are: {}", known.join(", "))
 }
 
 /// The path of the admin socket for a command that talks to a running coordinator. Mistakes elsewhere in the file are

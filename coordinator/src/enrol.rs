@@ -96,7 +96,8 @@ pub fn verify(
 pub fn check_request(csr: &[u8], tls_key: SpkiHash) -> Result<(), Refusal> {
     let malformed = |_| Refusal {
         code: ErrorCode::BadMessage,
-        text: "the certificate request can't be read; update the older one of agent and coordinator".to_owned(),
+        text: "the certificate request can't be read; update the older one of agent and coordinator"
+            .to_owned(),
     };
     let (_, request) = X509CertificationRequest::from_der(csr).map_err(malformed)?;
     request.verify_signature().map_err(|_| ErrorCode::ProofFailed)?;

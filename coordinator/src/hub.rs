@@ -104,7 +104,12 @@ impl Hub {
     }
 
     /// Where a node may be reached now.
-    pub async fn report(&self, node: NodeKey, session: SessionId, candidates: Vec<Candidate>) -> Result<(), HubGone> {
+    pub async fn report(
+        &self,
+        node: NodeKey,
+        session: SessionId,
+        candidates: Vec<Candidate>,
+    ) -> Result<(), HubGone> {
         self.send(Command::Report { node, session, candidates }).await
     }
 
@@ -246,14 +251,13 @@ impl Owner {
         if let Some(older) = before.as_ref().and_then(|e| e.replace.as_ref()).filter(|r| !r.is_closed()) {
             tracing::debug!(node = %begin.node, ?older, "a newer session takes over");
         }
-        let (candidates, acked) =
-            before.map_or((Vec::new(), None), |before| {
-                if let Some(replace) = before.replace {
-                    // An older session that has just ended by itself needs no telling.
-                    let _ = replace.send(());
-                }
-                (before.presence.candidates, before.presence.acked)
-            });
+        let (candidates, acked) = before.map_or((Vec::new(), None), |before| {
+            if let Some(replace) = before.replace {
+                // An older session that has just ended by itself needs no telling.
+                let _ = replace.send(());
+            }
+            (before.presence.candidates, before.presence.acked)
+        });
         let presence = Presence {
             online: true,
             boot: Some(begin.boot),
@@ -328,7 +332,11 @@ impl Owner {
             network: *network,
             node: *node,
             // A node that is connected is heard of all the time.
-            time: if entry.presence.online { UnixTime::from(SystemTime::now()) } else { entry.presence.last_contact },
+            time: if entry.presence.online {
+                UnixTime::from(SystemTime::now())
+            } else {
+                entry.presence.last_contact
+            },
             agent_version: entry.presence.agent_version.clone(),
         };
         let contacts: Vec<Contact> = self.entries.iter().filter(|(_, e)| !e.stored).map(contact).collect();

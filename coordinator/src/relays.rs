@@ -15,7 +15,9 @@ use crate::relay::{LIFETIME, Relay, RelayConfig, RelayCounters, RelayCredentials
 
 /// The relay can't be started.
 #[derive(Debug, thiserror::Error)]
-#[error("the relay can't be started: {0}; set relay.listen to another address, or switch it off with relay.enabled = false")]
+#[error(
+    "the relay can't be started: {0}; set relay.listen to another address, or switch it off with relay.enabled = false"
+)]
 pub struct RelayStartError(#[from] io::Error);
 
 /// The relays of this coordinator.

@@ -150,12 +150,15 @@ impl Coordinator {
             "serving",
         );
         if !urls.is_empty() && !config.public_urls.iter().any(PublicUrl::is_reachable) {
-            tracing::warn!("no public URL can be reached from another machine; `key create` refuses until one can");
+            tracing::warn!(
+                "no public URL can be reached from another machine; `key create` refuses until one can"
+            );
         }
     }
 
     /// Tells all nodes that they should come back later, stores what is pending and ends.
     pub async fn stop(self) {
+        let (malformed, lagged) = (self.services.counters.malformed(), self.services.counters.lagged());
         self.services.draining.cancel();
         self.services.tasks.close();
         let drained = timeout(DRAIN_TIMEOUT, async {
@@ -174,7 +177,7 @@ impl Coordinator {
             tracing::warn!("some connections did not end in time");
         }
         let _ = fs::remove_file(&self.admin_socket);
-        tracing::info!("stopped");
+        tracing::info!(malformed, lagged, "stopped");
     }
 }
 
@@ -203,13 +206,15 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         }
     });
     bound.map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => "another program uses this port; stop it, or choose another with --listen or RIA_LISTEN",
-            io::ErrorKind::PermissionDenied => {
+        let advice = match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => {
+                "another program uses this port; stop it, or choose another with --listen or RIA_LISTEN"
+            }
+            Some(libc::EACCES | libc::EPERM) => {
                 "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another with --listen or RIA_LISTEN"
             }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --listen",
-            _ => "choose another address with --listen or RIA_LISTEN",
+            Some(libc::EADDRNOTAVAIL) => "this machine has no such address; choose another with --listen",
+            Some(_) | None => "choose another address with --listen or RIA_LISTEN",
         };
         StartError::Listen(format!("can't listen on {address}: {error}; {advice}"))
     })

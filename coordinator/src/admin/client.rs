@@ -59,12 +59,21 @@ impl Client {
     }
 
     /// Makes or changes something.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, RequestError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, RequestError> {
         let body = serde_json::to_vec(body).map_err(|e| RequestError::Answer(e.to_string()))?;
         self.request(Method::POST, path, body.into()).await
     }
 
-    async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, RequestError> {
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, RequestError> {
         let answered = timeout(TIMEOUT, self.exchange(method, path, body)).await;
         let (status, bytes) = answered.map_err(|_| RequestError::TimedOut)??;
         let unreadable = |e: serde_json::Error| RequestError::Answer(e.to_string());
@@ -73,12 +82,19 @@ impl Client {
         } else {
             Err(RequestError::Problem(serde_json::from_slice(&bytes).unwrap_or_else(|_| Problem {
                 code: ProblemCode::BadRequest,
-                message: format!("the coordinator answered {status}; are command and coordinator of the same version?"),
+                message: format!(
+                    "the coordinator answered {status}; are command and coordinator of the same version?"
+                ),
             })))
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), RequestError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), RequestError> {
         let failed = |e: hyper::Error| RequestError::Answer(e.to_string());
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| connect_error(&self.socket, e))?;
         let (mut sender, connection) =

@@ -30,7 +30,8 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::api::{
-    AuditView, ChainView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode,
+    AuditView, ChainView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem,
+    ProblemCode,
 };
 use super::views::{self, PresenceTable};
 use crate::audit::Actor;
@@ -121,14 +122,21 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 }
 
 /// The file's permissions say the same; this holds even where somebody changed them.
-async fn check_caller(ConnectInfo(caller): ConnectInfo<Caller>, mut request: Request, next: Next) -> Response {
+async fn check_caller(
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let own = nix::unistd::geteuid().as_raw();
     match caller.0 {
         Some(uid) if uid == 0 || uid == own => {
             request.extensions_mut().insert(Actor::Local(uid));
             next.run(request).await
         }
-        Some(_) | None => problem(ProblemCode::NotPermitted, "only root may administer the coordinator; use sudo").into_response(),
+        Some(_) | None => {
+            problem(ProblemCode::NotPermitted, "only root may administer the coordinator; use sudo")
+                .into_response()
+        }
     }
 }
 
@@ -202,7 +210,10 @@ struct AuditFilter {
 fn find_network<'w>(world: &'w World, wanted: &str) -> Result<&'w Arc<Network>, Problem> {
     let by_id = || wanted.parse().ok().and_then(|id| world.networks.get(&id));
     world.network_named(wanted).or_else(by_id).ok_or_else(|| {
-        problem(ProblemCode::NotFound, format!("there is no network {wanted:?}; `ria-coordinator network list` shows all"))
+        problem(
+            ProblemCode::NotFound,
+            format!("there is no network {wanted:?}; `ria-coordinator network list` shows all"),
+        )
     })
 }
 
@@ -215,9 +226,10 @@ fn choose_network<'w>(world: &'w World, wanted: Option<&str>) -> Result<&'w Arc<
         (None, Some(_), Some(_)) => {
             Err(problem(ProblemCode::BadRequest, "there are several networks; name one with --network"))
         }
-        (None, None, _) => {
-            Err(problem(ProblemCode::NotFound, "there is no network; make one with `ria-coordinator network create`"))
-        }
+        (None, None, _) => Err(problem(
+            ProblemCode::NotFound,
+            "there is no network; make one with `ria-coordinator network create`",
+        )),
     }
 }
 
@@ -229,7 +241,8 @@ fn find_node<'w>(
 ) -> Result<(&'w Arc<Network>, &'w Arc<MemberEntry>), Problem> {
     let only = network.map(|network| find_network(world, network)).transpose()?;
     let networks = world.networks.values().filter(|n| only.is_none_or(|only| only.info.id == n.info.id));
-    let is_it = |m: &&Arc<MemberEntry>| m.name.as_str() == wanted || wanted.parse().is_ok_and(|id| m.node == id);
+    let is_it =
+        |m: &&Arc<MemberEntry>| m.name.as_str() == wanted || wanted.parse().is_ok_and(|id| m.node == id);
     let mut found = networks.filter_map(|n| n.members.values().find(is_it).map(|m| (n, m)));
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
@@ -295,11 +308,19 @@ async fn create_key(
     axum::Extension(actor): By,
     Body(request): Body<CreateKey>,
 ) -> Answer<CreatedKey> {
-    let urls: Vec<String> =
-        admin.public_urls.iter().filter(|url| url.is_reachable()).map(|url| url.as_str().to_owned()).collect();
+    let urls: Vec<String> = admin
+        .public_urls
+        .iter()
+        .filter(|url| url.is_reachable())
+        .map(|url| url.as_str().to_owned())
+        .collect();
     if urls.is_empty() {
         let set: Vec<_> = admin.public_urls.iter().map(PublicUrl::as_str).collect();
-        let also = if set.is_empty() { String::new() } else { format!(" ({} is this machine only)", set.join(", ")) };
+        let also = if set.is_empty() {
+            String::new()
+        } else {
+            format!(" ({} is this machine only)", set.join(", "))
+        };
         return Err(problem(ProblemCode::NotReady, format!("{NO_PUBLIC_URL}{also}")));
     }
     let world = admin.services.registry.world();
@@ -321,7 +342,11 @@ async fn create_key(
     Ok(Json(CreatedKey { key: key.to_text(), view, urls }))
 }
 
-async fn revoke_key(State(admin): Shared, UrlPath(id): UrlPath<String>, axum::Extension(actor): By) -> Answer<KeyView> {
+async fn revoke_key(
+    State(admin): Shared,
+    UrlPath(id): UrlPath<String>,
+    axum::Extension(actor): By,
+) -> Answer<KeyView> {
     let id: KeyId = id.parse().map_err(|error| problem(ProblemCode::BadRequest, error))?;
     let entry = admin.services.registry.revoke_key(id, actor).await.map_err(|error| match error {
         RevokeKeyError::Unavailable(error) => error.into(),
@@ -364,10 +389,11 @@ async fn remove_node(
     let world = admin.services.registry.world();
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let (network_id, node) = (network.info.id, member.node);
-    let removed = admin.services.registry.remove_node(network_id, node, actor).await.map_err(|error| match error {
-        RemoveNodeError::Unavailable(error) => error.into(),
-        RemoveNodeError::NoNode => problem(ProblemCode::NotFound, error),
-    })?;
+    let removed =
+        admin.services.registry.remove_node(network_id, node, actor).await.map_err(|error| match error {
+            RemoveNodeError::Unavailable(error) => error.into(),
+            RemoveNodeError::NoNode => problem(ProblemCode::NotFound, error),
+        })?;
     admin.services.relays.revoke(node);
     admin.services.hub.forget((network_id, node)).await?;
     Ok(Json(views::node(network, &removed, None)))

@@ -57,7 +57,11 @@ pub(super) fn run(request: Request) -> ExitCode {
         }
         Err(error) => {
             complain(&error.to_string());
-            ExitCode::from(if matches!(error, RequestError::NotRunning { .. }) { NOT_RUNNING } else { FAILED })
+            ExitCode::from(if matches!(error, RequestError::NotRunning { .. }) {
+                NOT_RUNNING
+            } else {
+                FAILED
+            })
         }
     }
 }
@@ -110,7 +114,13 @@ fn networks_text(all: &[NetworkView]) -> String {
         .iter()
         .map(|n| {
             let nodes = format!("{} ({} online)", n.nodes, n.online);
-            vec![n.name.to_string(), n.prefix_v4.to_string(), n.prefix_v6.to_string(), nodes, n.id.to_string()]
+            vec![
+                n.name.to_string(),
+                n.prefix_v4.to_string(),
+                n.prefix_v6.to_string(),
+                nodes,
+                n.id.to_string(),
+            ]
         })
         .collect();
     table(&["name", "ipv4", "ipv6", "nodes", "id"], &rows)
@@ -141,7 +151,8 @@ async fn key(command: KeyCommand) -> Outcome {
             common.show(&made, |made| format!("{}\n", made.key))
         }
         KeyCommand::List { network, common } => {
-            let all: Vec<KeyView> = common.client().get(&with_network("/v1/keys", network.as_deref())).await?;
+            let all: Vec<KeyView> =
+                common.client().get(&with_network("/v1/keys", network.as_deref())).await?;
             common.show(&all, |all| keys_text(all))
         }
         KeyCommand::Revoke { id, common } => {
@@ -180,10 +191,13 @@ fn keys_text(all: &[KeyView]) -> String {
 }
 
 async fn node(command: NodeCommand) -> Outcome {
-    let path = |node: &NodeArgs| with_network(&format!("/v1/nodes/{}", escaped(&node.node)), node.network.as_deref());
+    let path = |node: &NodeArgs| {
+        with_network(&format!("/v1/nodes/{}", escaped(&node.node)), node.network.as_deref())
+    };
     match command {
         NodeCommand::List { network, common } => {
-            let all: Vec<NodeView> = common.client().get(&with_network("/v1/nodes", network.as_deref())).await?;
+            let all: Vec<NodeView> =
+                common.client().get(&with_network("/v1/nodes", network.as_deref())).await?;
             common.show(&all, |all| nodes_text(all))
         }
         NodeCommand::Show { node, common } => {

@@ -33,11 +33,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the coordinator
-    #[command(after_help = "Without arguments it works: data in /var/lib/ria-coordinator, port 443, own authority, \
+    #[command(
+        after_help = "Without arguments it works: data in /var/lib/ria-coordinator, port 443, own authority, \
         own relay on UDP port 3478, and a network named lab.\n\n\
         Examples:\n  ria-coordinator serve --public-url https://ria.lab.example\n  \
         ria-coordinator serve --listen 192.0.2.7:8443 --public-url https://192.0.2.7:8443 --data-dir ./data\n\n\
-        Each setting is taken from its flag, else its RIA_* variable, else the configuration file, else the default.")]
+        Each setting is taken from its flag, else its RIA_* variable, else the configuration file, else the default."
+    )]
     Serve(ServeArgs),
     /// Check the settings that `serve` would use, without starting anything
     #[command(after_help = "Example:\n  ria-coordinator check-config --config ./coordinator.toml")]
@@ -61,7 +63,9 @@ enum Command {
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  ria-coordinator completions bash > /etc/bash_completion.d/ria-coordinator")]
+    #[command(
+        after_help = "Example:\n  ria-coordinator completions bash > /etc/bash_completion.d/ria-coordinator"
+    )]
     Completions { shell: Shell },
 }
 
@@ -217,7 +221,9 @@ enum NodeCommand {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// List the latest rows, and say whether the log is as it was written
-    #[command(after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit list --limit 20")]
+    #[command(
+        after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit list --limit 20"
+    )]
     List {
         /// Only rows about this network
         #[arg(long)]

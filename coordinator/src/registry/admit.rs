@@ -11,7 +11,7 @@ use ria_protocol::time::UnixTime;
 use serde_json::json;
 
 use super::writer::Writer;
-use super::{AdmitError, Admitted, Unavailable};
+use super::{AdmitError, Admitted};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::random;
@@ -35,7 +35,10 @@ impl Writer {
 
     async fn decide(&mut self, enrolment: ProvenEnrolment) -> Result<Admitted, AdmitError> {
         let world = self.world();
-        let key = world.keys.get(&enrolment.key_id).filter(|key| same(&key.secret_digest, &enrolment.secret_digest));
+        let key = world
+            .keys
+            .get(&enrolment.key_id)
+            .filter(|key| same(&key.secret_digest, &enrolment.secret_digest));
         let key = key.ok_or(ErrorCode::JoinKeyUnknown)?;
         let network = world.networks.get(&key.network).ok_or(ErrorCode::JoinKeyUnknown)?;
         match known_member(network, &enrolment)? {
@@ -43,7 +46,7 @@ impl Writer {
             Some(member) if member.join_key == key.id => {
                 Ok(Admitted { network: network.clone(), member: member.clone() })
             }
-            // It is a member by another key; this one has to be good, and has done its work.
+            // It is a member by another key; this one has to be good all the same, and stays unused.
             Some(member) => {
                 check_key(key, UnixTime::from(SystemTime::now()))?;
                 Ok(Admitted { network: network.clone(), member: member.clone() })
@@ -75,8 +78,8 @@ impl Writer {
             last_contact: now,
             agent_version: enrolment.agent_version,
         });
-        let network = self.store_member(network, key, member.clone(), now).await;
-        Ok(Admitted { network: self.watched(network).map_err(Unavailable::from)?, member })
+        let network = self.store_member(network, key, member.clone(), now).await?;
+        Ok(Admitted { network, member })
     }
 
     async fn store_member(
@@ -101,20 +104,21 @@ impl Writer {
                 "address_v6": member.address_v6,
             }),
         };
-        let mut draft = self.begin().await?;
         let used = JoinKeyEntry { uses: key.uses + 1, ..key.clone() };
-        draft.world.keys.insert(key.id, Arc::new(used));
-        draft.write().join_key_used(key.id).await?;
-        draft.write().member(id, &member).await?;
         let mut changed = network.clone();
         let patch = Patch::MemberSet(member.to_member(id));
         changed.freed.remove(&member.address_v4.into());
         changed.freed.remove(&member.address_v6.into());
-        changed.members.insert(member.node, member);
-        let changed = draft.change_network(changed, vec![patch]).await?;
-        draft.audit(&event).await?;
-        self.commit(draft).await?;
-        Ok(changed)
+        changed.members.insert(member.node, member.clone());
+        let made = self.change(async move |draft| {
+            draft.write().join_key_used(used.id).await?;
+            draft.world.keys.insert(used.id, Arc::new(used));
+            draft.write().member(id, &member).await?;
+            let changed = draft.change_network(changed, vec![patch]).await?;
+            draft.audit(&event).await?;
+            Ok(changed)
+        });
+        made.await
     }
 }
 

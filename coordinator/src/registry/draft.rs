@@ -31,7 +31,11 @@ impl Draft {
     }
 
     /// Puts a changed network in its place, with the patches that tell of the change and the next revision.
-    pub async fn change_network(&mut self, mut network: Network, patches: Vec<Patch>) -> Result<Arc<Network>, StoreError> {
+    pub async fn change_network(
+        &mut self,
+        mut network: Network,
+        patches: Vec<Patch>,
+    ) -> Result<Arc<Network>, StoreError> {
         let change = network.next_change(patches);
         self.write().change(network.info.id, &change).await?;
         network.record(change.clone());

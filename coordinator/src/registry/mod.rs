@@ -213,7 +213,11 @@ impl Registry {
     }
 
     /// Makes a network.
-    pub async fn create_network(&self, new: NewNetwork, actor: Actor) -> Result<Arc<Network>, CreateNetworkError> {
+    pub async fn create_network(
+        &self,
+        new: NewNetwork,
+        actor: Actor,
+    ) -> Result<Arc<Network>, CreateNetworkError> {
         self.ask(|reply| Command::CreateNetwork(new, actor, reply)).await
     }
 

@@ -55,7 +55,10 @@ async fn a_read_only_database_says_so() {
     let (registry, store) = start(directory.path()).await;
     store.execute("PRAGMA query_only = ON").await.unwrap();
     let error = make_key(&registry).await.unwrap_err();
-    assert!(matches!(error, CreateKeyError::Unavailable(Unavailable::Store(StoreError::ReadOnly))), "{error}");
+    assert!(
+        matches!(error, CreateKeyError::Unavailable(Unavailable::Store(StoreError::ReadOnly))),
+        "{error}"
+    );
     assert!(error.to_string().contains("read-only"));
     store.execute("PRAGMA query_only = OFF").await.unwrap();
     make_key(&registry).await.unwrap();
@@ -64,7 +67,8 @@ async fn a_read_only_database_says_so() {
 #[tokio::test]
 async fn a_database_stays_with_its_authority() {
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = start(directory.path()).await;
+    // The database is closed with the last way to its writer.
+    let (_registry, store) = start(directory.path()).await;
     assert_eq!(known_authority(&store).await.unwrap(), None);
     bind_authority(&store, SpkiHash([1; 32])).await.unwrap();
     bind_authority(&store, SpkiHash([1; 32])).await.unwrap();

@@ -76,29 +76,42 @@ impl Writer {
         self.publish.borrow().clone()
     }
 
-    pub(super) async fn begin(&self) -> Result<Draft, StoreError> {
-        let draft = Draft::begin(&self.store, &self.world()).await;
-        self.watched(draft)
+    /// Makes a change: all of it, or nothing.
+    pub(super) async fn change<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Draft) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let changed = self.attempt(work).await;
+        self.watch(&changed);
+        changed
     }
 
-    pub(super) async fn commit(&self, draft: Draft) -> Result<(), StoreError> {
-        let committed = draft.commit(&self.publish).await;
-        self.watched(committed)
+    async fn attempt<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Draft) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut draft = Draft::begin(&self.store, &self.world()).await?;
+        let made = work(&mut draft).await?;
+        draft.commit(&self.publish).await?;
+        Ok(made)
     }
 
     /// Notes whether the database works, and says so once when that changes.
-    pub(super) fn watched<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    fn watch<T>(&self, result: &Result<T, StoreError>) {
         let works = result.is_ok();
         let changed = self.writable.send_if_modified(|known| std::mem::replace(known, works) != works);
-        match &result {
+        match result {
             Err(error) if changed => tracing::error!(%error, "changes are refused; sessions go on"),
             Ok(_) if changed => tracing::info!("changes are stored again"),
             Ok(_) | Err(_) => {}
         }
-        result
     }
 
-    async fn create_network(&mut self, new: NewNetwork, actor: Actor) -> Result<Arc<Network>, CreateNetworkError> {
+    async fn create_network(
+        &mut self,
+        new: NewNetwork,
+        actor: Actor,
+    ) -> Result<Arc<Network>, CreateNetworkError> {
         let world = self.world();
         if world.network_named(new.name.as_str()).is_some() {
             return Err(CreateNetworkError::NameTaken(new.name));
@@ -125,14 +138,13 @@ impl Writer {
             subject: info.name.to_string(),
             detail: json!({ "prefix_v4": info.prefix_v4, "prefix_v6": info.prefix_v6, "mtu": info.mtu }),
         };
-        let mut draft = self.begin().await?;
-        let network = draft.put(Network::new(info, now));
-        let stored = draft.write().network(&network).await;
-        self.watched(stored)?;
-        let stored = draft.audit(&event).await;
-        self.watched(stored)?;
-        self.commit(draft).await?;
-        Ok(network)
+        let made = self.change(async move |draft| {
+            let network = draft.put(Network::new(info, now));
+            draft.write().network(&network).await?;
+            draft.audit(&event).await?;
+            Ok(network)
+        });
+        Ok(made.await?)
     }
 
     async fn create_key(&mut self, new: NewKey, actor: Actor) -> Result<CreatedKey, CreateKeyError> {
@@ -159,13 +171,12 @@ impl Writer {
             subject: entry.id.to_string(),
             detail: json!({ "reusable": entry.reusable, "expires": entry.expires, "tags": entry.tags }),
         };
-        let mut draft = self.begin().await?;
-        draft.world.keys.insert(entry.id, entry.clone());
-        let stored = draft.write().join_key(&entry).await;
-        self.watched(stored)?;
-        let stored = draft.audit(&event).await;
-        self.watched(stored)?;
-        self.commit(draft).await?;
+        let made = self.change(async |draft| {
+            draft.world.keys.insert(entry.id, entry.clone());
+            draft.write().join_key(&entry).await?;
+            draft.audit(&event).await
+        });
+        made.await?;
         Ok(CreatedKey { entry, secret })
     }
 
@@ -184,13 +195,12 @@ impl Writer {
             subject: key.to_string(),
             detail: json!({ "uses": entry.uses }),
         };
-        let mut draft = self.begin().await?;
-        draft.world.keys.insert(key, revoked.clone());
-        let stored = draft.write().join_key_revoked(key, now).await;
-        self.watched(stored)?;
-        let stored = draft.audit(&event).await;
-        self.watched(stored)?;
-        self.commit(draft).await?;
+        let made = self.change(async |draft| {
+            draft.world.keys.insert(key, revoked.clone());
+            draft.write().join_key_revoked(key, now).await?;
+            draft.audit(&event).await
+        });
+        made.await?;
         Ok(revoked)
     }
 
@@ -200,12 +210,10 @@ impl Writer {
         node: NodeId,
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
-        let mut draft = self.begin().await?;
-        let mut network = draft.network(network).ok_or(RemoveNodeError::NoNode)?;
-        let member = network.members.remove(&node).ok_or(RemoveNodeError::NoNode)?;
+        let world = self.world();
+        let network = world.networks.get(&network).ok_or(RemoveNodeError::NoNode)?;
+        let member = network.members.get(&node).cloned().ok_or(RemoveNodeError::NoNode)?;
         let now = UnixTime::from(SystemTime::now());
-        network.freed.insert(member.address_v4.into(), now);
-        network.freed.insert(member.address_v6.into(), now);
         let event = Event {
             time: now,
             action: if actor == Actor::Node(node) { "node.left" } else { "node.removed" },
@@ -214,33 +222,36 @@ impl Writer {
             subject: member.name.to_string(),
             detail: json!({ "node": node, "address_v4": member.address_v4, "address_v6": member.address_v6 }),
         };
-        let stored = draft.write().member_removed(network.info.id, node, now).await;
-        self.watched(stored)?;
-        let stored = draft.change_network(network, vec![Patch::MemberRemoved(node)]).await;
-        self.watched(stored)?;
-        let stored = draft.audit(&event).await;
-        self.watched(stored)?;
-        self.commit(draft).await?;
+        let mut without = Network::clone(network);
+        without.members.remove(&node);
+        without.freed.insert(member.address_v4.into(), now);
+        without.freed.insert(member.address_v6.into(), now);
+        let made = self.change(async move |draft| {
+            draft.write().member_removed(without.info.id, node, now).await?;
+            draft.change_network(without, vec![Patch::MemberRemoved(node)]).await?;
+            draft.audit(&event).await
+        });
+        made.await?;
         Ok(member)
     }
 
     /// Not a change of the map: no revision, no audit row.
     async fn note_contacts(&mut self, contacts: Vec<Contact>) -> Result<(), Unavailable> {
-        let mut draft = self.begin().await?;
-        for contact in contacts {
-            let Some(mut network) = draft.network(contact.network) else { continue };
-            let Some(member) = network.members.get(&contact.node) else { continue };
-            let member = Arc::new(MemberEntry {
-                last_contact: contact.time,
-                agent_version: contact.agent_version,
-                ..MemberEntry::clone(member)
-            });
-            let stored = draft.write().contact(contact.network, &member).await;
-            self.watched(stored)?;
-            network.members.insert(contact.node, member);
-            draft.put(network);
-        }
-        self.commit(draft).await?;
-        Ok(())
+        let made = self.change(async move |draft| {
+            for contact in contacts {
+                let Some(mut network) = draft.network(contact.network) else { continue };
+                let Some(member) = network.members.get(&contact.node) else { continue };
+                let member = Arc::new(MemberEntry {
+                    last_contact: contact.time,
+                    agent_version: contact.agent_version,
+                    ..MemberEntry::clone(member)
+                });
+                draft.write().contact(contact.network, &member).await?;
+                network.members.insert(contact.node, member);
+                draft.put(network);
+            }
+            Ok(())
+        });
+        Ok(made.await?)
     }
 }

@@ -152,7 +152,8 @@ fn authorise(
     if member.expires() <= UnixTime::from(SystemTime::now()) {
         return Err(Refusal {
             code: ErrorCode::Certificate,
-            text: "this node was away for so long that its membership has ended; join again with a new key".to_owned(),
+            text: "this node was away for so long that its membership has ended; join again with a new key"
+                .to_owned(),
         });
     }
     Ok(member.clone())
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn the_newest_common_protocol_is_spoken() {
-        let hello = |protocol_min, protocol_max| Hello { protocol_min, protocol_max, agent_version: String::new() };
+        let hello =
+            |protocol_min, protocol_max| Hello { protocol_min, protocol_max, agent_version: String::new() };
         assert_eq!(common_protocol(&hello(1, 1)), Some(1));
         assert_eq!(common_protocol(&hello(1, 9)), Some(PROTOCOL_VERSION));
         assert_eq!(common_protocol(&hello(2, 9)), None);

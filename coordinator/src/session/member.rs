@@ -52,7 +52,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     };
     tracing::debug!(node = %node.1, ?end, "session ends");
     // A hub that is gone knows that all sessions are.
-    let _ = services.hub.end(node, id).await;
+    let removed = matches!(&end, End::Refused(refusal) if refusal.code == ErrorCode::NotAMember);
+    let _ = if removed { services.hub.forget(node).await } else { services.hub.end(node, id).await };
     end
 }
 
@@ -60,7 +61,12 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
 enum Never {}
 
 impl Session<'_> {
-    async fn serve(&mut self, socket: &mut Socket, mut begun: Begun, has: Option<Revision>) -> Result<Never, End> {
+    async fn serve(
+        &mut self,
+        socket: &mut Socket,
+        mut begun: Begun,
+        has: Option<Revision>,
+    ) -> Result<Never, End> {
         // Listening begins before the state is read, so that no change is missed between the two.
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         let mut changes = network.feed.subscribe();
@@ -81,7 +87,6 @@ impl Session<'_> {
                 // In this order: a member is told of in the map before there is news of it.
                 biased;
                 () = self.services.draining.cancelled() => return Err(End::Drained),
-                _ = &mut begun.replaced => return Err(End::Replaced),
                 change = changes.recv() => {
                     let change = received(change)?;
                     if view::removes(&change, self.node.1) {
@@ -92,6 +97,8 @@ impl Session<'_> {
                         socket.send_encoded(view::change(&change)).await?;
                     }
                 }
+                // Behind the changes: a node that was removed hears why, not that it was replaced.
+                _ = &mut begun.replaced => return Err(End::Replaced),
                 news = begun.news.recv() => {
                     if let Some(message) = view::live_changes(&received(news)?, self.node.1) {
                         socket.send_encoded(message).await?;
@@ -147,7 +154,9 @@ impl Session<'_> {
             }
             Err(RemoveNodeError::Unavailable(error)) => Err(End::Refused(Refusal {
                 code: ErrorCode::Unavailable,
-                text: format!("the coordinator can't take this node out at the moment ({error}); try again later"),
+                text: format!(
+                    "the coordinator can't take this node out at the moment ({error}); try again later"
+                ),
             })),
         }
     }

@@ -52,6 +52,21 @@ pub struct Counters {
 }
 
 impl Counters {
+    fn count_malformed(&self) {
+        let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
+        // Said ever more rarely, so that nobody can fill the log.
+        if count.is_power_of_two() {
+            tracing::warn!(count, "messages of nodes could not be read; are they of another version?");
+        }
+    }
+
+    fn count_lagged(&self) {
+        let count = self.lagged.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            tracing::warn!(count, "sessions were closed because nodes read too slowly; they resume");
+        }
+    }
+
     /// Messages that could not be read.
     pub fn malformed(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)
@@ -126,16 +141,17 @@ async fn finish(mut socket: Socket, services: &Services, end: End) {
     match &end {
         End::Refused(refusal) => {
             if refusal.code == ErrorCode::BadMessage {
-                services.counters.malformed.fetch_add(1, Ordering::Relaxed);
+                services.counters.count_malformed();
             }
             tracing::debug!(code = %refusal.code, "a node is refused");
             socket.say_last(ria_protocol::message::CoordinatorMessage::Refused(refusal.clone())).await;
         }
         End::Lagged => {
-            services.counters.lagged.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!("a node reads too slowly and has to resume");
+            services.counters.count_lagged();
         }
-        End::Drained => socket.say_last(ria_protocol::message::CoordinatorMessage::Drain(reconnect_after())).await,
+        End::Drained => {
+            socket.say_last(ria_protocol::message::CoordinatorMessage::Drain(reconnect_after())).await
+        }
         End::Left => socket.say_last(ria_protocol::message::CoordinatorMessage::Left).await,
         End::Replaced | End::Closed => {}
     }

@@ -16,7 +16,8 @@ pub const HOLD_BACK: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The lowest IPv4 address that a new member may have; `None` when there is none left.
 pub fn next_v4(network: &Network, now: UnixTime) -> Option<Ipv4Addr> {
     let ipnet::IpNet::V4(net) = network.info.prefix_v4.to_net() else { return None };
-    let taken: std::collections::BTreeSet<Ipv4Addr> = network.members.values().map(|m| m.address_v4).collect();
+    let taken: std::collections::BTreeSet<Ipv4Addr> =
+        network.members.values().map(|m| m.address_v4).collect();
     // The first address stays free for what a network may need of its own one day; .0 and .255 are taken for
     // network and broadcast addresses by too much old equipment.
     net.hosts().skip(1).find(|address| {
@@ -28,10 +29,12 @@ pub fn next_v4(network: &Network, now: UnixTime) -> Option<Ipv4Addr> {
 
 /// The IPv6 address of a member: the network's prefix and 64 bits derived from the two identities.
 pub fn next_v6(network: &Network, node: NodeId, now: UnixTime) -> Option<Ipv6Addr> {
-    (0..16).map(|attempt| derived_v6(&network.info.prefix_v6, network.info.id, node, attempt)).find(|address| {
-        !network.members.values().any(|m| m.address_v6 == *address)
-            && !is_held_back(network, (*address).into(), now)
-    })
+    (0..16).map(|attempt| derived_v6(&network.info.prefix_v6, network.info.id, node, attempt)).find(
+        |address| {
+            !network.members.values().any(|m| m.address_v6 == *address)
+                && !is_held_back(network, (*address).into(), now)
+        },
+    )
 }
 
 fn derived_v6(prefix: &Prefix, network: NetworkId, node: NodeId, attempt: u8) -> Ipv6Addr {
@@ -62,7 +65,9 @@ pub enum PrefixError {
     Size(Prefix),
     #[error("{0} can't be used on an interface (loopback, link-local, multicast or reserved)")]
     Special(Prefix),
-    #[error("{0} overlaps 100.64.0.0/10, which Tailscale drops on machines that run it; choose another prefix")]
+    #[error(
+        "{0} overlaps 100.64.0.0/10, which Tailscale drops on machines that run it; choose another prefix"
+    )]
     Shared(Prefix),
     #[error("{prefix} overlaps the prefix of network {other}; choose another one")]
     Overlaps { prefix: Prefix, other: String },

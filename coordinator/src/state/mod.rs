@@ -163,11 +163,7 @@ impl MemberEntry {
             tags: self.tags.clone(),
             expires: None,
         };
-        Member {
-            record: SignedRecord::unsigned(&record),
-            name: self.name.clone(),
-            kind: MemberKind::Node,
-        }
+        Member { record: SignedRecord::unsigned(&record), name: self.name.clone(), kind: MemberKind::Node }
     }
 
     /// Until when it stays a member without being heard of.
@@ -297,6 +293,9 @@ pub(crate) mod tests {
         let used = JoinKeyEntry { uses: 1, ..key.clone() };
         assert_eq!(used.status(UnixTime(5)), JoinKeyStatus::Used);
         assert_eq!(JoinKeyEntry { reusable: true, ..used }.status(UnixTime(5)), JoinKeyStatus::Valid);
-        assert_eq!(JoinKeyEntry { revoked: Some(UnixTime(1)), ..key }.status(UnixTime(5)), JoinKeyStatus::Revoked);
+        assert_eq!(
+            JoinKeyEntry { revoked: Some(UnixTime(1)), ..key }.status(UnixTime(5)),
+            JoinKeyStatus::Revoked
+        );
     }
 }

@@ -68,8 +68,10 @@ impl Store {
             let key = join_key(&row)?;
             keys.insert(key.id, Arc::new(key));
         }
-        let last = sqlx::query("SELECT * FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(&self.writer).await?;
-        let audit_head = last.map(|row| audit_row(&row)).transpose()?.map_or(Head::START, |row| Head::from(&row));
+        let last =
+            sqlx::query("SELECT * FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(&self.writer).await?;
+        let audit_head =
+            last.map(|row| audit_row(&row)).transpose()?.map_or(Head::START, |row| Head::from(&row));
         Ok(World { networks, keys, audit_head })
     }
 
@@ -105,7 +107,8 @@ impl Store {
         let rows = sqlx::query(sql).bind(network).bind(limit).fetch_all(&self.writer).await?;
         let mut log: VecDeque<Arc<Change>> = VecDeque::with_capacity(rows.len());
         for row in rows {
-            let bytes = BASE64.decode(text(&row, "patches")?.as_bytes()).map_err(|e| damaged("patches", e))?;
+            let bytes =
+                BASE64.decode(text(&row, "patches")?.as_bytes()).map_err(|e| damaged("patches", e))?;
             let change = Change::new(from_bytes(&bytes).map_err(|e| damaged("patches", e))?);
             let expected = log.front().map_or(last, |next| next.set.from);
             if change.set.to != expected {
@@ -177,9 +180,8 @@ fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
 }
 
 fn join_key(row: &AnyRow) -> Result<JoinKeyEntry, StoreError> {
-    let digest = BASE64
-        .decode(text(row, "secret_digest")?.as_bytes())
-        .map_err(|e| damaged("secret_digest", e))?;
+    let digest =
+        BASE64.decode(text(row, "secret_digest")?.as_bytes()).map_err(|e| damaged("secret_digest", e))?;
     Ok(JoinKeyEntry {
         id: parsed(row, "id")?,
         network: parsed(row, "network")?,

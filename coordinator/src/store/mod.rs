@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::MigrateError;
 use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
 
 pub use load::AuditQuery;
@@ -28,7 +29,7 @@ pub enum StoreError {
     #[error(
         "the database has a newer or altered schema: {0}; run the version of ria-coordinator that wrote it, or a newer one"
     )]
-    Schema(#[from] sqlx::migrate::MigrateError),
+    Schema(#[from] MigrateError),
     #[error("the database holds something that can't be read: {0}; restore it from a backup")]
     Damaged(String),
     #[error("the disk that holds the database is full; make room, then try again")]
@@ -67,13 +68,15 @@ pub struct Store {
 
 impl Store {
     /// Opens the database, made when it is missing, and brings its schema up to date.
+    // The library's errors may grow; all others are about the schema.
+    #[allow(clippy::wildcard_enum_match_arm)]
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let options: AnyConnectOptions = url.parse().map_err(StoreError::Open)?;
         let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            other => StoreError::Schema(other),
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            error => StoreError::Schema(error),
         })?;
         let readers = pool(READERS).connect_lazy_with(options);
         Ok(Self { writer, readers })

@@ -143,7 +143,12 @@ impl<'t> Write<'t> {
         let sql = "DELETE FROM nodes WHERE network = $1 AND id = $2";
         sqlx::query(sql).bind(&network).bind(&node).execute(&mut **self.transaction).await?;
         let sql = "UPDATE addresses SET freed = $3 WHERE network = $1 AND node = $2 AND freed IS NULL";
-        sqlx::query(sql).bind(&network).bind(&node).bind(big(time.0)).execute(&mut **self.transaction).await?;
+        sqlx::query(sql)
+            .bind(&network)
+            .bind(&node)
+            .bind(big(time.0))
+            .execute(&mut **self.transaction)
+            .await?;
         Ok(())
     }
 

@@ -149,9 +149,8 @@ async fn serve_node(
     let certificate = connection.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
     let identity = identify(certificate, &port.services.authority).map_err(io::Error::other)?;
-    let exporter = connection
-        .export_keying_material([0; 32], EXPORTER_LABEL, None)
-        .map_err(io::Error::other)?;
+    let exporter =
+        connection.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
     let peer = Peer { identity, exporter, address: from, slot: Arc::new(slot) };
     let draining = port.services.draining.clone();
     let router = port.node.layer(axum::Extension(peer));
@@ -183,7 +182,8 @@ async fn serve_http<Kept>(
 /// The names in the certificate of the pages: those of the public URLs, and this machine's own.
 pub fn page_names(hosts: impl Iterator<Item = String>) -> Vec<String> {
     let own = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let mut names: Vec<String> = hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).chain(own).collect();
+    let mut names: Vec<String> =
+        hosts.map(|host| host.trim_matches(['[', ']']).to_owned()).chain(own).collect();
     names.retain(|name| name.parse::<IpAddr>().is_ok() || name.is_ascii());
     names.dedup();
     names

@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use data_encoding::BASE64;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use ria_protocol::enrol::{Authority as AuthorityCertificate, Certificate};
 use ria_protocol::id::{NetworkId, NodeId};
@@ -227,7 +227,12 @@ impl Authority {
     }
 
     /// A node's certificate, for the key in a request that was checked before.
-    pub fn issue_node(&self, network: NetworkId, node: NodeId, csr: &[u8]) -> Result<Certificate, rcgen::Error> {
+    pub fn issue_node(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        csr: &[u8],
+    ) -> Result<Certificate, rcgen::Error> {
         let request = CertificateSigningRequestParams::from_der(&csr.into())?;
         // Nothing of the request but its key is taken over.
         let mut params = CertificateParams::default();

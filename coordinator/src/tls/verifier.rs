@@ -51,7 +51,8 @@ pub fn identify(certificate: &[u8], authority: &Authority) -> Result<Identity, I
         return Err(IdentifyError::Malformed);
     }
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| IdentifyError::Malformed)?;
-    let (_, ca_key) = SubjectPublicKeyInfo::from_der(authority.spki()).map_err(|_| IdentifyError::Malformed)?;
+    let (_, ca_key) =
+        SubjectPublicKeyInfo::from_der(authority.spki()).map_err(|_| IdentifyError::Malformed)?;
     let tls_key = SpkiHash::of(parsed.public_key().raw);
     if parsed.verify_signature(Some(&ca_key)).is_ok() {
         // The authority also signs itself and server certificates: those are nobody's identity as a client.
@@ -149,7 +150,8 @@ mod tests {
         assert_eq!(identify(&issue(&theirs), &ours), Err(IdentifyError::Foreign));
         let own = CertificateParams::default().self_signed(&key).unwrap();
         assert_eq!(identify(own.der(), &ours), Ok(Identity::SelfSigned(hash)));
-        let server = ours.issue_server(&key, &["a.example".into()], std::time::Duration::from_secs(60)).unwrap();
+        let server =
+            ours.issue_server(&key, &["a.example".into()], std::time::Duration::from_secs(60)).unwrap();
         assert_eq!(identify(&server, &ours), Err(IdentifyError::Foreign));
         assert_eq!(identify(ours.certificate(), &ours), Err(IdentifyError::Foreign));
         assert_eq!(identify(b"\x30\x03abc", &ours), Err(IdentifyError::Malformed));
