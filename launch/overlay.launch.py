@@ -33,6 +33,7 @@ def start(context):
         namespace=plan.namespace,
         parameters=plan.parameters,
         ros_arguments=level,
+        additional_env=plan.environment,
         output="screen",
         on_exit=Shutdown(reason="the overlay node ended") if plan.required else None,
     )

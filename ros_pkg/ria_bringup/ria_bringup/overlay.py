@@ -13,6 +13,7 @@ class Plan:
         self.parameters = []
         self.messages = []
         self.required = False
+        self.environment = {}
 
 
 def make_plan(arguments, agent=None):
@@ -30,6 +31,11 @@ def make_plan(arguments, agent=None):
                              "when an agent comes.")
     plan.namespace = arguments["namespace"] or agent.ros_name()
     plan.parameters = node_parameters(arguments)
+    try:
+        plan.environment = agent.dds_environment(0)
+    except AgentError:
+        # Not in a network yet, or no agent: the node sees to it itself when that changes.
+        pass
     return plan
 
 

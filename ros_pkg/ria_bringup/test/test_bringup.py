@@ -112,6 +112,13 @@ class OverlayTest(BringupTest):
         self.assertIn("start the service", self.plan().messages[0])
         self.assertNotIn("daemon", self.read("calls"))
 
+    def test_a_node_on_a_robot_in_a_network_starts_with_its_profile(self):
+        self.write("up", "")
+        self.assertEqual(self.plan().environment, {})
+        self.answer("{}", code=0)
+        self.write("env", '{"CYCLONEDDS_URI": "file:///run/ria/dds/c.xml"}')
+        self.assertEqual(self.plan().environment, {"CYCLONEDDS_URI": "file:///run/ria/dds/c.xml"})
+
     def test_starting_can_be_switched_off(self):
         self.allow_start()
         self.assertIn("start_agent:=false", self.plan(start_agent="false").messages[0])
