@@ -111,7 +111,7 @@ impl Server {
     /// Takes a datagram.
     pub fn handle(&mut self, from: Tuple, datagram: &mut [u8], clock: Clock) -> Action {
         let handled = match datagram.first() {
-            Some(0x40..=0x4f) => self.handle_channel_data(from, datagram, clock.now),
+            Some(0x40..=0x7f) => self.handle_channel_data(from, datagram, clock.now),
             Some(0x00..=0x03) => self.handle_message(from, datagram, clock),
             _ => Err(DropReason::Malformed),
         };

@@ -11,8 +11,8 @@ use stun_types::message::{BINDING, Message, MessageClass, Method};
 use stun_types::prelude::{AttributeStaticType, AttributeWrite};
 use turn_types::AddressFamily;
 use turn_types::attribute::{
-    ChannelNumber, Data, DontFragment, Lifetime, RequestedAddressFamily, RequestedTransport, XorPeerAddress,
-    XorRelayedAddress,
+    ChannelNumber, Data, DontFragment, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    XorPeerAddress, XorRelayedAddress,
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SEND};
 
@@ -30,7 +30,7 @@ const FIRST_PORT: u16 = 49_152;
 const PORT_TRIES: usize = 64;
 
 /// Attributes that are understood, or may be passed over: without a socket of its own nothing is ever fragmented.
-const KNOWN: [AttributeType; 13] = [
+const KNOWN: [AttributeType; 14] = [
     Username::TYPE,
     Userhash::TYPE,
     Realm::TYPE,
@@ -43,6 +43,7 @@ const KNOWN: [AttributeType; 13] = [
     RequestedAddressFamily::TYPE,
     RequestedTransport::TYPE,
     DontFragment::TYPE,
+    EvenPort::TYPE,
     XorMappedAddress::TYPE,
 ];
 
@@ -163,10 +164,15 @@ fn handle_allocate(server: &mut Server, request: &Request<'_>) -> Answer {
         kept = (live && other == owner).then_some(relayed);
         server.table.remove(relayed);
     }
+    let even = request.message.attribute::<EvenPort>().ok();
+    if even.as_ref().is_some_and(EvenPort::requested) {
+        // A second port, kept for later, is not to be had here.
+        return Err(ErrorCode::INSUFFICIENT_CAPACITY);
+    }
     let address = relayed_ip(server, request)?;
     let relayed = match kept.filter(|kept| kept.ip() == address) {
         Some(kept) => kept,
-        None => free_port(server, address).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?,
+        None => free_port(server, address, even.is_some()).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?,
     };
     make_room(server, request)?;
     let expires = request.now + Duration::from_secs(lifetime(request.message).into());
@@ -213,11 +219,12 @@ fn relayed_ip(server: &Server, request: &Request<'_>) -> Result<IpAddr, u16> {
     fitting.next().ok_or(ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED)
 }
 
-fn free_port(server: &mut Server, address: IpAddr) -> Option<SocketAddr> {
+fn free_port(server: &mut Server, address: IpAddr, even: bool) -> Option<SocketAddr> {
     for _ in 0..PORT_TRIES {
         let ports = u32::from(u16::MAX - FIRST_PORT) + 1;
         let offset = u16::try_from(server.random.next_u32() % ports).ok()?;
-        let relayed = SocketAddr::new(address, FIRST_PORT + offset);
+        let port = FIRST_PORT + offset;
+        let relayed = SocketAddr::new(address, if even { port & !1 } else { port });
         if !server.table.has_relayed(relayed) {
             return Some(relayed);
         }

@@ -16,8 +16,8 @@ const PERMISSION: Duration = Duration::from_secs(300);
 /// Lifetime of a channel (RFC 8656, section 12).
 const CHANNEL: Duration = Duration::from_secs(600);
 
-/// First and last channel number (RFC 8656, section 12).
-const NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+/// First and last channel number. RFC 8656 (section 12) ends them at 0x4fff; older clients go by RFC 5766.
+const NUMBERS: std::ops::RangeInclusive<u16> = 0x4000..=0x7ffe;
 
 /// Permissions are for this relay's own addresses, of which there are few.
 const MOST_PERMISSIONS: usize = 64;
