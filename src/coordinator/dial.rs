@@ -130,6 +130,7 @@ async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialErro
     Ok(Dialled { socket, url: url.to_owned(), address: address.to_canonical(), exporter })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enumeration, of which a few values matter")]
 async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let dns = |source| DialError::Dns { host: host.to_owned(), source };
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(dns)?.collect();

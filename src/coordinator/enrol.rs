@@ -63,18 +63,6 @@ pub enum EnrolError {
     Setup(#[from] TlsSetupError),
 }
 
-impl EnrolError {
-    /// Whether it may work later without anybody doing anything.
-    pub fn is_temporary(&self) -> bool {
-        match self {
-            Self::Dial(error) => !matches!(error, DialError::BadUrl(_) | DialError::OtherAuthority(_)),
-            Self::Stream(_) => true,
-            Self::Refused { code, .. } => code.is_temporary(),
-            Self::Setup(_) => false,
-        }
-    }
-}
-
 impl From<StreamError> for EnrolError {
     fn from(error: StreamError) -> Self {
         match error {
@@ -95,9 +83,8 @@ pub async fn enrol(request: &Request<'_>) -> Result<Enrolment, EnrolError> {
     let (mut stream, welcome) = Stream::open(socket).await?;
     let message = enrol_message(request, &welcome, &exporter)?;
     stream.send(&NodeMessage::Enrol(message)).await?;
-    let enrolled = match stream.answer().await? {
-        CoordinatorMessage::Enrolled(enrolled) => enrolled,
-        other => return Err(unexpected(&other).into()),
+    let CoordinatorMessage::Enrolled(enrolled) = stream.answer().await? else {
+        return Err(unexpected("the answer to an enrolment").into());
     };
     stream.close().await;
     Ok(Enrolment { enrolled, address, time: welcome.time })

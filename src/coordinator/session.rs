@@ -169,7 +169,10 @@ impl Runner {
             }
             let wait = match end {
                 End::Stop => return,
-                End::Reconnect => Duration::ZERO,
+                End::Reconnect => {
+                    backoff.reset();
+                    Duration::ZERO
+                }
                 End::Drained(after) => {
                     self.tell(SessionEvent::Lost("the coordinator is restarting".into())).await;
                     after + jitter(after)
@@ -181,15 +184,17 @@ impl Runner {
                 End::Refused(refusal) => {
                     let code = refusal.code;
                     self.tell(SessionEvent::Refused(refusal)).await;
-                    match code {
-                        ErrorCode::NotAMember => return,
-                        code if code.is_temporary() => backoff.next(),
-                        _ => REFUSED_WAIT / 2 + jitter(REFUSED_WAIT / 2),
+                    if code == ErrorCode::NotAMember {
+                        return;
                     }
+                    let patient = REFUSED_WAIT / 2 + jitter(REFUSED_WAIT / 2);
+                    if code.is_temporary() { backoff.next() } else { patient }
                 }
             };
-            if !self.wait(wait).await {
-                return;
+            match self.wait(wait).await {
+                Some(End::Stop) => return,
+                Some(_) => backoff.reset(),
+                None => {}
             }
         }
     }
@@ -260,9 +265,9 @@ impl Runner {
                 return Err(End::Drained(Duration::from_millis(after.into())));
             }
             CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
-            other @ (CoordinatorMessage::Welcome(_)
-            | CoordinatorMessage::Enrolled(_)
-            | CoordinatorMessage::Left) => return Err(unexpected(&other).into()),
+            CoordinatorMessage::Welcome(_) | CoordinatorMessage::Enrolled(_) | CoordinatorMessage::Left => {
+                return Err(unexpected("a map or news").into());
+            }
         };
         self.tell(event).await;
         Ok(())
@@ -291,11 +296,11 @@ impl Runner {
         Ok(())
     }
 
-    /// Waits before the next attempt; `false` when the session shall end.
-    async fn wait(&mut self, wait: Duration) -> bool {
+    /// Waits before the next attempt; tells what ended the waiting before its time.
+    async fn wait(&mut self, wait: Duration) -> Option<End> {
         tokio::select! {
-            () = tokio::time::sleep(wait) => true,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision) => !matches!(end, End::Stop),
+            () = tokio::time::sleep(wait) => None,
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision) => Some(end),
         }
     }
 

@@ -61,10 +61,10 @@ impl Stream {
             agent_version: env!("CARGO_PKG_VERSION").into(),
         };
         stream.send(&NodeMessage::Hello(hello)).await?;
-        match stream.answer().await? {
-            CoordinatorMessage::Welcome(welcome) => Ok((stream, welcome)),
-            other => Err(unexpected(&other)),
-        }
+        let CoordinatorMessage::Welcome(welcome) = stream.answer().await? else {
+            return Err(unexpected("a greeting"));
+        };
+        Ok((stream, welcome))
     }
 
     /// Sends a message.
@@ -74,10 +74,11 @@ impl Stream {
 
     /// The next message, when it is the answer to a request: a refusal is an error, and it must come soon.
     pub async fn answer(&mut self) -> Result<CoordinatorMessage, StreamError> {
-        match timeout(ANSWER_TIMEOUT, self.receive()).await.map_err(|_| StreamError::Silent)?? {
-            CoordinatorMessage::Refused(refusal) => Err(StreamError::Refused(refusal)),
-            message => Ok(message),
+        let message = timeout(ANSWER_TIMEOUT, self.receive()).await.map_err(|_| StreamError::Silent)??;
+        if let CoordinatorMessage::Refused(refusal) = message {
+            return Err(StreamError::Refused(refusal));
         }
+        Ok(message)
     }
 
     /// The next message. Pings the coordinator meanwhile and ends when it is silent. May be dropped at any time.
@@ -129,8 +130,6 @@ impl Stream {
 }
 
 /// A message that does not belong here.
-pub fn unexpected(message: &CoordinatorMessage) -> StreamError {
-    let kind = format!("{message:?}");
-    let kind = kind.split(['(', ' ', '{']).next().unwrap_or_default();
-    StreamError::Malformed(format!("an unexpected {kind}"))
+pub fn unexpected(expected: &str) -> StreamError {
+    StreamError::Malformed(format!("something else than {expected}"))
 }

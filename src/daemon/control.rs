@@ -184,15 +184,13 @@ impl Control {
                 () = sleep_until(tell_at), if self.changed => Turn::TellChanges,
                 _ = tick.tick() => Turn::Tick,
             };
-            match turn {
-                Turn::Stop => break,
-                Turn::TellChanges => {
-                    self.changed = false;
-                    tell_at = Instant::now() + CHANGES_INTERVAL;
-                    self.tell_changes().await;
-                }
-                other => self.take(other).await,
+            if matches!(turn, Turn::Stop) {
+                break;
             }
+            if matches!(turn, Turn::TellChanges) {
+                tell_at = Instant::now() + CHANGES_INTERVAL;
+            }
+            self.take(turn).await;
         }
         notify("STOPPING=1");
         self.end();
@@ -207,7 +205,8 @@ impl Control {
             Turn::Saved(saved) => self.handle_saved(saved),
             Turn::HostChanged => self.handle_host_change().await,
             Turn::Tick => self.handle_tick().await,
-            Turn::TellChanges | Turn::Stop => {}
+            Turn::TellChanges => self.tell_changes().await,
+            Turn::Stop => {}
         }
     }
 
@@ -275,6 +274,7 @@ impl Control {
 
     /// Tells listeners that something has changed, after the DDS files fit it.
     async fn tell_changes(&mut self) {
+        self.changed = false;
         if let Ok(packets) = self.packets.status().await {
             let state = super::status::state(self, &packets);
             match self.profiles.update(state.networks.values()) {

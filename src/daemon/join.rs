@@ -1,8 +1,13 @@
 //! Joining: keys, enrolment, and the first store, in an order in which a crash at any point loses nothing.
 //!
-//! 1. can an interface be made at all? 2. keys are stored; 3. the coordinator is asked; 4. the network is stored, whole;
-//! 5. the keys of step 2 are forgotten. A crash before 4 leads to the same question with the same keys, which the
-//! coordinator answers the same way. Only what is stored is used.
+//! 1. Can an interface be made at all?
+//! 2. The keys are stored.
+//! 3. The coordinator is asked.
+//! 4. The network is stored, whole.
+//! 5. The keys of step 2 are forgotten.
+//!
+//! A crash before 4 leads to the same question with the same keys, which the coordinator answers the same way. Only
+//! what is stored is used.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ria_api::state::{NetworkState, Severity};
+use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::{AddNetwork, Command, Event, Warning};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::message::{LiveUpdate, from_bytes};
@@ -23,7 +23,7 @@ impl Control {
         let Some(network) = self.networks.get_mut(&id).filter(|n| n.wanted()) else { return };
         if network.session.is_none() {
             network.boot = random_boot();
-            network.coordinator.state = ria_api::state::CoordinatorState::Connecting;
+            network.coordinator.state = CoordinatorState::Connecting;
             network.session = Some(Session::start(network.session_config(), self.session_events.clone()));
             network.state = NetworkState::Joining;
         }
@@ -138,7 +138,7 @@ impl Control {
         self.stop_interface(id).await;
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.session = None;
-        network.coordinator.state = ria_api::state::CoordinatorState::Unknown;
+        network.coordinator.state = CoordinatorState::Unknown;
         network.answer_waiting(Err("the network was taken down meanwhile".into()));
         if std::mem::take(&mut network.in_engine) {
             self.engine(Command::RemoveNetwork(id)).await;
@@ -206,7 +206,7 @@ impl Control {
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         for id in ids {
             let Some(network) = self.networks.get(&id) else { continue };
-            let connected = network.coordinator.state == ria_api::state::CoordinatorState::Connected;
+            let connected = network.coordinator.state == CoordinatorState::Connected;
             // A stream over an address that is gone would be noticed by its silence only, much later.
             if rerouted || lost || (!connected && old != new) {
                 network.order(Order::Reconnect);
@@ -241,6 +241,10 @@ impl Control {
                 tracing::debug!(%network, relay, "relay bound");
                 if let Some(network) = self.networks.get_mut(&network) {
                     network.conditions.clear("relay-down");
+                    // The relay is the coordinator's, as a rule: where it is back, the coordinator is.
+                    if network.coordinator.state == CoordinatorState::Unreachable {
+                        network.order(Order::Reconnect);
+                    }
                 }
             }
             Event::RelayDown { network, relay, reason } => {
@@ -252,7 +256,11 @@ impl Control {
                     network.conditions.set("relay-down", Severity::Warning, text);
                 }
             }
-            other => self.tell_engine_event(other),
+            Event::MapChanged { .. }
+            | Event::PeerAdded { .. }
+            | Event::PeerRemoved { .. }
+            | Event::LinkStateChanged { .. }
+            | Event::PathChanged { .. } => self.tell_engine_event(event),
         }
         self.changed = true;
     }

@@ -22,7 +22,7 @@ const LIVE_DELAY: Duration = Duration::from_secs(2);
 impl Control {
     /// A session tells something.
     pub(super) async fn handle_session_event(&mut self, id: NetworkId, event: SessionEvent) {
-        if !self.networks.get(&id).is_some_and(|n| n.session.is_some()) {
+        if self.networks.get(&id).is_none_or(|n| n.session.is_none()) {
             return;
         }
         self.changed = true;

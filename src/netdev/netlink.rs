@@ -1,4 +1,8 @@
 //! rtnetlink: reads interfaces, addresses and routes, sets up the overlay interface, and tells of changes.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink has dozens of attributes, of which a few matter"
+)]
 
 use std::net::IpAddr;
 use std::time::Duration;

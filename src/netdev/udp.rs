@@ -1,7 +1,7 @@
 //! The agent's one UDP socket: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
@@ -175,9 +175,11 @@ impl Udp {
 
     /// An IPv6 socket takes IPv4 addresses in their mapped form (RFC 4291 section 2.5.5.2).
     fn outer(&self, to: SocketAddr) -> SocketAddr {
-        match to.ip() {
-            IpAddr::V4(v4) if self.v6 => SocketAddrV6::new(v4.to_ipv6_mapped(), to.port(), 0, 0).into(),
-            _ => to,
+        match to {
+            SocketAddr::V4(v4) if self.v6 => {
+                SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
+            }
+            SocketAddr::V4(_) | SocketAddr::V6(_) => to,
         }
     }
 }
@@ -208,7 +210,9 @@ mod tests {
         }
         assert!(batch.push(to, None, &[99; 20]));
         for transmit in batch.transmits() {
-            assert_eq!(a.send(&transmit), Sent::Done);
+            while a.send(&transmit) == Sent::Busy {
+                a.writable().await.unwrap();
+            }
         }
         let mut seen = Vec::new();
         while seen.len() < 11 {
