@@ -112,3 +112,49 @@ fn a_replayed_probe_of_an_earlier_run_resets_nothing() {
     world.run(ms(50));
     assert_eq!(world.hosts[1].received.last().unwrap().1, packet(0, 1, 3, 100));
 }
+
+/// One random misfortune.
+fn disturb(world: &mut World) {
+    let host = usize::from(world.random(2) == 1);
+    let relay = world.turn.address;
+    match world.random(8) {
+        0 => world.cut = Some(Box::new(move |from, to| from != relay && to != relay)),
+        1 => world.cut = Some(Box::new(move |from, to| from == relay || to == relay)),
+        2 => world.cut = Some(Box::new(|_, _| true)),
+        3 => world.loss = world.random(300),
+        4 => world.restart(host),
+        5 => world.turn.restart(),
+        6 => {
+            let mapping = [Mapping::EndpointIndependent, Mapping::AddressAndPortDependent];
+            let mapping = mapping[usize::from(world.random(2) == 1)];
+            let nat = world.nat(mapping, Filtering::AddressAndPortDependent);
+            world.roam(host, nat);
+        }
+        _ => world.latency = ms(1 + world.random(150)),
+    }
+}
+
+#[test]
+fn after_any_misfortunes_the_link_comes_back() {
+    for seed in 0..60 {
+        let mut world = two_behind(seed, Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+        world.jitter = ms(seed % 20);
+        for _ in 0..15 {
+            disturb(&mut world);
+            let duration = ms(world.random(8000));
+            world.stream(ms(50), duration);
+            if world.random(2) == 0 {
+                world.cut = None;
+            }
+        }
+        world.cut = None;
+        (world.loss, world.latency) = (0, ms(10));
+        // A relay that failed for long is asked again within half a minute.
+        world.stream(ms(50), ms(32_000));
+        let received = world.hosts[1].received.len();
+        let gap = world.stream(ms(50), ms(2000));
+        let state = [world.peer(0, 1), world.peer(1, 0)].map(|peer| (peer.link_state, peer.path));
+        assert!(world.both_up() && gap < ms(300), "seed {seed}: {gap:?}, {state:?}");
+        assert!(world.hosts[1].received.len() - received >= 38, "seed {seed}");
+    }
+}

@@ -450,6 +450,7 @@ impl World {
     }
 
     fn run_until(&mut self, until: Instant, done: impl Fn(&Self) -> bool) -> bool {
+        let (mut woken, mut at_once) = (self.start, 0);
         loop {
             if done(self) {
                 return true;
@@ -478,8 +479,9 @@ impl World {
                 self.wakes += 1;
                 self.hosts[host].engine.handle_timeout(now);
                 self.flush(host);
-                let after = self.hosts[host].engine.poll_timeout();
-                assert!(after.is_none_or(|at| at > next || at == now), "host {host} asks for the past");
+                at_once = if now == woken { at_once + 1 } else { 0 };
+                woken = now;
+                assert!(at_once < 20, "host {host} wakes up again and again without time passing");
             }
         }
     }

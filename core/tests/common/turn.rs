@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use stun_types::attribute::{ErrorCode, Nonce, Realm, Username, XorMappedAddress};
 use stun_types::message::{
-    BINDING, IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageClass, MessageWriteVec,
+    BINDING, IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageClass,
+    MessageWriteVec, TransactionId,
 };
 use stun_types::prelude::{MessageWrite, MessageWriteExt};
 use turn_types::attribute::{ChannelNumber, Lifetime, XorPeerAddress, XorRelayedAddress};
@@ -18,6 +19,8 @@ const REALM: &str = "sim";
 const NONCE: &str = "nonce";
 
 struct Allocation {
+    /// Of the request that made it: a retransmission gets the same answer.
+    request: TransactionId,
     relayed: SocketAddr,
     channels: BTreeMap<u16, SocketAddr>,
 }
@@ -79,9 +82,17 @@ impl TurnServer {
         message.validate_integrity_with_key(&key).ok()?;
         let mut answer = match message.method() {
             ALLOCATE => {
-                let relayed = SocketAddr::new(self.address.ip(), self.next_port);
+                if self.allocations.get(&from).is_some_and(|old| old.request != id) {
+                    return Some(mismatch(message, &key));
+                }
+                let fresh = SocketAddr::new(self.address.ip(), self.next_port);
                 self.next_port += 1;
-                self.allocations.insert(from, Allocation { relayed, channels: BTreeMap::new() });
+                let allocation = self.allocations.entry(from).or_insert(Allocation {
+                    request: id,
+                    relayed: fresh,
+                    channels: BTreeMap::new(),
+                });
+                let relayed = allocation.relayed;
                 let mut answer = Message::builder_success(message, writer);
                 answer.add_attribute(&XorRelayedAddress::new(relayed, id)).unwrap();
                 answer.add_attribute(&XorMappedAddress::new(from, id)).unwrap();
@@ -89,12 +100,11 @@ impl TurnServer {
                 answer
             }
             method => match self.allocations.get_mut(&from) {
-                None => {
-                    let mut answer = Message::builder_error(message, writer);
-                    answer.add_attribute(&ErrorCode::new(437, "no such allocation").unwrap()).unwrap();
-                    answer
-                }
+                None => return Some(mismatch(message, &key)),
                 Some(_) if method == REFRESH => {
+                    if message.attribute::<Lifetime>().is_ok_and(|lifetime| lifetime.seconds() == 0) {
+                        self.allocations.remove(&from);
+                    }
                     let mut answer = Message::builder_success(message, writer);
                     answer.add_attribute(&Lifetime::new(600)).unwrap();
                     answer
@@ -111,6 +121,13 @@ impl TurnServer {
         answer.add_message_integrity_with_key(&key, IntegrityAlgorithm::Sha1).unwrap();
         Some(answer.finish())
     }
+}
+
+fn mismatch(message: &Message<'_>, key: &IntegrityKey) -> Vec<u8> {
+    let mut answer = Message::builder_error(message, MessageWriteVec::new());
+    answer.add_attribute(&ErrorCode::new(437, "allocation mismatch").unwrap()).unwrap();
+    answer.add_message_integrity_with_key(key, IntegrityAlgorithm::Sha1).unwrap();
+    answer.finish()
 }
 
 fn key(user: &str) -> IntegrityKey {
