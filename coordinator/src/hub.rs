@@ -21,8 +21,10 @@ const QUEUE: usize = 1024;
 const FEED_LENGTH: usize = 1024;
 /// News are gathered for this long, so that a thousand nodes that come back at once make few messages.
 const GATHERED: Duration = Duration::from_millis(20);
-/// How often it is stored which nodes were heard of.
+/// How often it is stored which nodes have come and gone.
 const STORED_EVERY: Duration = Duration::from_secs(60);
+/// How often it is stored that a node is still here.
+const STORED_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// News of members, as they were at one moment.
 pub type LiveNews = Arc<Vec<Live>>;
@@ -153,8 +155,8 @@ struct Entry {
     session: SessionId,
     /// Held while the session is the node's latest one.
     replace: Option<oneshot::Sender<()>>,
-    /// Whether the database knows `last_contact`.
-    stored: bool,
+    /// When the database was told of the node last; absent when it has to be.
+    stored: Option<UnixTime>,
 }
 
 impl Entry {
@@ -167,9 +169,18 @@ impl Entry {
         }
     }
 
+    fn is_to_be_stored(&self, now: UnixTime) -> bool {
+        self.stored.is_none_or(|at| self.presence.online && now.since(at) >= STORED_AGAIN_AFTER)
+    }
+
+    fn contact(&self, (network, node): NodeKey, now: UnixTime) -> Contact {
+        // A node that is connected is heard of all the time.
+        let time = if self.presence.online { now } else { self.presence.last_contact };
+        Contact { network, node, time, agent_version: self.presence.agent_version.clone() }
+    }
+
     fn touch(&mut self) {
         self.presence.last_contact = UnixTime::from(SystemTime::now());
-        self.stored = false;
     }
 }
 
@@ -248,9 +259,6 @@ impl Owner {
         let (replace, replaced) = oneshot::channel();
         let node = (begin.network, begin.node);
         let before = self.entries.remove(&node);
-        if let Some(older) = before.as_ref().and_then(|e| e.replace.as_ref()).filter(|r| !r.is_closed()) {
-            tracing::debug!(node = %begin.node, ?older, "a newer session takes over");
-        }
         let (candidates, acked) = before.map_or((Vec::new(), None), |before| {
             if let Some(replace) = before.replace {
                 // An older session that has just ended by itself needs no telling.
@@ -266,7 +274,7 @@ impl Owner {
             acked,
             agent_version: begin.agent_version,
         };
-        self.entries.insert(node, Entry { presence, session: id, replace: Some(replace), stored: false });
+        self.entries.insert(node, Entry { presence, session: id, replace: Some(replace), stored: None });
         self.note_change(node);
         let whole = self.network_entries(begin.network).map(|(node, entry)| entry.live(node)).collect();
         let news = self.feed(begin.network).news.subscribe();
@@ -289,6 +297,7 @@ impl Owner {
     fn end(&mut self, node: NodeKey, session: SessionId) {
         let Some(entry) = self.current(node, session) else { return };
         entry.touch();
+        entry.stored = None;
         entry.presence.online = false;
         entry.replace = None;
         self.note_change(node);
@@ -328,23 +337,25 @@ impl Owner {
     }
 
     async fn store_contacts(&mut self) {
-        let contact = |((network, node), entry): (&NodeKey, &Entry)| Contact {
-            network: *network,
-            node: *node,
-            // A node that is connected is heard of all the time.
-            time: if entry.presence.online {
-                UnixTime::from(SystemTime::now())
-            } else {
-                entry.presence.last_contact
-            },
-            agent_version: entry.presence.agent_version.clone(),
-        };
-        let contacts: Vec<Contact> = self.entries.iter().filter(|(_, e)| !e.stored).map(contact).collect();
+        let now = UnixTime::from(SystemTime::now());
+        let contacts: Vec<Contact> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.is_to_be_stored(now))
+            .map(|(k, e)| e.contact(*k, now))
+            .collect();
         if contacts.is_empty() {
             return;
         }
+        let told: Vec<NodeKey> = contacts.iter().map(|contact| (contact.network, contact.node)).collect();
         match self.registry.note_contacts(contacts).await {
-            Ok(()) => self.entries.values_mut().for_each(|entry| entry.stored = !entry.presence.online),
+            Ok(()) => {
+                for node in told {
+                    if let Some(entry) = self.entries.get_mut(&node) {
+                        entry.stored = Some(now);
+                    }
+                }
+            }
             Err(error) => tracing::debug!(%error, "times of last contact are not stored; tried again later"),
         }
     }

@@ -1,5 +1,7 @@
 //! The writer's loop and the commands of administrators.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -238,18 +240,25 @@ impl Writer {
     /// Not a change of the map: no revision, no audit row.
     async fn note_contacts(&mut self, contacts: Vec<Contact>) -> Result<(), Unavailable> {
         let made = self.change(async move |draft| {
+            let mut changed: BTreeMap<NetworkId, Network> = BTreeMap::new();
             for contact in contacts {
-                let Some(mut network) = draft.network(contact.network) else { continue };
-                let Some(member) = network.members.get(&contact.node) else { continue };
-                let member = Arc::new(MemberEntry {
+                // One copy of a network, however many of its nodes were heard of.
+                if let Entry::Vacant(vacant) = changed.entry(contact.network) {
+                    let Some(network) = draft.network(contact.network) else { continue };
+                    vacant.insert(network);
+                }
+                let members = changed.get_mut(&contact.network).map(|network| &mut network.members);
+                let Some(member) = members.and_then(|members| members.get_mut(&contact.node)) else {
+                    continue;
+                };
+                *member = Arc::new(MemberEntry {
                     last_contact: contact.time,
                     agent_version: contact.agent_version,
                     ..MemberEntry::clone(member)
                 });
-                draft.write().contact(contact.network, &member).await?;
-                network.members.insert(contact.node, member);
-                draft.put(network);
+                draft.write().contact(contact.network, member).await?;
             }
+            changed.into_values().for_each(|network| drop(draft.put(network)));
             Ok(())
         });
         Ok(made.await?)

@@ -255,3 +255,24 @@ async fn several_networks_are_apart() {
     assert_eq!(member.name.as_str(), "b");
     assert_eq!(server.command(&["key", "create"]).status.code(), Some(1), "which network?");
 }
+
+#[tokio::test]
+async fn an_idle_node_costs_the_coordinator_little_memory() {
+    const NODES: usize = 150;
+    let server = Server::start();
+    let key = server.key(&["--reusable"]);
+    let mut robots = Vec::new();
+    for _ in 0..NODES {
+        let mut robot = Robot::new("robot", &key);
+        drop(robot.enrol(server.address, &key).await);
+        robots.push(robot);
+    }
+    let before = server.resident_kib();
+    let mut sessions = Vec::new();
+    for robot in &robots {
+        sessions.push(robot.come_back(server.address, Some(NODES as u64 + 1)).await);
+    }
+    let each = server.resident_kib().saturating_sub(before) / NODES as u64;
+    println!("{each} KiB for each of {NODES} connected nodes");
+    assert!(each <= 80, "{each} KiB for each connected node");
+}

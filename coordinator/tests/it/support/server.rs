@@ -87,6 +87,13 @@ impl Server {
         self.directory.path()
     }
 
+    /// Memory that the process has.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// An admin command.
     pub fn command(&self, arguments: &[&str]) -> Output {
         program(self.directory.path()).args(arguments).output().unwrap()
