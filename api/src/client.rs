@@ -1,14 +1,20 @@
 //! Connecting to the agent, for the command line and the ROS 2 node.
+//!
+//! Calls and signals have a connection each: a program that does not read its signals for a while would otherwise
+//! hold up the answers behind them. The connection for signals is opened when the first are asked for.
 
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use zbus::Connection;
 use zbus::proxy::CacheProperties;
 
 use crate::error::ApiError;
-use crate::proxy::{AgentProxy, NetworkProxy};
+use crate::proxy::{AgentProxy, ChangedStream, HappenedStream, NetworkProxy, NetworksChangedStream};
 use crate::state::NetworkSummary;
 use crate::{RUN_DIR_ENV, SOCKET, SOCKET_ENV, SOCKET_NAME};
 
@@ -48,7 +54,21 @@ pub enum ConnectError {
 #[derive(Debug, Clone)]
 pub struct Agent {
     connection: Connection,
-    proxy: AgentProxy<'static>,
+    methods: AgentClient,
+}
+
+/// The agent's methods, and its signals.
+#[derive(Debug, Clone)]
+pub struct AgentClient {
+    calls: AgentProxy<'static>,
+    signals: Arc<Signals>,
+}
+
+/// A network's methods, and its signals.
+#[derive(Debug, Clone)]
+pub struct NetworkClient {
+    calls: NetworkProxy<'static>,
+    signals: Arc<Signals>,
 }
 
 /// A network of the agent, chosen.
@@ -57,7 +77,61 @@ pub struct Network {
     /// As the agent listed it.
     pub summary: NetworkSummary,
     /// Its methods and signals.
-    pub proxy: NetworkProxy<'static>,
+    pub proxy: NetworkClient,
+}
+
+/// The connection for signals.
+#[derive(Debug)]
+struct Signals {
+    path: PathBuf,
+    connection: OnceCell<Connection>,
+}
+
+impl Signals {
+    async fn connection(&self) -> zbus::Result<&Connection> {
+        let open = async || open(&self.path).await.map_err(|error| zbus::Error::Failure(error.to_string()));
+        self.connection.get_or_try_init(open).await
+    }
+}
+
+impl Deref for AgentClient {
+    type Target = AgentProxy<'static>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.calls
+    }
+}
+
+impl AgentClient {
+    /// A network came, went or got another interface.
+    pub async fn receive_networks_changed(&self) -> zbus::Result<NetworksChangedStream> {
+        agent_proxy(self.signals.connection().await?).await?.receive_networks_changed().await
+    }
+}
+
+impl Deref for NetworkClient {
+    type Target = NetworkProxy<'static>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.calls
+    }
+}
+
+impl NetworkClient {
+    /// Status or peers have changed.
+    pub async fn receive_changed(&self) -> zbus::Result<ChangedStream> {
+        self.for_signals().await?.receive_changed().await
+    }
+
+    /// Something happened.
+    pub async fn receive_happened(&self) -> zbus::Result<HappenedStream> {
+        self.for_signals().await?.receive_happened().await
+    }
+
+    async fn for_signals(&self) -> zbus::Result<NetworkProxy<'static>> {
+        let path = self.calls.inner().path().to_string();
+        network_proxy(self.signals.connection().await?, path).await
+    }
 }
 
 /// The socket to use: what was asked for, else `RIA_SOCKET`, else the one in `RIA_RUN_DIR`, else the usual one.
@@ -74,43 +148,30 @@ impl Agent {
     /// Connects. An agent that was restarted needs a new connection: see [`Agent::closed`].
     pub async fn connect(socket: Option<&Path>) -> Result<Self, ConnectError> {
         let path = socket_path(socket);
-        let stream =
-            tokio::net::UnixStream::connect(&path).await.map_err(|error| unreachable(&path, error))?;
-        let failed = |source: zbus::Error| ConnectError::Failed { path: path.clone(), source };
-        let stream = stream.into_std().map_err(|error| failed(error.into()))?;
-        let building = zbus::connection::Builder::unix_stream(stream).p2p().build();
-        let connection = match tokio::time::timeout(HANDSHAKE, building).await {
-            Ok(built) => built.map_err(failed)?,
-            Err(_) => return Err(ConnectError::Silent(path)),
-        };
-        let proxy = AgentProxy::builder(&connection)
-            .cache_properties(CacheProperties::No)
-            .build()
+        let connection = open(&path).await?;
+        let calls = agent_proxy(&connection)
             .await
-            .map_err(failed)?;
-        Ok(Self { connection, proxy })
+            .map_err(|source| ConnectError::Failed { path: path.clone(), source })?;
+        let signals = Arc::new(Signals { path, connection: OnceCell::new() });
+        Ok(Self { connection, methods: AgentClient { calls, signals } })
     }
 
     /// The agent's methods and signals.
-    pub fn proxy(&self) -> &AgentProxy<'static> {
-        &self.proxy
+    pub fn proxy(&self) -> &AgentClient {
+        &self.methods
     }
 
     /// A network by name or id; without one, the only network there is.
     pub async fn network(&self, wanted: Option<&str>) -> Result<Network, ApiError> {
-        let networks = self.proxy.status().await?.networks;
+        let networks = self.methods.status().await?.networks;
         let summary = select(networks, wanted)?;
         Ok(Network { proxy: self.network_at(&summary.path).await?, summary })
     }
 
     /// The network of an object path.
-    pub async fn network_at(&self, path: &str) -> Result<NetworkProxy<'static>, ApiError> {
-        let proxy = NetworkProxy::builder(&self.connection)
-            .path(path.to_owned())
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await?;
-        Ok(proxy)
+    pub async fn network_at(&self, path: &str) -> Result<NetworkClient, ApiError> {
+        let calls = network_proxy(&self.connection, path.to_owned()).await?;
+        Ok(NetworkClient { calls, signals: Arc::clone(&self.methods.signals) })
     }
 
     /// Returns when the agent has gone. Streams of signals end then, too.
@@ -122,6 +183,25 @@ impl Agent {
     pub fn is_closed(&self) -> bool {
         self.connection.is_closed()
     }
+}
+
+async fn open(path: &Path) -> Result<Connection, ConnectError> {
+    let failed = |source: zbus::Error| ConnectError::Failed { path: path.to_owned(), source };
+    let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
+    let stream = stream.into_std().map_err(|error| failed(error.into()))?;
+    let building = zbus::connection::Builder::unix_stream(stream).p2p().build();
+    match tokio::time::timeout(HANDSHAKE, building).await {
+        Ok(built) => built.map_err(failed),
+        Err(_) => Err(ConnectError::Silent(path.to_owned())),
+    }
+}
+
+async fn agent_proxy(connection: &Connection) -> zbus::Result<AgentProxy<'static>> {
+    AgentProxy::builder(connection).cache_properties(CacheProperties::No).build().await
+}
+
+async fn network_proxy(connection: &Connection, path: String) -> zbus::Result<NetworkProxy<'static>> {
+    NetworkProxy::builder(connection).path(path).cache_properties(CacheProperties::No).build().await
 }
 
 fn select(networks: Vec<NetworkSummary>, wanted: Option<&str>) -> Result<NetworkSummary, ApiError> {

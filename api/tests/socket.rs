@@ -197,6 +197,21 @@ async fn every_client_hears_of_changes_and_events() {
 }
 
 #[tokio::test]
+async fn a_client_that_looks_away_still_gets_its_answers() {
+    let running = Running::start();
+    running.say("join");
+    let client = running.client().await;
+    let network = client.network(None).await.unwrap().proxy;
+    let mut changed = network.receive_changed().await.unwrap();
+    for n in 0..1000 {
+        running.say(&format!("peer robot-{} up", n % 10));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(soon(network.peers()).await.unwrap().len(), 10);
+    soon(changed.next()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_client_notices_that_the_agent_has_gone_and_can_come_back() {
     let running = Running::start();
     let client = running.client().await;
