@@ -14,9 +14,10 @@ use crate::environment::{Variables, missing};
 use crate::interfaces::{Hearing, Interfaces};
 use crate::join;
 use crate::link::{Absence, Message, Snapshot};
+use crate::log;
 use crate::pace::Pace;
 use crate::parameters::{Parameters, Periods};
-use crate::ros::{RosClock, Spinner, log, unix_now};
+use crate::ros::{RosClock, Spinner, unix_now};
 use crate::topics::Topics;
 use crate::view::{Seen, View, differs};
 

@@ -18,6 +18,7 @@ mod face;
 mod interfaces;
 mod join;
 mod link;
+mod log;
 mod outcome;
 mod pace;
 mod parameters;
@@ -34,11 +35,13 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::replace::Carried;
-use crate::ros::log;
 use crate::start::StartError;
 
 /// A run this long counts as a good one.
 const GOOD_RUN: Duration = Duration::from_secs(60);
+
+/// One shorter than this is hasty: usual at the first join, a fault when it goes on and on (an interface that flaps).
+const HASTY_RUN: Duration = Duration::from_secs(5);
 
 /// SIGINT (Ctrl-C) and SIGTERM: end well.
 struct Stop {
@@ -63,6 +66,7 @@ impl Stop {
 }
 
 fn main() -> ExitCode {
+    ros::shorten_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run()),
@@ -80,7 +84,7 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     let carried = Carried::take();
-    let began = std::time::Instant::now();
+    let (began, hasty) = (std::time::Instant::now(), carried.hasty);
     let next = match start::start(&carried) {
         Ok(mut running) => {
             let end = tokio::select! {
@@ -93,13 +97,15 @@ async fn run() -> anyhow::Result<()> {
         Err(error @ StartError::Never(_)) => return Err(error.into()),
     };
     let Some(mut next) = next else { return Ok(()) };
-    if began.elapsed() > GOOD_RUN {
+    let lasted = began.elapsed();
+    if lasted > GOOD_RUN {
         next.failures = next.failures.min(1);
     }
+    next.hasty = if lasted < HASTY_RUN { hasty + 1 } else { 0 };
     log::warn(format!("starting the ROS context anew: {}", next.reason));
     tokio::select! {
         () = stop.asked() => return Ok(()),
-        () = tokio::time::sleep(pause(next.failures)) => {}
+        () = tokio::time::sleep(pause(&next)) => {}
     }
     replace::hold_signals()?;
     // A signal that came before it was held has been noted, but not looked at.
@@ -109,10 +115,29 @@ async fn run() -> anyhow::Result<()> {
     match replace::replace(&next)? {}
 }
 
-/// How long to wait after this many failures in a row.
-fn pause(failures: u32) -> Duration {
-    match failures {
-        0 => Duration::ZERO,
-        n => Duration::from_millis(500).saturating_mul(1 << n.min(6)).min(Duration::from_secs(30)),
+/// How long to wait before the next run: longer after each failure in a row, a little when runs are short.
+fn pause(next: &Carried) -> Duration {
+    match (next.failures, next.hasty) {
+        (0, 0..=3) => Duration::ZERO,
+        (0, _) => Duration::from_secs(2),
+        (n, _) => Duration::from_millis(500).saturating_mul(1 << n.min(6)).min(Duration::from_secs(30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_comes_costs_no_pause_and_one_that_flaps_does() {
+        assert_eq!(pause(&Carried { hasty: 2, ..Carried::default() }), Duration::ZERO);
+        assert_eq!(pause(&Carried { hasty: 9, ..Carried::default() }), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn the_pause_grows_with_failures_up_to_a_bound() {
+        let after = |failures| pause(&Carried { failures, ..Carried::default() });
+        assert!(after(1) < after(2) && after(2) < after(4));
+        assert_eq!(after(1000), Duration::from_secs(30));
     }
 }

@@ -29,6 +29,8 @@ pub struct Carried {
     pub reason: String,
     /// Runs in a row that ended in a failure.
     pub failures: u32,
+    /// Runs in a row that were short.
+    pub hasty: u32,
     /// Parameters that were changed while it ran.
     pub parameters: BTreeMap<String, f64>,
     /// Variables for DDS, set for the next run.
@@ -118,6 +120,7 @@ mod tests {
         let carried = Carried {
             reason: "ria0 appeared".into(),
             failures: 2,
+            hasty: 1,
             parameters: [("publish_period".to_owned(), 0.5)].into(),
             environment: [("CYCLONEDDS_URI".to_owned(), "file:///x".to_owned())].into(),
             joined: true,

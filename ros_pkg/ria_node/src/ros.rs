@@ -5,6 +5,7 @@
 //! nothing can be said of its state.
 
 use std::any::Any;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -142,39 +143,27 @@ impl RosClock {
     }
 }
 
+/// Where a panic was, in one line: it is reported where it is caught, and a backtrace says nothing to who runs a robot.
+pub fn shorten_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // A closed terminal is no reason to panic again.
+        let _ = writeln!(std::io::stderr(), "{panic}");
+    }));
+}
+
 /// Seconds since 1970.
 pub fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// The ROS log: console, file and `/rosout`.
-pub mod log {
-    use std::sync::OnceLock;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    use r2r::LogSeverity;
-
-    static LOGGER: OnceLock<String> = OnceLock::new();
-
-    /// The node's logger, once it has one.
-    pub fn set_logger(name: &str) {
-        let _ = LOGGER.set(name.to_owned());
-    }
-
-    fn write(text: &str, severity: LogSeverity) {
-        let logger = LOGGER.get().map_or(super::NODE, String::as_str);
-        // A zero byte would be a panic in r2r.
-        r2r::log(&text.replace('\0', " "), logger, file!(), line!(), severity);
-    }
-
-    pub fn info(text: impl AsRef<str>) {
-        write(text.as_ref(), LogSeverity::Info);
-    }
-
-    pub fn warn(text: impl AsRef<str>) {
-        write(text.as_ref(), LogSeverity::Warn);
-    }
-
-    pub fn error(text: impl AsRef<str>) {
-        write(text.as_ref(), LogSeverity::Error);
+    #[test]
+    fn a_panic_becomes_its_text() {
+        assert_eq!(guarded(|| 7), Ok(7));
+        assert_eq!(guarded(|| panic!("rcl said no")), Err::<(), _>("rcl said no".into()));
+        assert_eq!(guarded(|| panic!("rcl said {}", -1)), Err::<(), _>("rcl said -1".into()));
     }
 }

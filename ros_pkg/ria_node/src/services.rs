@@ -14,8 +14,9 @@ use tokio::sync::Semaphore;
 use crate::constants::calls;
 use crate::convert::{self, Own, Reporter};
 use crate::link::Current;
+use crate::log;
 use crate::outcome;
-use crate::ros::{RosClock, log};
+use crate::ros::RosClock;
 
 /// Calls answered at the same time; more wait their turn.
 const AT_ONCE: usize = 16;

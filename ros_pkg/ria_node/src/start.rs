@@ -11,10 +11,11 @@ use crate::face::{End, Face, Inputs};
 use crate::interfaces::Interfaces;
 use crate::join;
 use crate::link::{Absence, Link};
+use crate::log;
 use crate::pace::Pace;
 use crate::parameters::{self, Parameters, Served, Value};
 use crate::replace::Carried;
-use crate::ros::{self, RosClock, Spinner, log};
+use crate::ros::{self, RosClock, Spinner};
 use crate::services::{self, Calls};
 use crate::topics::Topics;
 use crate::view::View;
@@ -62,7 +63,7 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
     // Before the context: an interface that comes in between makes one more start, not a deaf node.
     let baseline = Interfaces::now().unwrap_or_default();
     let mut node = ros::create_node()?;
-    log::set_logger(node.logger());
+    log::begin(&mut node).map_err(|error| StartError::Later(format!("no log for the node: {error}")))?;
     let given = parameters_of(&node, carried)?;
     let host = host_name();
     let (current, calling) = watch::channel(Err(Absence {

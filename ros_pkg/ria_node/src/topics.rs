@@ -5,7 +5,8 @@ use r2r::rcl_interfaces::msg::ParameterEvent;
 use r2r::ria_msgs::msg::{Event, PeerArray, Status};
 use r2r::{Node, Publisher, QosProfile};
 
-use crate::ros::{Spinner, log};
+use crate::log;
+use crate::ros::Spinner;
 
 /// State topics: a late subscriber gets the last message of each publisher.
 const LATCHED: QosProfile = QosProfile::default().reliable().transient_local().keep_last(1);

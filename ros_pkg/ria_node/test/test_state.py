@@ -4,17 +4,20 @@ import signal
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import NodeTest
+from harness import LATCHED, NodeTest
+from rcl_interfaces.msg import Log
 from ria_msgs.msg import Event, Peer, Status
 
 
 class StateTest(NodeTest):
     def test_without_an_agent_it_says_so_and_recovers_when_one_comes(self):
         statuses, events, diagnostics = self.statuses(), self.events(), self.diagnostics()
+        logs = self.listen(Log, "/rosout", LATCHED)
         self.start_node()
         status = self.wait_for(statuses, lambda m: m.state == Status.STATE_NO_AGENT, "NO_AGENT")
         self.assertEqual([c.code for c in status.conditions], ["agent-not-running"])
         self.assertIn("start", status.conditions[0].text)
+        self.wait_for(logs, lambda m: m.name == "robot_1.overlay" and "is not running" in m.msg, "a line on /rosout")
         sick = self.wait_for(diagnostics, lambda m: m.status[0].level == DiagnosticStatus.ERROR, "an ERROR")
         self.assertTrue(sick.status[0].name.endswith("/overlay: agent"), sick)
 

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use super::{ALL, Description, Parameters, Value};
 use crate::constants::types;
-use crate::ros::{RosClock, log};
+use crate::log;
+use crate::ros::RosClock;
 use crate::topics::parameter_events;
 
 type Requests<S> = Box<dyn Stream<Item = ServiceRequest<S>> + Unpin + Send>;
