@@ -258,7 +258,7 @@ async fn several_networks_are_apart() {
 
 #[tokio::test]
 async fn an_idle_node_costs_the_coordinator_little_memory() {
-    const NODES: usize = 150;
+    const NODES: usize = 80;
     let server = Server::start();
     let key = server.key(&["--reusable"]);
     let mut robots = Vec::new();
