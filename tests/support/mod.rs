@@ -1,0 +1,275 @@
+//! A lab with the real coordinator and real agents, for the tests beside this directory.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use netlab::{Host, HostSpec, Lab, Nat, NetworkSpec, Process, RouterSpec};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Where the coordinator is.
+pub const COORDINATOR: &str = "198.51.100.2";
+
+/// Longest wait for something that should happen soon; generous, since machines that test are slow.
+pub const SOON: Duration = Duration::from_secs(12);
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Where the robots of a team are.
+pub enum Site {
+    /// Each on a Wi-Fi of its own (isolated, without multicast), behind a NAT of its own.
+    Apart(Nat),
+    /// Together on one plain network behind one NAT.
+    Together,
+}
+
+/// A lab with a coordinator, and `robot-a` and `robot-b` that have not joined yet.
+pub struct Team {
+    /// The lab.
+    pub lab: Lab,
+    coordinator: Option<Process>,
+    logs: TempDir,
+}
+
+impl Team {
+    /// Starts the coordinator.
+    pub fn new(name: &str, site: &Site) -> Self {
+        let mut lab = Lab::new(name).unwrap();
+        lab.add_network("internet", NetworkSpec::internet("198.51.100.0/24".parse().unwrap())).unwrap();
+        lab.add_host("coordinator", HostSpec::on("internet").at(COORDINATOR.parse().unwrap())).unwrap();
+        for (n, robot) in [(1, "robot-a"), (2, "robot-b")] {
+            match site {
+                Site::Apart(nat) => {
+                    let (wifi, prefix) = (format!("wifi-{n}"), format!("192.168.{n}.0/24"));
+                    lab.add_network(&wifi, NetworkSpec::campus_wifi(prefix.parse().unwrap())).unwrap();
+                    lab.add_router(&format!("nat-{n}"), RouterSpec::new("internet", &wifi, *nat)).unwrap();
+                    lab.add_host(robot, HostSpec::on(&wifi)).unwrap();
+                }
+                Site::Together => {
+                    if n == 1 {
+                        lab.add_network("lan", NetworkSpec::new("192.168.1.0/24".parse().unwrap())).unwrap();
+                        lab.add_router("nat", RouterSpec::new("internet", "lan", Nat::Symmetric)).unwrap();
+                    }
+                    lab.add_host(robot, HostSpec::on("lan")).unwrap();
+                }
+            }
+        }
+        let mut team = Self { lab, coordinator: None, logs: tempfile::tempdir().unwrap() };
+        team.start_coordinator();
+        team
+    }
+
+    /// Starts the coordinator, again.
+    pub fn start_coordinator(&mut self) {
+        let url = format!("https://{COORDINATOR}");
+        let program = program("ria-coordinator");
+        let line = [program.to_str().unwrap(), "serve", "--public-url", &url];
+        let log = self.logs.path().join("coordinator.log");
+        self.coordinator = Some(self.host("coordinator").spawn(&line, &log).unwrap());
+        eventually("the coordinator answers", || self.admin(&["network", "list"]).code == 0);
+    }
+
+    /// Kills the coordinator without warning.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.take().unwrap().kill().unwrap();
+    }
+
+    /// Runs a verb of the coordinator.
+    pub fn admin(&self, arguments: &[&str]) -> Ended {
+        run(&self.host("coordinator"), &program("ria-coordinator"), arguments)
+    }
+
+    /// A join key; reusable when it says so.
+    pub fn key(&self, options: &[&str]) -> String {
+        let made = self.admin(&[&["key", "create"], options].concat());
+        assert_eq!(made.code, 0, "{made:?}");
+        made.out.trim().to_owned()
+    }
+
+    /// A host by name.
+    pub fn host(&self, name: &str) -> Host {
+        self.lab.host(name).unwrap()
+    }
+
+    /// A robot with a running agent.
+    pub fn robot(&self, name: &str, options: &[&str]) -> Robot {
+        let log = self.logs.path().join(format!("{name}.log"));
+        let mut robot = Robot { host: self.host(name), agent: None, log };
+        robot.start(options);
+        robot
+    }
+
+    /// Both robots, joined, with an answer from each other.
+    pub fn pair(&self) -> (Robot, Robot) {
+        let key = self.key(&["--reusable"]);
+        let (a, b) = (self.robot("robot-a", &[]), self.robot("robot-b", &[]));
+        for robot in [&a, &b] {
+            let joined = robot.join(&key);
+            assert_eq!(joined.code, 0, "{joined:?}");
+        }
+        a.wait_for_link("robot-b", "up");
+        b.wait_for_link("robot-a", "up");
+        (a, b)
+    }
+}
+
+/// A host with an agent.
+pub struct Robot {
+    /// The host.
+    pub host: Host,
+    agent: Option<Process>,
+    log: PathBuf,
+}
+
+impl Robot {
+    /// Starts the agent and waits until it serves.
+    pub fn start(&mut self, options: &[&str]) {
+        self.start_unwatched(options);
+        eventually("the agent serves", || self.ria(&["status"]).code != 3);
+    }
+
+    /// Starts the agent and does not wait.
+    pub fn start_unwatched(&mut self, options: &[&str]) {
+        let program = program("ria");
+        let line = [&[program.to_str().unwrap(), "daemon"], options].concat();
+        self.agent = Some(self.host.spawn(&line, &self.log).unwrap());
+    }
+
+    /// Kills the agent without warning.
+    pub fn kill(&mut self) {
+        self.agent.take().unwrap().kill().unwrap();
+    }
+
+    /// Sends the agent a signal and tells how long it took to end, which it must do in good order.
+    pub fn stop(&mut self, signal: Signal) -> Duration {
+        let mut agent = self.agent.take().unwrap();
+        let begin = Instant::now();
+        agent.signal(signal).unwrap();
+        let status = agent.wait_timeout(Duration::from_secs(10)).unwrap().expect("the agent ends");
+        assert!(status.success(), "{status:?}: {}", self.log());
+        begin.elapsed()
+    }
+
+    /// What the agent logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Runs a verb.
+    pub fn ria(&self, arguments: &[&str]) -> Ended {
+        run(&self.host, &program("ria"), arguments)
+    }
+
+    /// Joins with a key.
+    pub fn join(&self, key: &str) -> Ended {
+        let file = self.host.path("/run/key");
+        std::fs::write(&file, key).unwrap();
+        self.ria(&["join", "--file", "/run/key"])
+    }
+
+    /// The first network in `ria status`.
+    pub fn status(&self) -> Value {
+        let ended = self.ria(&["status", "--json"]);
+        let value: Value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
+        value["networks"].get(0).cloned().unwrap_or(Value::Null)
+    }
+
+    /// Codes of all conditions of the agent and its first network.
+    pub fn conditions(&self) -> Vec<String> {
+        let ended = self.ria(&["status", "--json"]);
+        let value: Value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
+        let mut codes = Vec::new();
+        collect_codes(&value, &mut codes);
+        codes
+    }
+
+    /// A peer in `ria peers`; null when it is none.
+    pub fn peer(&self, name: &str) -> Value {
+        let ended = self.ria(&["peers", "--json"]);
+        let value: Value = serde_json::from_str(&ended.out).unwrap_or(Value::Null);
+        let peers = value["peers"].as_array().cloned().unwrap_or_default();
+        peers.into_iter().find(|peer| peer["name"] == name).unwrap_or(Value::Null)
+    }
+
+    /// Waits until the link to a peer is in this state.
+    pub fn wait_for_link(&self, peer: &str, state: &str) {
+        eventually(&format!("link to {peer} is {state}"), || self.peer(peer)["link_state"] == state);
+    }
+
+    /// Own overlay IPv4 address.
+    pub fn address(&self) -> String {
+        let status = self.status();
+        let address = status["addresses"][0].as_str().unwrap_or_else(|| panic!("{status}")).to_owned();
+        address.split('/').next().unwrap().to_owned()
+    }
+
+    /// Sends packets through the tunnel; how many of them came back.
+    pub fn ping(&self, address: &str, count: u32) -> u32 {
+        let count = count.to_string();
+        let line = ["ping", "-n", "-q", "-i", "0.1", "-W", "1", "-c", &count, address];
+        received(&String::from_utf8_lossy(&self.host.output(&line).unwrap().stdout))
+    }
+
+    /// Whether an interface of this name is there.
+    pub fn has_interface(&self, name: &str) -> bool {
+        self.host.output(&["ip", "link", "show", "dev", name]).unwrap().status.success()
+    }
+}
+
+/// The number of answers in ping's summary.
+pub fn received(summary: &str) -> u32 {
+    let line = summary.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default();
+    let number = line.split(", ").find_map(|part| part.strip_suffix(" received"));
+    number.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < end, "still not so: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn run(host: &Host, program: &Path, arguments: &[&str]) -> Ended {
+    let line = [&[program.to_str().unwrap()], arguments].concat();
+    let output = host.output(&line).unwrap();
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The workspace's programs lie side by side.
+fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ria")).with_file_name(name);
+    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
+    path
+}
+
+fn collect_codes(value: &Value, codes: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            let conditions = map.get("conditions").and_then(Value::as_array);
+            codes.extend(
+                conditions.into_iter().flatten().filter_map(|c| Some(c["code"].as_str()?.to_owned())),
+            );
+            map.values().for_each(|inner| collect_codes(inner, codes));
+        }
+        Value::Array(list) => list.iter().for_each(|inner| collect_codes(inner, codes)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
