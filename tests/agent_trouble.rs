@@ -28,7 +28,7 @@ fn colliding_addresses_are_refused_and_forgiven() {
 fn a_taken_interface_name_and_a_taken_port_are_stepped_around() {
     let team = Team::new("agent-taken", &Site::Together);
     let host = team.host("robot-a");
-    host.run(&["ip", "link", "add", "ria0", "type", "dummy"]).unwrap();
+    host.run(&["ip", "link", "add", "ria0", "type", "veth", "peer", "name", "foreign0"]).unwrap();
     let _taken = host.enter(|| std::net::UdpSocket::bind("[::]:41820")).unwrap();
     let a = team.robot("robot-a", &[]);
     assert_eq!(a.join(&team.key(&[])).code, 0);

@@ -86,6 +86,13 @@ impl Control {
         match outcome {
             JoinOutcome::Member(membership) => {
                 let id = membership.identity.network;
+                if self.networks.get(&id).is_some_and(|n| {
+                    n.membership.identity.node == membership.identity.node && n.state != NetworkState::Refused
+                }) {
+                    // Somebody else has joined with the same key meanwhile; what was stored then is stored again.
+                    self.save_all(id);
+                    return self.answer_when_up(id, true, reply);
+                }
                 // A node that was put out before comes back as another one.
                 self.take_down(id, NetworkState::Joining).await;
                 self.insert(*membership);
@@ -97,6 +104,16 @@ impl Control {
                 let _ = reply.send(Err(error));
             }
         }
+    }
+
+    fn save_all(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        self.saver.put(id, Part::Identity, &network.membership.identity, 0);
+        self.saver.put(id, Part::Contact, &network.membership.contact, 0);
+        if let Some(map) = &network.membership.map {
+            self.saver.put(id, Part::Map, map, map.revision.0);
+        }
+        network.live_unsaved.get_or_insert(Instant::now());
     }
 
     fn insert(&mut self, membership: Membership) {

@@ -299,11 +299,13 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Opened for reading, which a lock is content with: an open file that could be written would keep the disk from being
+/// made read-only.
 fn lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).or_else(|error| {
-        // On a read-only disk the file may be there already, and a lock needs no writing.
-        File::open(path).map_err(|_| error)
-    })
+    if !path.exists() {
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    }
+    File::open(path)
 }
 
 fn is_storage_trouble(error: &io::Error) -> bool {
