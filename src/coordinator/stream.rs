@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 /// How often the coordinator is pinged.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ impl Stream {
             let deadline = self.next_ping.min(self.heard + SILENCE);
             let message = match timeout_at(deadline, self.socket.next()).await {
                 Ok(None) => return Err(StreamError::Closed),
-                Ok(Some(Err(error))) => return Err(StreamError::Broken(error.to_string())),
+                Ok(Some(Err(error))) => return Err(broken(&error)),
                 Ok(Some(Ok(message))) => message,
                 Err(_) => {
                     self.keep_alive().await?;
@@ -125,8 +125,18 @@ impl Stream {
 
     async fn send_raw(&mut self, message: Message) -> Result<(), StreamError> {
         let sent = timeout(SILENCE, self.socket.send(message)).await.map_err(|_| StreamError::Silent)?;
-        sent.map_err(|error| StreamError::Broken(error.to_string()))
+        sent.map_err(|error| broken(&error))
     }
+}
+
+/// A coordinator that was killed ends its connections without a farewell.
+fn broken(error: &Error) -> StreamError {
+    if let Error::Io(error) = error
+        && error.kind() == std::io::ErrorKind::UnexpectedEof
+    {
+        return StreamError::Closed;
+    }
+    StreamError::Broken(error.to_string())
 }
 
 /// A message that does not belong here.
