@@ -37,7 +37,8 @@ fn main() -> Result<()> {
         println!("{metric:22} {value:>8.3}", value = value.as_f64().unwrap_or(f64::NAN));
     }
     if let Some(file) = options.json {
-        std::fs::write(&file, Value::Object(figures).to_string()).with_context(|| format!("{}", file.display()))?;
+        std::fs::write(&file, Value::Object(figures).to_string())
+            .with_context(|| format!("{}", file.display()))?;
     }
     Ok(())
 }
@@ -104,15 +105,16 @@ impl Bench {
         let server = lab.host("coordinator")?;
         let url = format!("https://{}", server.address());
         let program = coordinator_program.to_string_lossy().into_owned();
-        let coordinator = server.spawn(&[&program, "serve", "--public-url", &url], &logs.join("coordinator.log"))?;
+        let coordinator =
+            server.spawn(&[&program, "serve", "--public-url", &url], &logs.join("coordinator.log"))?;
         until("the coordinator", || Ok(server.output(&[&program, "network", "list"])?.status.success()))?;
         let key = logs.join("join.key");
         std::fs::write(&key, server.run(&[&program, "key", "create", "--reusable"])?)?;
 
         let (robot_a, robot_b) = (lab.host("robot-a")?, lab.host("robot-b")?);
         let agent = ria.to_string_lossy().into_owned();
-        let agent_b =
-            robot_b.spawn(&[&agent, "daemon", "--join-file", &key.to_string_lossy()], &logs.join("robot-b.log"))?;
+        let agent_b = robot_b
+            .spawn(&[&agent, "daemon", "--join-file", &key.to_string_lossy()], &logs.join("robot-b.log"))?;
         let mut address = String::new();
         until("robot-b", || {
             address = own_address(&robot_b, &ria).unwrap_or_default();
@@ -164,7 +166,8 @@ impl Bench {
         let answer = output.lines().map_while(Result::ok).find(|line| line.contains("bytes from"));
         ping.kill()?;
         let line = answer.context("robot-b never answered a ping")?;
-        let stamp = line.strip_prefix('[').and_then(|l| l.split(']').next()).context("ping -D gave no time")?;
+        let stamp =
+            line.strip_prefix('[').and_then(|l| l.split(']').next()).context("ping -D gave no time")?;
         Ok(stamp.parse()?)
     }
 
@@ -173,13 +176,17 @@ impl Bench {
             let output = self.robot_a.output(&[self.ria.as_os_str(), "peers".as_ref(), "--json".as_ref()])?;
             let peers: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             let is_b = |p: &&Value| p["addresses"][0].as_str() == Some(&self.robot_b_address);
-            Ok(peers["peers"].as_array().and_then(|p| p.iter().find(is_b)).is_some_and(|p| p["path"] == "direct"))
+            Ok(peers["peers"]
+                .as_array()
+                .and_then(|p| p.iter().find(is_b))
+                .is_some_and(|p| p["path"] == "direct"))
         })?;
         Ok(began.elapsed().as_secs_f64())
     }
 
     fn robot_b_rss_mib(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(Path::new("/proc").join(self.agent_b.id().to_string()).join("status"))?;
+        let status =
+            std::fs::read_to_string(Path::new("/proc").join(self.agent_b.id().to_string()).join("status"))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         ensure!(own_address(&self.robot_b, &self.ria).is_some(), "robot-b's agent is gone");
