@@ -74,17 +74,16 @@ class StateTest(NodeTest):
         began = time.monotonic()
         agent.say("peer robot-2 lost")
         self.wait_for(arrays, lambda m: m.peers and m.peers[0].link_state == Peer.LINK_STATE_LOST, "LOST", 3.0)
-        self.assertLess(time.monotonic() - began, 0.5)
+        self.assertLess(time.monotonic() - began, 2.0, "far sooner than publish_period")
         self.spin(0.7)
         arrays.clear()
-        began = time.monotonic()
+        began, count = time.monotonic(), 2
         while time.monotonic() - began < 2.0:
-            for state in ("up", "degraded"):
-                agent.say(f"peer robot-2 {state}")
-                self.spin(0.05)
-        self.spin(0.7)
-        self.assertTrue(3 <= len(arrays) <= 6, f"{len(arrays)} messages in 2.7 s")
-        self.assertEqual(arrays[-1].peers[0].link_state, Peer.LINK_STATE_DEGRADED, "the last change shows")
+            count += 1
+            agent.say(f"peer robot-{count} up")
+            self.spin(0.03)
+        self.wait_for(arrays, lambda m: len(m.peers) == count - 1, "the last change", 3.0)
+        self.assertTrue(3 <= len(arrays) <= 6, f"{len(arrays)} messages in 2 s of changes")
 
     def test_events_carry_typed_values(self):
         agent = self.start_agent()
