@@ -5,6 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # Everything that the scripts make besides cargo's target directory: tools and the ROS 2 environment.
 env_dir=${RIA_ENV_DIR:-$root/.ria-env}
 target_dir=${CARGO_TARGET_DIR:-$root/target}
+# shellcheck disable=SC2034  # used by the scripts that source this
 bin_dir=$target_dir/debug
 
 if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then

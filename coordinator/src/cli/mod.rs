@@ -77,10 +77,10 @@ struct ServeArgs {
     /// Where everything is kept [RIA_DATA_DIR; default: /var/lib/ria-coordinator]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Address and port of all TLS connections [RIA_LISTEN; default: [::]:443]
+    /// Address and port of all TLS connections [RIA_LISTEN; default: all addresses, port 443]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where nodes reach this coordinator: https://host[:port]; may be given several times, best first
+    /// Where nodes reach this coordinator: https://NAME or https://NAME:PORT; may be given several times, best first
     /// [RIA_PUBLIC_URL, with commas]
     #[arg(long, value_name = "URL")]
     public_url: Vec<String>,
