@@ -37,7 +37,10 @@ need_packages() {
     need_root "installing packages (${missing[*]})"
     step "installing Debian packages: ${missing[*]}"
     local apt=(apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
-    "${apt[@]}" update >&2 || fail "apt-get update failed; check this machine's package sources"
+    if [ -z "${apt_updated:-}" ]; then
+        "${apt[@]}" update >"$env_dir/apt.log" 2>&1 || fail "apt-get update failed; check this machine's package sources ($env_dir/apt.log)"
+        apt_updated=yes
+    fi
     DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >"$env_dir/apt.log" 2>&1 ||
         fail "apt-get could not install ${missing[*]}; see $env_dir/apt.log"
 }
