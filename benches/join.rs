@@ -2,7 +2,7 @@
 //!
 //! Real processes in network namespaces: a coordinator and two robots, each behind a port-preserving NAT on a Wi-Fi
 //! with client isolation. Times are taken from outside, as a user's `ping` sees it.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "prints a table")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Programs find it by `RIA_SOCKET=/tmp/ria/bus`. It ends when standard input does.
-#![allow(clippy::print_stderr)]
+#![allow(clippy::print_stderr, reason = "a program for terminals")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
 //! The command line: `up` owns a lab, all others talk to one.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a command line's output
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;

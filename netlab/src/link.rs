@@ -141,7 +141,11 @@ impl TryFrom<f64> for Percent {
         if !(0.0..=100.0).contains(&percent) {
             return Err(LinkError::Loss(percent.to_string()));
         }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0..=10000 by the check above
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0..=10000 by the check above"
+        )]
         Ok(Self((percent * 100.0).round() as u16))
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[allow(clippy::print_stderr)] // where errors belong
+#[expect(clippy::print_stderr, reason = "where errors belong")]
 fn main() -> ExitCode {
     match cli::run(cli::Arguments::parse()) {
         Ok(code) => code,

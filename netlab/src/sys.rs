@@ -7,7 +7,7 @@
 //! ```
 //! When the owner ends, even by SIGKILL, the kernel closes the pipe, `cat` reads end-of-file and ends, the kernel
 //! kills everything else in its PID namespace and then frees interfaces and mounts. Nothing has a name outside.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "hooks between fork and exec, and pidfd calls, have no safe wrapper")]
 
 use std::ffi::CString;
 use std::io;

@@ -1,5 +1,5 @@
 //! What a host keeps to itself, how programs run in it, and that nothing is left when its owner is gone.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests fail by panicking, too
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod common;
 

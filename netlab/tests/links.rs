@@ -1,5 +1,5 @@
 //! Bad links and moving hosts: loss, rate, blocked UDP, cut, another network under a running process.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests fail by panicking, too
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod common;
 

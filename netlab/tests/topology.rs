@@ -1,5 +1,5 @@
 //! Who reaches whom: isolation, multicast, NAT, firewall.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests fail by panicking, too
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod common;
 

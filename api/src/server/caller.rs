@@ -91,8 +91,8 @@ impl Caller {
     }
 }
 
-/// Supplementary groups of the process at the other end. The one system call here that no safe wrapper has.
-#[allow(unsafe_code)]
+/// Supplementary groups of the process at the other end.
+#[allow(unsafe_code, reason = "no safe wrapper has SO_PEERGROUPS")]
 fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     /// More than this (the kernel allows 65536) no sane account has.
     const MAX: usize = 4096;

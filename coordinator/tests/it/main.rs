@@ -1,6 +1,7 @@
 //! The coordinator as nodes and administrators meet it: the real program, over real TLS and WebSockets, on loopback.
-// Helpers of tests may panic as tests do, and look for one message among many.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stderr, clippy::wildcard_enum_match_arm)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+#![allow(clippy::print_stderr, reason = "what a failed test shows")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "one message is looked for among many")]
 
 mod admin;
 mod enrol;

@@ -1,5 +1,5 @@
 //! What the tests share.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
