@@ -2,62 +2,44 @@
 
 use std::fmt;
 
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// Why a packet was dropped.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(usize)]
-        pub enum DropReason {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl DropReason {
-            /// All reasons, in the order of the counters.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The stable name, as in status and metrics.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),* }
-            }
-        }
-    };
-}
-
-drop_reasons! {
-    /// A datagram of no protocol that this port speaks.
-    Unknown => "unknown",
-    /// Too short, too long or wrong inside.
-    Malformed => "malformed",
-    /// A handshake or probe by a key that no network of this node knows. It gets no answer.
-    Stranger => "stranger",
-    /// A WireGuard message for a session that is not (or no longer) there.
-    NoSuchSession => "no-such-session",
-    /// A message whose authentication failed.
-    Unauthentic => "unauthentic",
-    /// A message that had arrived before.
-    Replayed => "replayed",
-    /// A handshake message that came too late or was not asked for.
-    Unexpected => "unexpected",
-    /// More handshakes than this node answers in a second.
-    RateLimited => "rate-limited",
-    /// An inner packet whose source the peer may not use.
-    WrongSource => "wrong-source",
-    /// No peer has the inner packet's destination.
-    NoRoute => "no-route",
-    /// A multicast or broadcast packet; no peer asked for it.
-    Multicast => "multicast",
-    /// The filter said no to a packet for a peer.
-    FilteredOut => "filtered-out",
-    /// The filter said no to a packet from a peer.
-    FilteredIn => "filtered-in",
-    /// An inner packet that is larger than the network's MTU.
-    TooLarge => "too-large",
-    /// No working path to the peer, and its queue was full or the packet too old in it.
-    NoPath => "no-path",
-    /// The caller's buffer had no room left.
-    BatchFull => "batch-full",
-    /// The network or interface that the packet came for is not there.
-    NoSuchNetwork => "no-such-network",
+ria_protocol::drop_reasons! {
+    /// Why a packet was dropped.
+    pub enum DropReason {
+        /// A datagram of no protocol that this port speaks.
+        Unknown => "unknown",
+        /// Too short, too long or wrong inside.
+        Malformed => "malformed",
+        /// A handshake or probe by a key that no network of this node knows. It gets no answer.
+        Stranger => "stranger",
+        /// A WireGuard message for a session that is not (or no longer) there.
+        NoSuchSession => "no-such-session",
+        /// A message whose authentication failed.
+        Unauthentic => "unauthentic",
+        /// A message that had arrived before.
+        Replayed => "replayed",
+        /// A handshake message that came too late or was not asked for.
+        Unexpected => "unexpected",
+        /// More handshakes than this node answers in a second.
+        RateLimited => "rate-limited",
+        /// An inner packet whose source the peer may not use.
+        WrongSource => "wrong-source",
+        /// No peer has the inner packet's destination.
+        NoRoute => "no-route",
+        /// A multicast or broadcast packet; no peer asked for it.
+        Multicast => "multicast",
+        /// The filter said no to a packet for a peer.
+        FilteredOut => "filtered-out",
+        /// The filter said no to a packet from a peer.
+        FilteredIn => "filtered-in",
+        /// An inner packet that is larger than the network's MTU.
+        TooLarge => "too-large",
+        /// No working path to the peer, and its queue was full or the packet too old in it.
+        NoPath => "no-path",
+        /// The caller's buffer had no room left.
+        BatchFull => "batch-full",
+        /// The network or interface that the packet came for is not there.
+        NoSuchNetwork => "no-such-network",
+    }
 }
 
 impl fmt::Display for DropReason {

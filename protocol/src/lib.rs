@@ -7,6 +7,7 @@
 //! This crate does no I/O, reads no clock and holds no state.
 #![warn(missing_docs)]
 
+mod drop_reasons;
 pub mod enrol;
 pub mod error;
 pub mod id;

@@ -2,50 +2,32 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
-        /// Why a datagram went no further.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(usize)]
-        pub enum DropReason {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl DropReason {
-            /// All reasons.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The stable name, as in status and metrics.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),* }
-            }
-        }
-    };
-}
-
-drop_reasons! {
-    /// Neither STUN nor ChannelData, or broken inside.
-    Malformed => "malformed",
-    /// A message of a kind that a TURN server does not take.
-    Unexpected => "unexpected",
-    /// An address asked more, without credentials, than it gets answers.
-    RateLimited => "rate-limited",
-    /// Data from an address without an allocation.
-    NoAllocation => "no-allocation",
-    /// Data on a channel that is not bound.
-    NoChannel => "no-channel",
-    /// Data to or from an address that has not been admitted.
-    NoPermission => "no-permission",
-    /// Data for an address outside of this relay.
-    OutsidePeer => "outside-peer",
-    /// Data for an allocation that is not there (any more).
-    PeerGone => "peer-gone",
-    /// Data for another network's allocation.
-    ForeignNetwork => "foreign-network",
-    /// The socket took no more.
-    SocketFull => "socket-full",
-    /// The kernel refused to send.
-    SendFailed => "send-failed",
+ria_protocol::drop_reasons! {
+    /// Why a datagram went no further.
+    pub enum DropReason {
+        /// Neither STUN nor ChannelData, or broken inside.
+        Malformed => "malformed",
+        /// A message of a kind that a TURN server does not take.
+        Unexpected => "unexpected",
+        /// An address asked more, without credentials, than it gets answers.
+        RateLimited => "rate-limited",
+        /// Data from an address without an allocation.
+        NoAllocation => "no-allocation",
+        /// Data on a channel that is not bound.
+        NoChannel => "no-channel",
+        /// Data to or from an address that has not been admitted.
+        NoPermission => "no-permission",
+        /// Data for an address outside of this relay.
+        OutsidePeer => "outside-peer",
+        /// Data for an allocation that is not there (any more).
+        PeerGone => "peer-gone",
+        /// Data for another network's allocation.
+        ForeignNetwork => "foreign-network",
+        /// The socket took no more.
+        SocketFull => "socket-full",
+        /// The kernel refused to send.
+        SendFailed => "send-failed",
+    }
 }
 
 /// Counters that the relay's loop writes and anybody may read.
