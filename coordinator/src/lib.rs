@@ -18,6 +18,7 @@ pub mod relay;
 pub mod relays;
 pub mod server;
 pub mod session;
+mod site;
 pub mod state;
 pub mod store;
 pub mod tls;

@@ -2,8 +2,10 @@
 //! hundred robots behind one address may join at once.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use crate::site::whole_site;
 
 /// Failures that an address has before it must wait.
 const BURST: u32 = 10;
@@ -27,7 +29,7 @@ pub(super) struct FailureLimiter {
 impl FailureLimiter {
     /// Whether this address may try.
     pub fn allows(&self, from: IpAddr, now: Instant) -> bool {
-        self.buckets.get(&source(from)).is_none_or(|bucket| failures_left(bucket, now) < BURST)
+        self.buckets.get(&whole_site(from)).is_none_or(|bucket| failures_left(bucket, now) < BURST)
     }
 
     /// Counts a failure.
@@ -38,7 +40,7 @@ impl FailureLimiter {
         if self.buckets.len() >= REMEMBERED {
             return;
         }
-        let bucket = self.buckets.entry(source(from)).or_insert(Bucket { failures: 0, since: now });
+        let bucket = self.buckets.entry(whole_site(from)).or_insert(Bucket { failures: 0, since: now });
         bucket.failures = failures_left(bucket, now).saturating_add(1).min(BURST);
         bucket.since = now;
     }
@@ -47,17 +49,6 @@ impl FailureLimiter {
 fn failures_left(bucket: &Bucket, now: Instant) -> u32 {
     let forgiven = now.saturating_duration_since(bucket.since).as_secs() / REFILL.as_secs();
     bucket.failures.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
-}
-
-/// An IPv6 host has a whole /64 to try from.
-fn source(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The coordinator's own server certificates, renewed while it runs.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
 
 use super::authority::Authority;
 
@@ -27,7 +28,7 @@ pub enum LeafError {
 pub struct Leaf {
     authority: Arc<Authority>,
     names: Vec<String>,
-    current: RwLock<Issued>,
+    current: watch::Sender<Issued>,
 }
 
 #[derive(Debug)]
@@ -39,19 +40,18 @@ struct Issued {
 impl Leaf {
     /// A certificate for `names`.
     pub fn new(authority: Arc<Authority>, names: Vec<String>) -> Result<Self, LeafError> {
-        let current = RwLock::new(issue(&authority, &names)?);
+        let (current, _) = watch::channel(issue(&authority, &names)?);
         Ok(Self { authority, names, current })
     }
 
     /// Issues another one when the present one has had a third of its life, or was issued in what the clock now says
     /// is the future. To be called now and then.
     pub fn renew_if_due(&self, now: SystemTime) -> Result<(), LeafError> {
-        let issued_at = self.current.read().unwrap_or_else(PoisonError::into_inner).at;
+        let issued_at = self.current.borrow().at;
         if now.duration_since(issued_at).is_ok_and(|age| age < RENEWED_AFTER) {
             return Ok(());
         }
-        let fresh = issue(&self.authority, &self.names)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.current.send_replace(issue(&self.authority, &self.names)?);
         tracing::info!("the server's certificate was renewed");
         Ok(())
     }
@@ -68,7 +68,7 @@ fn issue(authority: &Authority, names: &[String]) -> Result<Issued, LeafError> {
 
 impl ResolvesServerCert for Leaf {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).key.clone())
+        Some(self.current.borrow().key.clone())
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Arc::new(Identity::load_or_create(dir.path(), None).unwrap().authority);
         let leaf = Leaf::new(authority, vec!["coordinator.ria.internal".into()]).unwrap();
-        let serving = || leaf.current.read().unwrap().key.cert[0].clone();
+        let serving = || leaf.current.borrow().key.cert[0].clone();
         let first = serving();
         leaf.renew_if_due(SystemTime::now()).unwrap();
         assert_eq!(serving(), first);

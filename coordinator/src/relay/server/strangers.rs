@@ -2,8 +2,10 @@
 //! address that he forges.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use crate::site::whole_site;
 
 /// Addresses counted at once; when more turn up within a second, they get no answer.
 const MOST: usize = 16_384;
@@ -36,14 +38,6 @@ impl Strangers {
         let count = self.counts.entry(address).or_insert(0);
         *count = count.saturating_add(1);
         *count <= self.per_second
-    }
-}
-
-/// Who has one IPv6 address has its /64.
-fn whole_site(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
     }
 }
 
