@@ -1,4 +1,5 @@
 //! Several networks on one engine and one port.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
@@ -29,7 +30,6 @@ struct Side {
     keys: [[u8; 32]; 2],
 }
 
-#[allow(clippy::unwrap_used, reason = "test code")]
 fn side(number: u8, address: &str) -> Side {
     let engine = Engine::new(EngineConfig { seed: [number; 32] });
     Side { engine, address: address.parse().unwrap(), keys: [[number * 2 + 1; 32], [number * 2 + 2; 32]] }
@@ -39,7 +39,6 @@ fn node(side: u8) -> NodeId {
     NodeId::from_bytes([side; 10])
 }
 
-#[allow(clippy::unwrap_used, reason = "test code")]
 fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
     let record = MemberRecord {
         network,
@@ -54,7 +53,6 @@ fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
     Member { record: SignedRecord::unsigned(&record), name, kind: MemberKind::Node }
 }
 
-#[allow(clippy::unwrap_used, reason = "test code")]
 fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
     let info = NetworkInfo {
         id: network,
@@ -69,7 +67,6 @@ fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
 }
 
 /// Makes both sides members of both networks.
-#[allow(clippy::unwrap_used, reason = "test code")]
 fn joined(now: Instant) -> [Side; 2] {
     let mut sides = [side(1, A), side(2, B)];
     let keys = [sides[0].keys, sides[1].keys];
@@ -106,7 +103,6 @@ fn joined(now: Instant) -> [Side; 2] {
 }
 
 /// Carries datagrams between the two for a while; returns inner packets that came out, with side and network.
-#[allow(clippy::unwrap_used, reason = "test code")]
 fn run(
     sides: &mut [Side; 2],
     from: Instant,
@@ -151,6 +147,16 @@ fn start() -> Instant {
     Instant::now()
 }
 
+/// An inner packet of 60 bytes in the first network, and one of 80 in the second.
+fn send_one_each(side: &mut Side, now: Instant, queue: &mut Vec<(SocketAddr, SocketAddr, Vec<u8>)>) {
+    let mut udp = DatagramBatch::default();
+    side.engine.handle_tun(network_id(1), [&packet(60)[..]], now, &mut udp);
+    side.engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
+    for transmit in udp.transmits() {
+        queue.extend(transmit.datagrams().map(|data| (side.address, transmit.to, data.to_vec())));
+    }
+}
+
 #[test]
 fn two_networks_share_a_port_and_nothing_else() {
     let now = start();
@@ -160,23 +166,13 @@ fn two_networks_share_a_port_and_nothing_else() {
     for status in sides[0].engine.status(now).networks {
         assert_eq!(status.peers[0].link_state, LinkState::Up, "{:?}", status.id);
     }
-    let mut udp = DatagramBatch::default();
-    sides[0].engine.handle_tun(network_id(1), [&packet(60)[..]], now, &mut udp);
-    sides[0].engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
-    for transmit in udp.transmits() {
-        queue.extend(transmit.datagrams().map(|data| (sides[0].address, transmit.to, data.to_vec())));
-    }
+    send_one_each(&mut sides[0], now, &mut queue);
     let received = run(&mut sides, now, 10, &mut queue);
     assert_eq!(received, [(1, network_id(1), packet(60)), (1, network_id(2), packet(80))]);
 
     // One of them goes; the other does not notice.
     sides[1].engine.handle_command(Command::RemoveNetwork(network_id(1)), now).unwrap();
-    let mut udp = DatagramBatch::default();
-    sides[0].engine.handle_tun(network_id(1), [&packet(60)[..]], now, &mut udp);
-    sides[0].engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
-    for transmit in udp.transmits() {
-        queue.extend(transmit.datagrams().map(|data| (sides[0].address, transmit.to, data.to_vec())));
-    }
+    send_one_each(&mut sides[0], now, &mut queue);
     let received = run(&mut sides, now, 10, &mut queue);
     assert_eq!(received, [(1, network_id(2), packet(80))]);
 }

@@ -4,10 +4,31 @@ use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use ria_protocol::error::ErrorCode;
+use ria_protocol::join_key::JoinKey;
 use ria_protocol::map::{Candidate, CandidateKind, Patch, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage};
 
-use crate::support::{Robot, Server, soon};
+use crate::support::{Connection, Robot, Server, Start, soon};
+
+/// Two members with sessions, and what `b`, who came last, was told.
+struct Pair {
+    key: JoinKey,
+    a: Robot,
+    b: Robot,
+    at_a: Connection,
+    at_b: Connection,
+    start: Start,
+}
+
+impl Pair {
+    async fn join(server: &Server) -> Self {
+        let key = server.key(&["--reusable"]);
+        let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
+        let (at_a, _) = a.join(server.address, &key).await;
+        let (at_b, start) = b.join(server.address, &key).await;
+        Self { key, a, b, at_a, at_b, start }
+    }
+}
 
 fn candidate(text: &str) -> Candidate {
     Candidate { kind: CandidateKind::Host, address: text.parse().unwrap() }
@@ -16,10 +37,7 @@ fn candidate(text: &str) -> Candidate {
 #[tokio::test]
 async fn members_hear_of_each_other() {
     let server = Server::start();
-    let key = server.key(&["--reusable"]);
-    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
-    let (mut at_a, _) = a.join(server.address, &key).await;
-    let (mut at_b, start) = b.join(server.address, &key).await;
+    let Pair { a, b, mut at_a, mut at_b, start, .. } = Pair::join(&server).await;
     assert_eq!(start.map.snapshot().members.len(), 2);
     assert_eq!(start.live.len(), 1);
     assert!(start.live[0].online && start.live[0].node == a.node && start.live[0].boot == Some(a.boot));
@@ -79,10 +97,7 @@ async fn a_session_resumes_by_revision_also_after_a_restart_of_the_coordinator()
 #[tokio::test]
 async fn a_removed_node_is_cut_off_and_the_others_are_told() {
     let server = Server::start();
-    let key = server.key(&["--reusable"]);
-    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
-    let (mut at_a, _) = a.join(server.address, &key).await;
-    let (mut at_b, _) = b.join(server.address, &key).await;
+    let Pair { key, mut b, mut at_a, mut at_b, .. } = Pair::join(&server).await;
     at_a.patches().await;
     let began = Instant::now();
     server.text(&["node", "remove", "b"]);
@@ -103,10 +118,7 @@ async fn a_removed_node_is_cut_off_and_the_others_are_told() {
 #[tokio::test]
 async fn a_node_that_leaves_is_gone() {
     let server = Server::start();
-    let key = server.key(&["--reusable"]);
-    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
-    let (mut at_a, _) = a.join(server.address, &key).await;
-    let (mut at_b, _) = b.join(server.address, &key).await;
+    let Pair { b, mut at_a, mut at_b, .. } = Pair::join(&server).await;
     at_a.patches().await;
     at_b.send(&NodeMessage::Leave).await;
     at_b.next_of(|m| matches!(m, CoordinatorMessage::Left).then_some(())).await;
@@ -121,10 +133,7 @@ async fn a_node_that_leaves_is_gone() {
 #[tokio::test]
 async fn a_newer_session_takes_over_and_the_node_stays_online() {
     let server = Server::start();
-    let key = server.key(&["--reusable"]);
-    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
-    let (mut at_a, _) = a.join(server.address, &key).await;
-    let (mut old, _) = b.join(server.address, &key).await;
+    let Pair { mut b, mut at_a, at_b: mut old, .. } = Pair::join(&server).await;
     at_a.news(b.node, |live| live.online).await;
     b.boot = ria_protocol::id::BootId::from_bytes([8; 10]);
     let (mut new, _) = b.come_back(server.address, None).await;
@@ -212,11 +221,8 @@ async fn on_sigterm_nodes_are_told_to_come_back_and_the_program_ends_well() {
 #[tokio::test]
 async fn a_node_that_falls_silent_is_offline_after_a_while() {
     let server = Server::start();
-    let key = server.key(&["--reusable"]);
-    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
-    let (mut at_a, _) = a.join(server.address, &key).await;
-    // Never read from again, so pings are not answered; the connection stays open.
-    let (_silent, _) = b.join(server.address, &key).await;
+    // One is never read from again, so pings are not answered; the connection stays open.
+    let Pair { b, mut at_a, at_b: _silent, .. } = Pair::join(&server).await;
     at_a.news(b.node, |live| live.online).await;
     let began = Instant::now();
     let gone = async {

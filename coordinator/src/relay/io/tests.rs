@@ -69,6 +69,15 @@ impl Peer {
     }
 }
 
+/// Two clients with channels to each other, and the relayed address of the second.
+fn connected(server: SocketAddr) -> (Peer, Peer, SocketAddr) {
+    let (mut a, mut b) = (Peer::new("127.0.0.1:0", server, 1), Peer::new("127.0.0.1:0", server, 2));
+    let (at_a, at_b) = (a.relayed(), b.relayed());
+    a.connect(at_b);
+    b.connect(at_a);
+    (a, b, at_b)
+}
+
 struct Running {
     port: u16,
     handle: RelayHandle,
@@ -142,10 +151,7 @@ async fn a_burst_arrives_whole_and_in_order() {
     let (port, handle) = (relay.port, relay.handle.clone());
     blocking(move || {
         let server = SocketAddr::from(([127, 0, 0, 1], port));
-        let (mut a, mut b) = (Peer::new("127.0.0.1:0", server, 1), Peer::new("127.0.0.1:0", server, 2));
-        let (at_a, at_b) = (a.relayed(), b.relayed());
-        a.connect(at_b);
-        b.connect(at_a);
+        let (mut a, mut b, at_b) = connected(server);
         // As an agent sends it: one segmented send of 40 datagrams, the last one shorter.
         let state = UdpSocketState::new(UdpSockRef::from(&a.socket)).unwrap();
         let header = a.client.wrap(at_b, 1000, Instant::now()).unwrap();
@@ -174,11 +180,7 @@ async fn a_revoked_node_hears_nothing_more() {
     let relay = start();
     let (port, handle) = (relay.port, relay.handle.clone());
     blocking(move || {
-        let server = SocketAddr::from(([127, 0, 0, 1], port));
-        let (mut a, mut b) = (Peer::new("127.0.0.1:0", server, 1), Peer::new("127.0.0.1:0", server, 2));
-        let (at_a, at_b) = (a.relayed(), b.relayed());
-        a.connect(at_b);
-        b.connect(at_a);
+        let (mut a, mut b, at_b) = connected(SocketAddr::from(([127, 0, 0, 1], port)));
         handle.revoke(NodeId::from_bytes([2; 10]));
         let end = Instant::now() + Duration::from_secs(5);
         while handle.counters().allocations == 2 && Instant::now() < end {

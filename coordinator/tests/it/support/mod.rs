@@ -3,7 +3,7 @@
 pub mod robot;
 pub mod server;
 
-pub use robot::Robot;
+pub use robot::{Connection, Robot, Start};
 pub use server::Server;
 
 use std::future::Future;
