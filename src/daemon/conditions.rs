@@ -41,6 +41,12 @@ impl Conditions {
         cleared
     }
 
+    /// What they say, worst first, in one line.
+    pub fn in_words(&self) -> String {
+        let texts: Vec<String> = self.list().into_iter().map(|condition| condition.text).collect();
+        texts.join("; ")
+    }
+
     /// All of them, worst first.
     pub fn list(&self) -> Vec<Condition> {
         let mut list: Vec<Condition> = self.0.values().cloned().collect();

@@ -6,15 +6,14 @@ use rand_core::{OsRng, RngCore};
 use ria_api::error::ApiError;
 use ria_api::state::{CoordinatorState, Joined, NetworkState};
 use ria_protocol::id::{BootId, NetworkId};
-use ria_protocol::message::from_bytes;
 use ria_protocol::prefix::Prefix;
-use ria_protocol::record::MemberRecord;
 use tokio::time::Instant;
 
 use super::conditions::Conditions;
 use super::handle::Reply;
 use crate::coordinator::session::{Order, Session, SessionConfig};
 use crate::netdev::tun::{TunPlan, own_addresses};
+use crate::state::map;
 use crate::state::membership::Membership;
 
 /// A network.
@@ -130,10 +129,7 @@ impl Network {
     /// What its interface shall be like; `None` while the map does not list this node.
     pub fn plan(&self, reserved: Vec<u16>) -> Option<TunPlan> {
         let map = self.membership.map.as_ref()?;
-        let own = map.members.iter().find_map(|member| {
-            let record: MemberRecord = from_bytes(&member.record.bytes).ok()?;
-            (record.node == self.membership.identity.node).then_some(record)
-        })?;
+        let (_, own) = map::member(map, self.membership.identity.node)?;
         let addresses = own_addresses(&own.prefixes, &[map.network.prefix_v4, map.network.prefix_v6]);
         let preferred = self.membership.identity.interface;
         Some(TunPlan { preferred, reserved, addresses, mtu: map.network.mtu })

@@ -146,8 +146,7 @@ impl Control {
         match network.state {
             NetworkState::Up | NetworkState::Disabled => network.answer_waiting(Ok(())),
             NetworkState::Failed => {
-                let reasons: Vec<String> = network.conditions.list().into_iter().map(|c| c.text).collect();
-                network.answer_waiting(Err(format!("joined, but {}", reasons.join("; "))));
+                network.answer_waiting(Err(format!("joined, but {}", network.conditions.in_words())));
             }
             NetworkState::Joining | NetworkState::Refused | NetworkState::Unknown => {}
         }
@@ -177,8 +176,7 @@ impl Control {
         self.bring_up(id).await;
         match self.networks.get(&id) {
             Some(network) if network.state == NetworkState::Failed => {
-                let reasons: Vec<String> = network.conditions.list().into_iter().map(|c| c.text).collect();
-                Err(ApiError::Failed(reasons.join("; ")))
+                Err(ApiError::Failed(network.conditions.in_words()))
             }
             _ => Ok(()),
         }

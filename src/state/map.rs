@@ -63,8 +63,19 @@ fn set_member(members: &mut Vec<Member>, member: &Member) {
     }
 }
 
+/// A member with its record, if the map lists it.
+pub fn member(map: &Snapshot, node: NodeId) -> Option<(&Member, MemberRecord)> {
+    map.members.iter().find_map(|member| {
+        record_of(member).filter(|record| record.node == node).map(|record| (member, record))
+    })
+}
+
 fn node_of(member: &Member) -> Option<NodeId> {
-    from_bytes::<MemberRecord>(&member.record.bytes).ok().map(|record| record.node)
+    record_of(member).map(|record| record.node)
+}
+
+fn record_of(member: &Member) -> Option<MemberRecord> {
+    from_bytes(&member.record.bytes).ok()
 }
 
 #[cfg(test)]
