@@ -82,8 +82,11 @@ async fn run_agent(args: DaemonArgs) -> Result<(), Failure> {
     result
 }
 
+/// Libraries that call ordinary things errors: a peer that is away, a packet of a stranger. `--log-level` may name them.
+const QUIET: &str = "boringtun=off,stun_types=error";
+
 fn log_to_stderr(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{filter}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

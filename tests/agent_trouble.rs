@@ -25,6 +25,41 @@ fn colliding_addresses_are_refused_and_forgiven() {
 }
 
 #[test]
+fn two_networks_with_the_same_name_and_addresses_are_told_apart() {
+    let mut team = Team::new("agent-alike", &Site::Together);
+    let mut a = team.robot("robot-a", &[]);
+    assert_eq!(a.join(&team.key(&[])).code, 0);
+    let first = a.status();
+    // Another coordinator knows nothing of the first and has the same defaults.
+    team.kill_coordinator();
+    std::fs::remove_dir_all(team.host("coordinator").path("/var/lib/ria-coordinator")).unwrap();
+    team.start_coordinator();
+    let joined = a.join(&team.key(&[]));
+    assert!(joined.code == 1 && joined.err.contains("--prefix") && joined.err.contains("ria0"), "{joined:?}");
+    let leave = a.ria(&["leave", "--yes", "--network", "lab"]);
+    assert!(leave.code == 2 && leave.err.contains("by its id"), "neither is left: {leave:?}");
+    // The first one stays the one that works, also after a restart.
+    a.kill();
+    a.start(&[]);
+    let id = first["network_id"].as_str().unwrap();
+    eventually("the first is up", || a.ria(&["peers", "--network", id]).code == 0);
+    let status: Value = serde_json::from_str(&a.ria(&["status", "--json"]).out).unwrap();
+    let states: Vec<_> = status["networks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| (n["network_id"] == *id, n["state"].as_str().unwrap()))
+        .collect();
+    assert!(states.contains(&(true, "up")) && states.contains(&(false, "failed")), "{states:?}");
+    // Once it is off, the other one takes its place.
+    assert_eq!(a.ria(&["down", "--network", id]).code, 0);
+    eventually("the second is up", || {
+        let status: Value = serde_json::from_str(&a.ria(&["status", "--json"]).out).unwrap();
+        status["networks"].as_array().unwrap().iter().any(|n| n["network_id"] != *id && n["state"] == "up")
+    });
+}
+
+#[test]
 fn a_taken_interface_name_and_a_taken_port_are_stepped_around() {
     let team = Team::new("agent-taken", &Site::Together);
     let host = team.host("robot-a");

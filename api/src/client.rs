@@ -210,16 +210,39 @@ fn select(networks: Vec<NetworkSummary>, wanted: Option<&str>) -> Result<Network
             "this machine is in no network; join one with a key from its administrator: ria join -".into(),
         ));
     }
-    let names = networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>().join(", ");
-    match wanted {
-        Some(wanted) => networks.into_iter().find(|n| n.name == wanted || n.id == wanted).ok_or_else(|| {
-            ApiError::NoSuchNetwork(format!("this machine is in no network \"{wanted}\", but in: {names}"))
-        }),
-        None if networks.len() > 1 => Err(ApiError::InvalidArgument(format!(
-            "this machine is in several networks; choose one with --network: {names}"
-        ))),
-        None => networks.into_iter().next().ok_or_else(|| ApiError::NotJoined(String::new())),
+    let choices = choices(&networks);
+    let Some(wanted) = wanted else {
+        if networks.len() > 1 {
+            return Err(ApiError::InvalidArgument(format!(
+                "this machine is in several networks; choose one with --network: {choices}"
+            )));
+        }
+        return networks.into_iter().next().ok_or_else(|| ApiError::NotJoined(String::new()));
+    };
+    // Coordinators know nothing of each other, so two networks may have one name; an id is never in doubt.
+    let mut found: Vec<NetworkSummary> =
+        networks.into_iter().filter(|n| n.id == wanted || n.name == wanted).collect();
+    if let Some(at) = found.iter().position(|n| n.id == wanted) {
+        return Ok(found.swap_remove(at));
     }
+    match found.len() {
+        0 => Err(ApiError::NoSuchNetwork(format!(
+            "this machine is in no network \"{wanted}\", but in: {choices}"
+        ))),
+        1 => Ok(found.swap_remove(0)),
+        _ => Err(ApiError::InvalidArgument(format!(
+            "several networks of this machine are named \"{wanted}\"; choose one by its id: {choices}"
+        ))),
+    }
+}
+
+/// The names of networks, with the id where a name alone is not enough.
+fn choices(networks: &[NetworkSummary]) -> String {
+    let choice = |network: &NetworkSummary| {
+        let unique = networks.iter().filter(|n| n.name == network.name).count() == 1;
+        if unique { network.name.clone() } else { format!("{} ({})", network.id, network.name) }
+    };
+    networks.iter().map(choice).collect::<Vec<_>>().join(", ")
 }
 
 fn unreachable(path: &Path, error: io::Error) -> ConnectError {
@@ -261,5 +284,18 @@ mod tests {
         assert!(ambiguous.text().contains("lab, field"));
         assert!(select(networks(&["lab"]), Some("lob")).unwrap_err().text().contains("lab"));
         assert_eq!(select(networks(&[]), Some("lab")).unwrap_err().exit_code(), 4);
+    }
+
+    #[test]
+    fn one_name_of_two_networks_is_no_choice_but_an_id_is() {
+        let mut two = networks(&["lab", "lab"]);
+        two[0].id = "aaa".into();
+        two[1].id = "bbb".into();
+        for wanted in [None, Some("lab")] {
+            let error = select(two.clone(), wanted).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.text().contains("aaa (lab), bbb (lab)"), "{}", error.text());
+        }
+        assert_eq!(select(two, Some("bbb")).unwrap().id, "bbb");
     }
 }

@@ -95,10 +95,10 @@ impl JoinKey {
         format!("{PREFIX}{}", base32().encode(&bytes))
     }
 
-    /// Reads the text form; surrounding white space and letter case do not matter.
+    /// Reads the text form; surrounding white space, letter case and an editor's byte order mark do not matter.
     pub fn parse(text: &str) -> Result<Self, ParseJoinKeyError> {
         use ParseJoinKeyError::{Damaged, Empty, NewerFormat, NoUrl, NotAJoinKey};
-        let text = text.trim();
+        let text = text.trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
             return Err(Empty);
         }
@@ -154,6 +154,7 @@ mod tests {
         let text = key().to_text();
         assert_eq!(JoinKey::parse(&text), Ok(key()));
         assert_eq!(JoinKey::parse(&format!(" {}\n", text.to_uppercase())), Ok(key()));
+        assert_eq!(JoinKey::parse(&format!("\u{feff}{text}\r\n")), Ok(key()), "as some editors save it");
     }
 
     #[test]

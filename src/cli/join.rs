@@ -61,6 +61,11 @@ fn refuse_keys_in_arguments(args: &JoinArgs) -> Result<(), Failure> {
 /// A descriptor from which the agent can read the key.
 fn open_key(args: &JoinArgs) -> Result<OwnedFd, Failure> {
     if let Some(path) = &args.file {
+        if path.is_dir() {
+            let text =
+                format!("{} is a directory; name the file in it that holds the join key", path.display());
+            return Err(Failure::new(USAGE, text));
+        }
         return match std::fs::File::open(path) {
             Ok(file) => Ok(file.into()),
             Err(error) => {
@@ -151,6 +156,9 @@ mod tests {
         let args = JoinArgs { source: None, file: Some("/no/such/key".into()), name: None };
         let Err(Failure::Told { text, .. }) = open_key(&args) else { panic!("wrong failure") };
         assert!(text.contains("/no/such/key"));
+        let args = JoinArgs { source: None, file: Some("/".into()), name: None };
+        let Err(Failure::Told { text, .. }) = open_key(&args) else { panic!("wrong failure") };
+        assert!(text.contains("directory"));
     }
 
     #[test]

@@ -85,7 +85,9 @@ fn in_words(output: Output, agent: &AgentStatus, networks: &[NetworkStatus]) -> 
     }
     for network in networks {
         let (health, text) = judge(network);
-        let first = format!("{} {}: {text}", network.network, health.word());
+        let named_alike = networks.iter().filter(|n| n.network == network.network).count() > 1;
+        let id = if named_alike { format!(" ({})", network.network_id) } else { String::new() };
+        let first = format!("{}{id} {}: {text}", network.network, health.word());
         lines.push(output.paint(health.colour(), first));
         details(network, &mut lines);
         lines.extend(network.conditions.iter().map(|c| in_line(output, c)));

@@ -213,8 +213,8 @@ impl Control {
     /// Brings up what is stored.
     async fn begin(&mut self) {
         let found = self.state.load();
-        for damage in found.damage {
-            self.conditions.set("state-damaged", Severity::Error, damage);
+        if !found.damage.is_empty() {
+            self.conditions.set("state-damaged", Severity::Error, found.damage.join("; "));
         }
         if let Some(reason) = self.state.unwritable().map(str::to_owned) {
             self.state_not_saved(&reason);
@@ -224,7 +224,9 @@ impl Control {
             let network = Network::new(membership);
             self.networks.insert(network.id(), network);
         }
-        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        // Of two networks with the same addresses, the one that has been here longer goes first.
+        let mut ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        ids.sort_by_key(|id| self.networks.get(id).map(|n| n.membership.identity.interface));
         for id in ids {
             self.bring_up(id).await;
         }

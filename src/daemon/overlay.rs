@@ -6,6 +6,7 @@ use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::{AddNetwork, Command, Event, Warning};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::message::{LiveUpdate, from_bytes};
+use ria_protocol::prefix::Prefix;
 use ria_protocol::record::MemberRecord;
 
 use super::control::{Control, Input};
@@ -81,13 +82,33 @@ impl Control {
             Ok(host) => self.host = host,
             Err(error) => return self.interface_failed(id, "interface-failed", &error.to_string()),
         }
-        if let Some(collision) = prefixes.iter().find_map(|prefix| self.host.collision(*prefix, &own)) {
-            return self.interface_failed(id, "prefix-collides", &collision.to_string());
+        let with_host =
+            || prefixes.iter().find_map(|prefix| self.host.collision(*prefix, &own)).map(|c| c.to_string());
+        if let Some(text) = self.overlap(id, &prefixes).or_else(with_host) {
+            return self.interface_failed(id, "prefix-collides", &text);
         }
         match tun::create(&plan, &self.netlink, &self.host).await {
             Ok(tun) => self.interface_made(id, tun, plan.addresses, plan.mtu),
             Err(error) => self.interface_failed(id, "interface-failed", &error.to_string()),
         }
+    }
+
+    /// Another network that is up and has some of the same addresses: packets would go to the wrong one.
+    fn overlap(&self, id: NetworkId, prefixes: &[Prefix]) -> Option<String> {
+        self.networks.values().filter(|other| other.id() != id).find_map(|other| {
+            let interface = &other.interface.as_ref()?.name;
+            let theirs = other.prefixes();
+            let prefix = prefixes.iter().find(|p| theirs.iter().any(|t| p.overlaps(t)))?;
+            let identity = &other.membership.identity;
+            Some(format!(
+                "its addresses {prefix} are also those of network {} ({}) on {interface}; use one of the two at a time \
+                 (ria down --network {}), or ask an administrator for a network with another prefix (ria-coordinator \
+                 network create --prefix)",
+                identity.network_name,
+                other.id(),
+                other.id(),
+            ))
+        })
     }
 
     fn interface_made(&mut self, id: NetworkId, tun: Tun, addresses: Vec<(std::net::IpAddr, u8)>, mtu: u16) {
