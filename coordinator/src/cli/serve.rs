@@ -13,7 +13,14 @@ use crate::server::Coordinator;
 
 /// Runs until it is told to stop.
 pub(super) fn serve(args: ServeArgs) -> ExitCode {
-    let filter = EnvFilter::try_from_env("RIA_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let wanted = environment("RIA_LOG").filter(|text| !text.is_empty());
+    let filter = match log_filter(wanted.as_deref().unwrap_or("info")) {
+        Ok(filter) => filter,
+        Err(error) => {
+            complain(&format!("RIA_LOG: {error}; give a level, such as debug, or TARGET=LEVEL with commas"));
+            return ExitCode::from(FAILED);
+        }
+    };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -34,6 +41,11 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// What libraries say of ordinary things, such as a packet of a stranger, is left out unless it is asked for.
+fn log_filter(wanted: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::builder().parse(format!("sqlx=warn,stun_types=error,{wanted}"))
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
