@@ -1,3 +1,5 @@
+//! Folding: what differs, what is refused, and that patches lead where a snapshot does.
+
 use proptest::prelude::*;
 use ria_protocol::keys::{LockKey, Signature, WgPublicKey};
 use ria_protocol::record::{SignedRecord, signed_bytes};

@@ -1,3 +1,5 @@
+//! One path: when it is probed, when it is given up, and which of several is chosen.
+
 use super::choice::{REASON_DIRECT, REASON_QUICKER, choose};
 use super::*;
 

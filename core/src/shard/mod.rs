@@ -93,12 +93,10 @@ impl Shard {
                 }
             }
             ShardCommand::SetRoute { slot, route } => {
-                self.with_slot(slot, now, out, |peer, _| peer.set_route(route, now));
+                self.with_slot(slot, now, out, |peer| peer.set_route(route, now));
             }
             ShardCommand::ReplaceSession { slot, session, since } => {
-                self.with_slot(slot, now, out, |peer, _| {
-                    peer.replace_session(session, since, now);
-                });
+                self.with_slot(slot, now, out, |peer| peer.replace_session(session, since, now));
             }
         }
     }
@@ -109,10 +107,10 @@ impl Shard {
         slot: Slot,
         now: Instant,
         out: &mut DatagramBatch,
-        change: impl FnOnce(&mut PeerSlot, &mut DatagramBatch),
+        change: impl FnOnce(&mut PeerSlot),
     ) {
         let Some(Some(peer)) = self.slots.get_mut(slot as usize) else { return };
-        change(peer, out);
+        change(peer);
         peer.work(now, out);
         for _ in 0..peer.flush(now, out) {
             self.drops.count(DropReason::NoPath);
@@ -137,7 +135,7 @@ impl Shard {
             let deadline = self.slots.get(slot).and_then(|peer| peer.as_ref()?.deadline());
             match deadline {
                 Some(at) if at <= now => {
-                    self.with_slot(slot as Slot, now, out, |_, _| {});
+                    self.with_slot(slot as Slot, now, out, |_| {});
                 }
                 later => lower(&mut self.wake_at, later),
             }
@@ -206,7 +204,7 @@ impl Shard {
             Err(reason) => self.drops.count(reason),
         }
         if self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
-            self.with_slot(slot, now, out, |_, _| {});
+            self.with_slot(slot, now, out, |_| {});
         }
     }
 
@@ -272,7 +270,7 @@ impl Shard {
                     self.send_reply(back, reply, out);
                 }
                 let kind = datagram.first().copied().unwrap_or_default();
-                self.with_slot(slot, now, out, |peer, _| peer.handle_handshake_taken(kind, now));
+                self.with_slot(slot, now, out, |peer| peer.handle_handshake_taken(kind, now));
                 touch(&mut self.touched, slot);
             }
             Err(reason) => self.drops.count(reason),

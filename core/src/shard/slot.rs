@@ -106,20 +106,15 @@ impl PeerSlot {
         }
     }
 
-    pub(crate) fn replace_session(
-        &mut self,
-        session: Box<dyn Session>,
-        since: Instant,
-        now: Instant,
-    ) -> bool {
+    /// The peer is a new run, first seen at `since`; a session that was made after that is with it already.
+    pub(crate) fn replace_session(&mut self, session: Box<dyn Session>, since: Instant, now: Instant) {
         if self.traffic.handshake.is_some_and(|at| at >= since) {
-            return false;
+            return;
         }
         self.session = session;
         self.traffic.handshake = None;
         self.ticked = None;
         self.plan_handshake(now);
-        true
     }
 
     /// Decides when a handshake is due, after a change of session or route.

@@ -1,3 +1,4 @@
+//! The RFC's test vectors (RFC 5769), the Binding client in virtual time, and broken datagrams.
 #![allow(clippy::disallowed_methods, reason = "a test begins now")]
 
 use proptest::prelude::*;
