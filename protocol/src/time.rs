@@ -23,11 +23,6 @@ impl UnixTime {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
-
-    /// As the system's own type.
-    pub fn to_system(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0)
-    }
 }
 
 impl From<SystemTime> for UnixTime {

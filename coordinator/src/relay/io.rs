@@ -78,11 +78,6 @@ impl Relay {
         Ok(Self { listeners, server, handle, revocations })
     }
 
-    /// The addresses that it listens on.
-    pub fn local_addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listener| listener.local).collect()
-    }
-
     /// The port to publish: that of the first address.
     pub fn local_port(&self) -> u16 {
         self.listeners.first().map_or(0, |listener| listener.local.port())
