@@ -194,5 +194,4 @@ pub fn validity(der: &[u8]) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
-#[path = "tls_tests.rs"]
 mod tests;

@@ -5,9 +5,8 @@ use std::time::Duration;
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::{AddNetwork, Command, Event, Warning};
 use ria_protocol::id::{NetworkId, NodeId};
-use ria_protocol::message::{LiveUpdate, from_bytes};
+use ria_protocol::message::LiveUpdate;
 use ria_protocol::prefix::Prefix;
-use ria_protocol::record::MemberRecord;
 
 use super::control::{Control, Input};
 use super::events::Draft;
@@ -16,7 +15,7 @@ use super::status::{has_interface, link_state, path_kind};
 use crate::coordinator::relays;
 use crate::coordinator::session::{Order, Session};
 use crate::netdev::tun::{self, Tun};
-use crate::state::Part;
+use crate::state::{Part, map};
 
 impl Control {
     /// Starts what a network needs, as far as it is wanted and not running.
@@ -359,10 +358,8 @@ impl Control {
     }
 
     fn peer_name(&self, network: NetworkId, peer: NodeId) -> String {
-        let members = self.networks.get(&network).and_then(|n| n.membership.map.as_ref()).map(|m| &m.members);
-        let named = members.into_iter().flatten().find(|member| {
-            from_bytes::<MemberRecord>(&member.record.bytes).is_ok_and(|record| record.node == peer)
-        });
-        named.map_or_else(|| peer.to_string(), |member| member.name.to_string())
+        let map = self.networks.get(&network).and_then(|n| n.membership.map.as_ref());
+        let named = map.and_then(|map| map::member(map, peer));
+        named.map_or_else(|| peer.to_string(), |(member, _)| member.name.to_string())
     }
 }

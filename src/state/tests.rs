@@ -1,3 +1,5 @@
+//! What is stored survives restarts, crashes and damage.
+
 use std::os::unix::fs::PermissionsExt;
 
 use ria_protocol::enrol::{Authority, Certificate};

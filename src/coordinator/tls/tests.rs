@@ -1,3 +1,5 @@
+//! Which servers are believed, and at what time.
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use time::{Duration, OffsetDateTime};
 
