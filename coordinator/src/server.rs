@@ -27,7 +27,7 @@ use crate::hub::Hub;
 use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
 use crate::relays::Relays;
 use crate::session::{Counters, Services};
-use crate::store::{Store, StoreError, sqlite_url};
+use crate::store::{self, Store, StoreError, sqlite_url};
 use crate::tls::accept::{self, Tls};
 use crate::tls::authority::{AuthorityError, Identity};
 use crate::tls::leaf::LeafError;
@@ -40,12 +40,19 @@ const BACKLOG: i32 = 1024;
 /// The coordinator can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the data directory {path} can't be used: {source}; choose another one with --data-dir or RIA_DATA_DIR",
+    #[error("the data directory {path} can't be used: {source}; make it one that can be written, or choose another with --data-dir or RIA_DATA_DIR",
         path = path.display())]
     DataDir { path: PathBuf, source: io::Error },
     #[error("another coordinator is running on the data directory {path}; stop it first, or choose another directory with --data-dir",
         path = .0.display())]
     Locked(PathBuf),
+    #[error(
+        "the database {} is missing or empty, and {} belongs to a coordinator that had one; restore the database from \
+         a backup, or move that directory away to begin anew, without any member",
+        database.display(),
+        identity.display()
+    )]
+    NoDatabase { database: PathBuf, identity: PathBuf },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -82,6 +89,12 @@ impl Coordinator {
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let lock = lock(&config.data_dir)?;
         let url = config.database.clone().unwrap_or_else(|| sqlite_url(&config.data_dir));
+        // A new database would know no member, and all of them would take that for their removal.
+        if let (Some(database), Some(identity)) =
+            (store::missing_file(&url), Identity::directory(&config.data_dir))
+        {
+            return Err(StartError::NoDatabase { database, identity });
+        }
         let store = Store::open(&url).await?;
         let identity = Identity::load_or_create(&config.data_dir, registry::known_authority(&store).await?)?;
         registry::bind_authority(&store, identity.authority.pin()).await?;

@@ -3,16 +3,19 @@
 //! One connection writes, on behalf of the registry; a few others read the audit log. The rest of the state is read
 //! once, at the start. What the rows mean is the state's business.
 
+mod file;
 mod load;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use file::DatabaseFile;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::MigrateError;
-use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
 
+pub use file::missing_file;
 pub use load::AuditQuery;
 pub use write::Write;
 
@@ -24,7 +27,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The database did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the database can't be opened: {0}")]
+    #[error("the database can't be opened: {0}; check its path and who may use it")]
     Open(#[source] sqlx::Error),
     #[error(
         "the database has a newer or altered schema: {0}; run the version of ria-coordinator that wrote it, or a newer one"
@@ -36,13 +39,21 @@ pub enum StoreError {
     Full,
     #[error("the database is read-only; check the permissions and the mount of the data directory")]
     ReadOnly,
+    #[error(
+        "the database file {} was removed or replaced while the coordinator runs; put it back or restore it from a \
+         backup, then restart the coordinator",
+        .0.display()
+    )]
+    Moved(PathBuf),
     #[error("the database failed: {0}")]
     Failed(#[source] sqlx::Error),
 }
 
 /// SQLite's primary result codes that an administrator can do something about.
 const SQLITE_READONLY: i64 = 8;
+const SQLITE_CORRUPT: i64 = 11;
 const SQLITE_FULL: i64 = 13;
+const SQLITE_NOT_A_DATABASE: i64 = 26;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -54,6 +65,7 @@ impl From<sqlx::Error> for StoreError {
         match code.map(|c| c & 0xff) {
             Some(SQLITE_READONLY) => Self::ReadOnly,
             Some(SQLITE_FULL) => Self::Full,
+            Some(SQLITE_CORRUPT | SQLITE_NOT_A_DATABASE) => Self::Damaged(error.to_string()),
             _ => Self::Failed(error),
         }
     }
@@ -64,6 +76,7 @@ impl From<sqlx::Error> for StoreError {
 pub struct Store {
     writer: AnyPool,
     readers: AnyPool,
+    file: Option<DatabaseFile>,
 }
 
 impl Store {
@@ -75,17 +88,21 @@ impl Store {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let options: AnyConnectOptions = url.parse().map_err(StoreError::Open)?;
+        try_to_open(&options).await?;
         let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
             error => StoreError::Schema(error),
         })?;
         let readers = pool(READERS).connect_lazy_with(options);
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, file: DatabaseFile::of(url) })
     }
 
     /// Begins a transaction of the one writer.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        if let Some(path) = self.file.as_ref().and_then(DatabaseFile::moved) {
+            return Err(StoreError::Moved(path));
+        }
         Ok(self.writer.begin().await?)
     }
 
@@ -117,6 +134,24 @@ pub fn sqlite_url(data_dir: &Path) -> String {
         }
     }
     url + "?mode=rwc"
+}
+
+/// Says at once what is wrong; a pool would go on trying for a while.
+async fn try_to_open(options: &AnyConnectOptions) -> Result<(), StoreError> {
+    let attempt = async {
+        let mut connection = AnyConnection::connect_with(options).await?;
+        prepare(&mut connection).await?;
+        connection.close().await
+    };
+    attempt.await.map_err(|error| match StoreError::from(error) {
+        StoreError::Failed(error) => StoreError::Open(error),
+        telling @ (StoreError::Open(_)
+        | StoreError::Schema(_)
+        | StoreError::Damaged(_)
+        | StoreError::Full
+        | StoreError::ReadOnly
+        | StoreError::Moved(_)) => telling,
+    })
 }
 
 fn pool(size: u32) -> AnyPoolOptions {

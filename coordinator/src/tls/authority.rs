@@ -48,8 +48,8 @@ pub enum AuthorityError {
     )]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "{path} is missing, and the database belongs to an authority that was there; restore the directory from a \
-         backup, for all nodes have pinned it",
+        "{path} is missing, and it belongs to the authority that all nodes have pinned; restore the directory {DIRECTORY} \
+         from a backup",
         path = path.display()
     )]
     Missing { path: PathBuf },
@@ -79,6 +79,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The directory, if there is one: then this coordinator has run before.
+    pub fn directory(data_dir: &Path) -> Option<PathBuf> {
+        Some(data_dir.join(DIRECTORY)).filter(|directory| directory.is_dir())
+    }
+
     /// Reads the directory; makes it when there is none, unless a database belongs to one that there should be.
     pub fn load_or_create(data_dir: &Path, expected: Option<SpkiHash>) -> Result<Self, AuthorityError> {
         remove_leftovers(data_dir)?;
@@ -101,6 +106,9 @@ impl Identity {
             let path = directory.join(name);
             match fs::read_to_string(&path) {
                 Ok(text) => Ok((path, Zeroizing::new(text))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(AuthorityError::Missing { path })
+                }
                 Err(source) => Err(AuthorityError::File { path, source }),
             }
         };

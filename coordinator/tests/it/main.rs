@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "one message is looked for among many")]
 
 mod admin;
+mod database;
 mod enrol;
 mod robustness;
 mod stream;
