@@ -29,6 +29,17 @@ fn a_removed_node_is_out_at_once_and_may_come_back_with_a_key() {
     a.wait_for_link(b.status()["name"].as_str().unwrap(), "up");
 }
 
+/// DDS reads its profile once, so one that comes after the interface leaves a ROS process deaf.
+#[test]
+fn the_dds_profile_is_there_as_soon_as_the_network_is() {
+    let team = Team::new("agent-profile", &Site::Together);
+    let a = team.robot("robot-a", &[]);
+    assert_eq!(a.join(&team.key(&[])).code, 0);
+    assert_eq!(a.ria(&["env"]).code, 0);
+    let profile = std::fs::read_to_string(a.host.path("/run/ria/dds/fastdds.xml")).unwrap();
+    assert!(profile.contains("<interface>ria0</interface>"), "{profile}");
+}
+
 #[test]
 fn keys_that_do_not_work_say_why() {
     let mut team = Team::new("agent-keys", &Site::Together);

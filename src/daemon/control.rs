@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::conditions::Conditions;
 use super::events::EventLog;
-use super::handle::{Command, DaemonHandle, Reply};
+use super::handle::{Command, DaemonHandle, Reply, State};
 use super::join::{JoinOutcome, Origin};
 use super::network::{Network, random_boot};
 use super::notify::notify;
@@ -277,18 +277,27 @@ impl Control {
     /// Tells listeners that something has changed, after the DDS files fit it.
     async fn tell_changes(&mut self) {
         self.changed = false;
-        if let Ok(packets) = self.packets.status().await {
-            let state = super::status::state(self, &packets);
-            match self.profiles.update(state.networks.values()) {
-                Ok(_) => self.changed |= self.conditions.clear("dds-files"),
+        self.read_state().await;
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// All that can be told now, after the DDS files fit it: whoever sees a network up may start ROS 2 at once, and
+    /// DDS reads its profile only once.
+    pub(super) async fn read_state(&mut self) -> State {
+        let packets = self.packets.status().await;
+        let known = packets.is_ok();
+        let state = super::status::state(self, &packets.unwrap_or_default());
+        if known {
+            self.changed |= match self.profiles.update(state.networks.values()) {
+                Ok(_) => self.conditions.clear("dds-files"),
                 Err(error) => {
                     let text =
                         format!("the DDS profiles can't be written: {error}; ROS 2 stays on its defaults");
-                    self.changed |= self.conditions.set("dds-files", Severity::Warning, text);
+                    self.conditions.set("dds-files", Severity::Warning, text)
                 }
-            }
+            };
         }
-        self.changes.send_modify(|n| *n += 1);
+        state
     }
 
     /// Has the engine do something; `false` when it refuses, which it logs.

@@ -1,11 +1,12 @@
 //! One network in the agent's loop: what is stored of it, and what runs for it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use rand_core::{OsRng, RngCore};
 use ria_api::error::ApiError;
 use ria_api::state::{CoordinatorState, Joined, NetworkState};
-use ria_protocol::id::{BootId, NetworkId};
+use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
 use tokio::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct Network {
     pub conditions: Conditions,
     /// Who waits for the interface.
     pub waiting: Vec<Waiting>,
+    /// Names of the engine's peers; of one that was removed the map does not tell any more.
+    pub peer_names: BTreeMap<NodeId, String>,
     /// Since when the stored live state is older than the known one.
     pub live_unsaved: Option<Instant>,
 }
@@ -97,6 +100,7 @@ impl Network {
             coordinator: Coordinator::default(),
             conditions: Conditions::default(),
             waiting: Vec::new(),
+            peer_names: BTreeMap::new(),
             live_unsaved: None,
         }
     }

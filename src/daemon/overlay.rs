@@ -306,12 +306,17 @@ impl Control {
                 )
             }
             Event::PeerAdded { network, peer } => {
-                let peer = self.peer_name(network, peer);
-                let text = format!("{peer} is a member now");
+                let name = self.peer_name(network, peer);
+                let text = format!("{name} is a member now");
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.peer_names.insert(peer, name.clone());
+                }
+                let peer = name;
                 (network, Draft { kind: "peer_added", peer, text, ..Draft::default() })
             }
             Event::PeerRemoved { network, peer } => {
-                let peer = self.peer_name(network, peer);
+                let known = self.networks.get_mut(&network).and_then(|n| n.peer_names.remove(&peer));
+                let peer = known.unwrap_or_else(|| peer.to_string());
                 let text = format!("{peer} is no member any more");
                 (network, Draft { kind: "peer_removed", peer, text, ..Draft::default() })
             }

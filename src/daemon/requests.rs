@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::control::{Control, Input};
-use super::handle::{Command, Reply, State};
+use super::handle::{Command, Reply};
 use super::join::{self, JoinOutcome, JoinTask, Origin};
 use super::network::{Network, Waiting};
-use super::{pings, status};
+use super::pings;
 use crate::coordinator::session::Order;
 use crate::state::Part;
 use crate::state::membership::Membership;
@@ -31,9 +31,7 @@ impl Control {
     pub(super) async fn handle_command(&mut self, command: Command) {
         match command {
             Command::ReadState(reply) => {
-                let packets = self.packets.status().await.unwrap_or_default();
-                let state: State = status::state(self, &packets);
-                let _ = reply.send(Arc::new(state));
+                let _ = reply.send(Arc::new(self.read_state().await));
             }
             Command::Join { key, options, reply } => self.join(key, options, reply),
             Command::Leave { network, reply } => self.leave(network, reply),
