@@ -27,7 +27,9 @@ fn main() -> ExitCode {
     let Cli { global, verb } = Cli::parse();
     let default_level = if matches!(verb, Verb::Daemon(_)) { "info" } else { "warn" };
     if let Err(error) = log_to_stderr(global.log_level.as_deref().unwrap_or(default_level)) {
-        output::remark(format_args!("--log-level: {error}"));
+        output::remark(format_args!(
+            "--log-level or RIA_LOG: {error}; give a level, such as debug, or TARGET=LEVEL with commas"
+        ));
         return ExitCode::from(USAGE);
     }
     let context = Context::new(global);

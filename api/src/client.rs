@@ -191,6 +191,11 @@ async fn open(path: &Path) -> Result<Connection, ConnectError> {
     let stream = stream.into_std().map_err(|error| failed(error.into()))?;
     let building = zbus::connection::Builder::unix_stream(stream).p2p().build();
     match tokio::time::timeout(HANDSHAKE, building).await {
+        Ok(Err(zbus::Error::InputOutput(error))) if is_hang_up(&error) => {
+            let text = "it closed the connection: it is ending, or too many programs use it; try again, or look at its \
+                        log (journalctl -u ria)";
+            Err(failed(zbus::Error::Failure(text.into())))
+        }
         Ok(built) => built.map_err(failed),
         Err(_) => Err(ConnectError::Silent(path.to_owned())),
     }
@@ -243,6 +248,13 @@ fn choices(networks: &[NetworkSummary]) -> String {
         if unique { network.name.clone() } else { format!("{} ({})", network.id, network.name) }
     };
     networks.iter().map(choice).collect::<Vec<_>>().join(", ")
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn unreachable(path: &Path, error: io::Error) -> ConnectError {

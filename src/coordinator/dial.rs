@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ria_protocol::enrol::EXPORTER_LABEL;
 use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME, MAX_COORDINATOR_MESSAGE, STREAM_PATH};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -59,7 +59,9 @@ pub enum DialError {
     #[error("{0} does not answer; check the network connection of this machine and firewalls in between")]
     TimedOut(String),
     /// Another trouble of the network.
-    #[error("{host} can't be reached: {source}")]
+    #[error(
+        "{host} can't be reached: {source}; check the network connection of this machine, and that address"
+    )]
     Network {
         /// Which.
         host: String,
@@ -74,9 +76,15 @@ pub enum DialError {
     OtherAuthority(String),
     /// The certificate's time.
     #[error(
-        "the certificate of {0} is not valid at this time; check the clocks of this machine and of the coordinator"
+        "by this machine's clock the certificate of {host} {how}; set the clock right (timedatectl), here or, if it is \
+         the wrong one, on the coordinator"
     )]
-    WrongTime(String),
+    WrongTime {
+        /// Which.
+        host: String,
+        /// In which direction, and how far.
+        how: String,
+    },
     /// TLS, but not Ria's.
     #[error("{host} does not speak Ria's protocol ({reason}); is this the coordinator's address and port?")]
     NotRia {
@@ -92,7 +100,7 @@ impl DialError {
     fn rank(&self) -> u8 {
         match self {
             Self::OtherAuthority(_) => 5,
-            Self::WrongTime(_) => 4,
+            Self::WrongTime { .. } => 4,
             Self::NotRia { .. } => 3,
             Self::Refused(_) => 2,
             Self::TimedOut(_) | Self::Network { .. } | Self::Dns { .. } => 1,
@@ -121,7 +129,9 @@ pub async fn dial(urls: &[String], tls: &Arc<ClientConfig>) -> Result<Dialled, D
 async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {
     let (host, port) = parse_url(url).ok_or_else(|| DialError::BadUrl(url.to_owned()))?;
     let shown = format!("{host}:{port}");
-    let tcp = timeout(CONNECT_TIMEOUT, connect(&host, port))
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let addresses = resolve(&host, port, deadline).await?;
+    let tcp = timeout_at(deadline, connect(&host, port, addresses))
         .await
         .unwrap_or_else(|_| Err(DialError::TimedOut(shown.clone())))?;
     let address = tcp.peer_addr().map_err(|source| DialError::Network { host: shown.clone(), source })?.ip();
@@ -130,12 +140,18 @@ async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialErro
     Ok(Dialled { socket, url: url.to_owned(), address: address.to_canonical(), exporter })
 }
 
+async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+    let found = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
+    let found =
+        found.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers")));
+    found.map(Iterator::collect).map_err(|source| DialError::Dns { host: host.to_owned(), source })
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enumeration, of which a few values matter")]
-async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let dns = |source| DialError::Dns { host: host.to_owned(), source };
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(dns)?.collect();
+async fn connect(host: &str, port: u16, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
     let shown = format!("{host}:{port}");
-    let mut last = dns(io::Error::from(io::ErrorKind::NotFound));
+    let nothing = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    let mut last = DialError::Dns { host: host.to_owned(), source: nothing };
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
@@ -185,13 +201,31 @@ fn tls_error(host: &str, error: io::Error) -> DialError {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(e))) if e.0.is::<OtherAuthority>() => {
             DialError::OtherAuthority(host)
         }
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        )) => DialError::WrongTime(host),
+        Some(rustls::Error::InvalidCertificate(error)) if let Some(how) = wrong_time(error) => {
+            DialError::WrongTime { host, how }
+        }
         _ => DialError::NotRia { host, reason: error.to_string() },
+    }
+}
+
+/// How the clocks differ, if they do.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enumeration, of which a few values matter")]
+fn wrong_time(error: &CertificateError) -> Option<String> {
+    let span = |later: UnixTime, earlier: UnixTime| match later.as_secs().saturating_sub(earlier.as_secs()) {
+        seconds @ 0..7200 => format!("{seconds} s"),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    };
+    match error {
+        CertificateError::Expired => Some("has expired".into()),
+        CertificateError::ExpiredContext { time, not_after } => {
+            Some(format!("expired {} ago", span(*time, *not_after)))
+        }
+        CertificateError::NotValidYet => Some("is not valid yet".into()),
+        CertificateError::NotValidYetContext { time, not_before } => {
+            Some(format!("is valid only in {}", span(*not_before, *time)))
+        }
+        _ => None,
     }
 }
 
@@ -233,6 +267,17 @@ mod tests {
         ] {
             assert_eq!(parsed(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_with_its_error() {
+        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400));
+        let expired = CertificateError::ExpiredContext { time: at(370), not_after: at(7) };
+        let error = tls_error("lab:443", io::Error::other(rustls::Error::InvalidCertificate(expired)));
+        assert!(error.to_string().contains("lab:443 expired 363 days ago"), "{error}");
+        let early = CertificateError::NotValidYetContext { time: at(1), not_before: at(3) };
+        assert_eq!(wrong_time(&early).as_deref(), Some("is valid only in 2 days"));
+        assert_eq!(wrong_time(&CertificateError::BadEncoding), None);
     }
 
     fn tls() -> Arc<ClientConfig> {

@@ -295,6 +295,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o700).create(path)
         }
         Err(_) if path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Errno::ENOTDIR.into()),
         other => other,
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -21,6 +22,9 @@ use super::{Backend, connection};
 const MAX_CONNECTIONS: usize = 512;
 const MAX_OF_ONE_USER: usize = 128;
 
+/// At least so long between complaints about too many.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Why the socket can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -31,7 +35,11 @@ pub enum BindError {
     #[error("{} is in the way and is no socket; move it away", .0.display())]
     NotASocket(PathBuf),
     /// The system said no.
-    #[error("can't serve the local API on {}: {source}", .path.display())]
+    #[error(
+        "can't serve the local API on {}: {source}; run the agent as root, or give it a run directory that it may \
+         write to (--run-dir)",
+        .path.display()
+    )]
     Io {
         /// The socket.
         path: PathBuf,
@@ -80,6 +88,7 @@ impl Server {
         let own = nix::unistd::Uid::effective().as_raw();
         let mut clients: JoinSet<u32> = JoinSet::new();
         let mut of_user: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut complained: Option<Instant> = None;
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => {
@@ -87,7 +96,10 @@ impl Server {
                     let count = of_user.entry(caller.uid).or_default();
                     let privileged = caller.uid == 0 || caller.uid == own;
                     if clients.len() >= MAX_CONNECTIONS || (!privileged && *count >= MAX_OF_ONE_USER) {
-                        warn!(uid = caller.uid, "too many connections to the local API; one was refused");
+                        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+                            warn!(uid = caller.uid, "too many connections to the local API; some are refused");
+                            complained = Some(Instant::now());
+                        }
                         continue;
                     }
                     *count += 1;
