@@ -158,9 +158,9 @@ impl Bench {
 
     /// When the first answer to the kernel's ping came, seconds since 1970.
     fn first_answer(&self) -> Result<f64> {
-        let mut ping = self.robot_a.command("ping");
-        // No `-c`: with it, ping also ends at the first "unreachable", of which there are some before the join.
-        ping.args(["-D", "-n", "-i", "0.01", "-w", &LIMIT.as_secs().to_string(), &self.robot_b_address]);
+        let mut ping = self.robot_a.command("timeout");
+        // Neither `-c` nor `-w`: with them ping ends at the first "unreachable", of which there are some before a join.
+        ping.args([&LIMIT.as_secs().to_string(), "ping", "-D", "-n", "-i", "0.01", &self.robot_b_address]);
         let mut ping = ping.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let output = BufReader::new(ping.take_stdout().context("ping has no output")?);
         let answer = output.lines().map_while(Result::ok).find(|line| line.contains("bytes from"));
