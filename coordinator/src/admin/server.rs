@@ -299,9 +299,9 @@ async fn list_keys(State(admin): Shared, Query(filter): Query<NetworkFilter>) ->
     Ok(Json(all))
 }
 
-const NO_PUBLIC_URL: &str = "robots could not find this coordinator: no public URL is set. Set the address under which \
-    robots reach it, with `--public-url https://ria.lab.example` on `ria-coordinator serve`, RIA_PUBLIC_URL in its \
-    environment, or public_url in /etc/ria/coordinator.toml, restart it and try again";
+const NO_PUBLIC_URL: &str = "robots could not find this coordinator: it has no public URL that they can reach. Set the \
+    address under which robots reach it, with `--public-url https://ria.lab.example` on `ria-coordinator serve`, \
+    RIA_PUBLIC_URL in its environment, or public_url in /etc/ria/coordinator.toml, restart it and try again";
 
 async fn create_key(
     State(admin): Shared,

@@ -48,8 +48,7 @@ pub enum AuthorityError {
     )]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "{path} is missing, and it belongs to the authority that all nodes have pinned; restore the directory {DIRECTORY} \
-         from a backup",
+        "{path} is missing, and all nodes have pinned the authority that was there; restore the directory from a backup",
         path = path.display()
     )]
     Missing { path: PathBuf },

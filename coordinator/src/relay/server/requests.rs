@@ -154,13 +154,12 @@ fn handle_allocate(server: &mut Server, request: &Request<'_>) -> Answer {
     let former = former.map(|old| (old.owner, old.relayed, old.transaction == id, request.now < old.expires));
     let mut kept = None;
     if let Some((other, relayed, repeated, live)) = former {
-        if live && other != owner {
-            return Err(ErrorCode::ALLOCATION_MISMATCH);
-        }
-        if live && repeated {
+        if live && repeated && other == owner {
             return Ok(allocated(server, request, relayed));
         }
         // The agent was started anew on the same port: it keeps its address, and knows nothing of its channels.
+        // Another owner has joined anew there, or was given the port by a NAT: who proves to get answers at an address
+        // has it, for a former owner gets none.
         kept = (live && other == owner).then_some(relayed);
         server.table.remove(relayed);
     }
