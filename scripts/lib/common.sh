@@ -53,7 +53,7 @@ need_rust() {
     fi
     if ! command -v cargo >/dev/null && apt-cache show rustup >/dev/null 2>&1; then
         need_packages rustup
-        rustup default stable >&2 || true
+        rustup default stable >&2 || fail "rustup has no toolchain to give; install Rust $wanted or newer (https://rustup.rs)"
     fi
     command -v cargo >/dev/null || fail "no Rust toolchain found; install Rust $wanted or newer (https://rustup.rs) and start again"
     local have

@@ -265,11 +265,12 @@ impl Mover {
             return;
         }
         let mut patience = SEND_PATIENCE;
-        for transmit in self.to_udp.transmits() {
-            while self.udp.send(&transmit) == Sent::Busy {
+        for mut transmit in self.to_udp.transmits() {
+            while self.udp.send(&mut transmit) == Sent::Busy {
                 let begin = Instant::now();
                 if tokio::time::timeout(patience, self.udp.writable()).await.is_err() {
-                    self.udp.refused = self.udp.refused.saturating_add(1);
+                    let given_up = transmit.datagrams().count() as u64;
+                    self.udp.refused = self.udp.refused.saturating_add(given_up);
                     break;
                 }
                 patience = patience.saturating_sub(begin.elapsed());

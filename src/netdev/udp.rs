@@ -135,10 +135,11 @@ impl Udp {
         })
     }
 
-    /// Sends a run of datagrams.
-    pub fn send(&mut self, transmit: &Transmit<'_>) -> Sent {
+    /// Sends a run of datagrams; what has been sent is taken off it.
+    pub fn send(&mut self, transmit: &mut Transmit<'_>) -> Sent {
         let most = self.state.max_gso_segments().max(1) * transmit.segment_size.max(1);
-        for run in transmit.contents.chunks(most) {
+        while !transmit.contents.is_empty() {
+            let (run, rest) = transmit.contents.split_at(most.min(transmit.contents.len()));
             match self.send_run(transmit, run) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Busy,
@@ -147,6 +148,7 @@ impl Udp {
                     self.retry_singly(transmit, run);
                 }
             }
+            transmit.contents = rest;
         }
         Sent::Done
     }
@@ -209,8 +211,8 @@ mod tests {
             assert!(batch.push(to, None, &[n; 300]));
         }
         assert!(batch.push(to, None, &[99; 20]));
-        for transmit in batch.transmits() {
-            while a.send(&transmit) == Sent::Busy {
+        for mut transmit in batch.transmits() {
+            while a.send(&mut transmit) == Sent::Busy {
                 a.writable().await.unwrap();
             }
         }
