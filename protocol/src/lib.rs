@@ -19,6 +19,7 @@ pub mod name;
 pub mod prefix;
 pub mod record;
 pub mod time;
+pub mod version;
 
 /// Application protocol (ALPN) of the node stream on the coordinator's TLS port.
 pub const ALPN_NODE: &[u8] = b"ria/1";
@@ -28,12 +29,6 @@ pub const COORDINATOR_TLS_NAME: &str = "coordinator.ria.internal";
 
 /// HTTP path of the node stream's WebSocket.
 pub const STREAM_PATH: &str = "/ria/v1/stream";
-
-/// Newest node protocol that this build speaks.
-pub const PROTOCOL_VERSION: u16 = 1;
-
-/// Oldest node protocol that this build still speaks.
-pub const PROTOCOL_VERSION_MIN: u16 = 1;
 
 /// Largest message that a coordinator takes from a node, in bytes.
 pub const MAX_NODE_MESSAGE: usize = 64 * 1024;

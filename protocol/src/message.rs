@@ -100,7 +100,7 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Welcome {
-    /// The protocol of this connection: the newest that both speak.
+    /// The [version](crate::version::Protocol) of this connection: the newest that both speak.
     #[n(0)]
     pub protocol: u16,
     /// Version of the coordinator, for people.

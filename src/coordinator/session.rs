@@ -12,6 +12,7 @@ use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
 use ria_protocol::time::UnixTime;
+use ria_protocol::version::Protocol;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -81,6 +82,8 @@ pub enum SessionEvent {
         version: String,
         /// Its clock.
         time: UnixTime,
+        /// What this connection speaks.
+        protocol: Protocol,
     },
     /// The stream is lost or can't be opened; it is tried again.
     Lost(String),
@@ -328,8 +331,8 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Str
     let (mut stream, welcome) = Stream::open(socket).await?;
     let resume = Resume { network: config.network, node: config.node, revision, boot: config.boot };
     stream.send(&NodeMessage::Resume(resume)).await?;
-    let version = welcome.coordinator_version;
-    Ok((stream, SessionEvent::Connected { url, address, version, time: welcome.time }))
+    let (protocol, version) = (stream.protocol(), welcome.coordinator_version);
+    Ok((stream, SessionEvent::Connected { url, address, version, time: welcome.time, protocol }))
 }
 
 async fn leave(stream: &mut Stream) -> bool {

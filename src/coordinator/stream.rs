@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use ria_protocol::error::Refusal;
 use ria_protocol::message::{CoordinatorMessage, Hello, NodeMessage, Welcome, from_bytes, to_bytes};
-use ria_protocol::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use ria_protocol::version::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
@@ -46,6 +46,7 @@ pub enum StreamError {
 /// A node stream.
 pub struct Stream {
     socket: WebSocketStream<TlsStream<TcpStream>>,
+    protocol: Protocol,
     heard: Instant,
     next_ping: Instant,
 }
@@ -54,21 +55,28 @@ impl Stream {
     /// Begins with Hello and Welcome.
     pub async fn open(socket: WebSocketStream<TlsStream<TcpStream>>) -> Result<(Self, Welcome), StreamError> {
         let now = Instant::now();
-        let mut stream = Self { socket, heard: now, next_ping: now + PING_INTERVAL };
-        let hello = Hello {
-            protocol_min: PROTOCOL_VERSION_MIN,
-            protocol_max: PROTOCOL_VERSION,
-            agent_version: env!("CARGO_PKG_VERSION").into(),
-        };
-        stream.send(&NodeMessage::Hello(hello)).await?;
+        let mut stream =
+            Self { socket, protocol: Protocol::OLDEST, heard: now, next_ping: now + PING_INTERVAL };
+        stream.send(&NodeMessage::Hello(Hello::ours(env!("CARGO_PKG_VERSION")))).await?;
         let CoordinatorMessage::Welcome(welcome) = stream.answer().await? else {
             return Err(unexpected("a greeting"));
         };
+        stream.protocol = Protocol::known(welcome.protocol)
+            .ok_or_else(|| unexpected("a protocol version that this agent speaks"))?;
         Ok((stream, welcome))
     }
 
-    /// Sends a message.
+    /// What this connection speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Sends a message; one that the coordinator is too old to read is left out.
     pub async fn send(&mut self, message: &NodeMessage) -> Result<(), StreamError> {
+        if message.since() > self.protocol {
+            tracing::trace!(protocol = %self.protocol, "a message is not for a coordinator of this version");
+            return Ok(());
+        }
         self.send_raw(Message::Binary(to_bytes(message).into())).await
     }
 

@@ -8,6 +8,7 @@ use ria_api::error::ApiError;
 use ria_api::state::{CoordinatorState, Joined, NetworkState};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
+use ria_protocol::version::Protocol;
 use tokio::time::Instant;
 
 use super::conditions::Conditions;
@@ -67,6 +68,8 @@ pub struct Coordinator {
     pub url: String,
     /// Its version; empty before the first contact of this run.
     pub version: String,
+    /// What the connection speaks, or the last one spoke; `None` before the first contact of this run.
+    pub protocol: Option<Protocol>,
 }
 
 /// Somebody who has joined and waits for the interface.

@@ -27,10 +27,12 @@ impl Control {
         }
         self.changed = true;
         match event {
-            SessionEvent::Connected { url, address, version, time } => {
+            SessionEvent::Connected { url, address, version, time, protocol } => {
                 let Some(network) = self.networks.get_mut(&id) else { return };
                 network.coordinator.url = url;
                 network.coordinator.version = version;
+                network.coordinator.protocol = Some(protocol);
+                tracing::debug!(%protocol, "connected with the coordinator");
                 let contact = &mut network.membership.contact;
                 let moved = contact.address.replace(address) != Some(address);
                 contact.time = contact.time.max(time);

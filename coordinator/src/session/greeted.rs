@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use ria_protocol::enrol::{Enrol, Enrolled};
 use ria_protocol::error::{ErrorCode, Refusal};
-use ria_protocol::message::{CoordinatorMessage, Hello, NodeMessage, Resume, Welcome};
+use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume, Welcome};
 use ria_protocol::time::UnixTime;
-use ria_protocol::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use ria_protocol::version::Protocol;
 use tokio::time::Instant;
 
 use super::socket::Socket;
@@ -67,22 +67,17 @@ async fn greet(socket: &mut Socket) -> Result<(String, Challenge), End> {
     let NodeMessage::Hello(hello) = socket.next_before(Instant::now() + PATIENCE).await? else {
         return Err(ErrorCode::BadMessage.into());
     };
-    let protocol = common_protocol(&hello).ok_or(ErrorCode::ProtocolVersion)?;
+    let protocol = Protocol::common(&hello).ok_or(ErrorCode::ProtocolVersion)?;
     let challenge = Challenge::new();
     let welcome = Welcome {
-        protocol,
+        protocol: protocol.number(),
         coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
         challenge: challenge.public(),
         time: UnixTime::from(SystemTime::now()),
     };
     socket.send(&CoordinatorMessage::Welcome(welcome)).await?;
+    socket.agree_on(protocol);
     Ok((shown_version(&hello.agent_version), challenge))
-}
-
-/// The newest protocol that both sides speak.
-fn common_protocol(hello: &Hello) -> Option<u16> {
-    let newest = hello.protocol_max.min(PROTOCOL_VERSION);
-    (newest >= hello.protocol_min && newest >= PROTOCOL_VERSION_MIN).then_some(newest)
 }
 
 /// A version as people may be shown it: a stranger's text ends up on an administrator's terminal.
@@ -162,16 +157,6 @@ fn authorise(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_newest_common_protocol_is_spoken() {
-        let hello =
-            |protocol_min, protocol_max| Hello { protocol_min, protocol_max, agent_version: String::new() };
-        assert_eq!(common_protocol(&hello(1, 1)), Some(1));
-        assert_eq!(common_protocol(&hello(1, 9)), Some(PROTOCOL_VERSION));
-        assert_eq!(common_protocol(&hello(2, 9)), None);
-        assert_eq!(common_protocol(&hello(0, 0)), None);
-    }
 
     #[test]
     fn a_strangers_version_can_do_nothing_to_a_terminal() {

@@ -44,7 +44,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     };
     let Ok(begun) = services.hub.begin(begin).await else { return End::Drained };
     let id = begun.id;
-    tracing::debug!(node = %node.1, name = %joined.member.name, "session begins");
+    let protocol = socket.protocol();
+    tracing::debug!(node = %node.1, name = %joined.member.name, %protocol, "session begins");
     let mut session = Session { services, peer, node, id, told: Revision(0) };
     let end = match session.serve(socket, begun, joined.resume.revision).await {
         Ok(never) => match never {},

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, from_bytes, to_bytes};
+use ria_protocol::version::Protocol;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// A peer is pinged this often.
@@ -31,6 +32,7 @@ pub(super) enum Closed {
 #[derive(Debug)]
 pub(super) struct Socket {
     inner: WebSocket,
+    protocol: Protocol,
     heard: Instant,
     ping_at: Instant,
 }
@@ -38,7 +40,17 @@ pub(super) struct Socket {
 impl Socket {
     pub fn new(inner: WebSocket) -> Self {
         let now = Instant::now();
-        Self { inner, heard: now, ping_at: now + PING_EVERY }
+        Self { inner, protocol: Protocol::OLDEST, heard: now, ping_at: now + PING_EVERY }
+    }
+
+    /// What this connection speaks; the oldest version until the greeting.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The greeting has settled what this connection speaks.
+    pub fn agree_on(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
     }
 
     /// The next message before `deadline`.
@@ -83,12 +95,16 @@ impl Socket {
         self.transmit(Message::Ping(Bytes::new())).await
     }
 
-    /// Sends a message.
+    /// Sends a message; one that the node is too old to read is left out.
     pub async fn send(&mut self, message: &CoordinatorMessage) -> Result<(), Closed> {
+        if message.since() > self.protocol {
+            tracing::trace!(protocol = %self.protocol, "a message is not for a node of this version");
+            return Ok(());
+        }
         self.send_encoded(to_bytes(message).into()).await
     }
 
-    /// Sends a message that is encoded already.
+    /// Sends a message that is encoded already; whoever encoded it has minded [`Self::protocol`].
     pub async fn send_encoded(&mut self, bytes: Bytes) -> Result<(), Closed> {
         self.transmit(Message::Binary(bytes)).await
     }

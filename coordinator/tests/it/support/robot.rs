@@ -88,8 +88,7 @@ impl Robot {
     /// A WebSocket, and the coordinator's Welcome.
     pub async fn connect(&self, address: SocketAddr) -> Connection {
         let mut connection = self.connect_silently(address).await;
-        let hello = Hello { protocol_min: 1, protocol_max: 1, agent_version: "test-1".into() };
-        connection.send(&NodeMessage::Hello(hello)).await;
+        connection.send(&NodeMessage::Hello(Hello::ours("test-1"))).await;
         match connection.next().await {
             CoordinatorMessage::Welcome(welcome) => connection.welcome = Some(welcome),
             other => panic!("expected Welcome, got {other:?}"),
