@@ -170,7 +170,7 @@ fn exec(lab: &str, host: &str, directory: Option<&Path>, line: &[OsString]) -> R
     {
         return Err(error.into());
     }
-    thread::spawn(move || forward(&signals, pid));
+    thread::Builder::new().name("forward".into()).spawn(move || forward(&signals, pid))?;
     let status = process.wait()?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

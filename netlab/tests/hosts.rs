@@ -8,10 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use common::{campus_like, pings};
+use common::{PATIENCE, campus_like, eventually, reaches};
 use netlab::{Description, HostSpec, Lab, Nat, NetworkSpec};
 
 fn two_hosts() -> (Lab, [netlab::Host; 2]) {
@@ -70,12 +68,8 @@ fn a_program_runs_inside_with_its_own_pid_user_directory_and_exit_code() {
 
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut process = a.spawn(&["sh", "-c", "echo begun; exec sleep 100"], log.path()).unwrap();
-    let give_up = Instant::now() + Duration::from_secs(5);
-    while fs::read_to_string(log.path()).unwrap() != "begun\n" {
-        assert!(Instant::now() < give_up, "the log stays empty");
-        thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(process.terminate(Duration::from_secs(5)).unwrap().signal(), Some(15));
+    eventually("the log has what it wrote", || fs::read_to_string(log.path()).unwrap() == "begun\n");
+    assert_eq!(process.terminate(PATIENCE).unwrap().signal(), Some(15));
 }
 
 #[test]
@@ -86,24 +80,23 @@ fn orphans_are_reaped_and_end_with_the_lab() {
     let pid = pid.trim();
     a.run(&["kill", "-0", pid]).unwrap();
     a.run(&["kill", "-9", pid]).unwrap();
-    thread::sleep(Duration::from_millis(100));
-    assert!(!a.path(format!("/proc/{pid}")).exists(), "a zombie is left");
+    eventually("no zombie is left", || !a.path(format!("/proc/{pid}")).exists());
 
     a.run(&["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &"]).unwrap();
     let namespace = pid_namespace(a.init()).unwrap();
-    assert_eq!(members(&namespace).len(), 2);
+    await_members(&namespace, 2);
     drop(lab);
-    assert_eq!(members(&namespace), Vec::<u32>::new());
+    await_members(&namespace, 0);
 }
 
 #[test]
 fn labs_of_the_same_name_and_addresses_do_not_disturb_each_other() {
     let (first, second) = (campus_like(Nat::PortPreserving), campus_like(Nat::Symmetric));
     for lab in [&first, &second] {
-        assert!(pings(&lab.host("robot").unwrap(), lab.host("one").unwrap().address()));
+        assert!(reaches(&lab.host("robot").unwrap(), lab.host("one").unwrap().address()));
     }
     drop(first);
-    assert!(pings(&second.host("robot").unwrap(), second.host("one").unwrap().address()));
+    assert!(reaches(&second.host("robot").unwrap(), second.host("one").unwrap().address()));
 }
 
 #[test]
@@ -176,13 +169,13 @@ fn the_command_runs_changes_moves_and_ends() {
     assert_eq!(output.status.code(), Some(9));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "from outside\nrobot-a\n");
 
-    let ping = ["robot-a", "--", "ping", "-c1", "-W1", "198.51.100.2"];
-    let reaches = |running: &Running| running.netlab("exec", &ping).output().unwrap().status.success();
-    assert!(reaches(&running));
+    let ping = ["robot-a", "--", "ping", "-i0.2", "-c1", "-w2", "198.51.100.2"];
+    let pings = |running: &Running| running.netlab("exec", &ping).output().unwrap().status.success();
+    eventually("robot-a reaches the internet", || pings(&running));
     assert!(running.netlab("set", &["nat-a", "cut=on"]).status().unwrap().success());
-    assert!(!reaches(&running));
+    assert!(!pings(&running));
     assert!(running.netlab("move", &["robot-a", "office"]).status().unwrap().success());
-    assert!(reaches(&running));
+    eventually("robot-a reaches the internet from the office", || pings(&running));
     let output = running.netlab("set", &["robot-a", "loss=lots"]).output().unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().contains("percentage"));
 
@@ -208,9 +201,9 @@ fn a_signal_reaches_the_program_and_a_killed_exec_takes_it_along() {
     for (signal, code) in [("TERM", Some(143)), ("KILL", None)] {
         let mut exec = running.netlab("exec", &["coordinator", "sleep", "1000"]).spawn().unwrap();
         await_members(&namespace, 2);
-        // The guard is in place a moment after the program has begun.
-        thread::sleep(Duration::from_millis(200));
         let pid = exec.id().to_string();
+        // The thread that hands signals on starts when the guard is in place, a moment after the program.
+        eventually("the guard is in place", || threads(&pid).contains("forward"));
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
         assert_eq!(exec.wait().unwrap().code(), code);
         await_members(&namespace, 1);
@@ -230,23 +223,21 @@ fn nothing_is_left_of_a_lab_whose_owner_is_killed() {
     running.owner.kill().unwrap();
     running.owner.wait().unwrap();
     inside.wait().unwrap();
-    let give_up = Instant::now() + Duration::from_secs(10);
-    let is_gone =
-        || netlab_inits(&running.name).is_empty() && namespaces.iter().all(|ns| members(ns).is_empty());
-    while !is_gone() {
-        assert!(Instant::now() < give_up, "left: {:?}", netlab_inits(&running.name));
-        thread::sleep(Duration::from_millis(20));
-    }
+    eventually("nothing runs any more", || {
+        netlab_inits(&running.name).is_empty() && namespaces.iter().all(|ns| members(ns).is_empty())
+    });
     assert_eq!((interfaces(), mounts()), before);
     assert!(!netlab::control::running().unwrap().contains(&running.name));
 }
 
 fn await_members(namespace: &str, count: usize) {
-    let give_up = Instant::now() + Duration::from_secs(5);
-    while members(namespace).len() != count {
-        assert!(Instant::now() < give_up, "{:?}", members(namespace));
-        thread::sleep(Duration::from_millis(5));
-    }
+    eventually(&format!("{count} processes run in it"), || members(namespace).len() == count);
+}
+
+/// Names of a process's threads.
+fn threads(pid: &str) -> String {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).collect()
 }
 
 fn pids() -> impl Iterator<Item = u32> {

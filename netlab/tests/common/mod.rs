@@ -1,10 +1,14 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlab::{Host, HostSpec, Lab, Nat, NetworkSpec, RouterSpec};
+
+/// Longest wait for what should be so at once; generous, since machines that test are slow.
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `robot` on an isolated Wi-Fi behind a NAT at 198.51.100.99, servers `one` and `two` on the internet.
 pub fn campus_like(nat: Nat) -> Lab {
@@ -20,15 +24,51 @@ pub fn campus_like(nat: Nat) -> Lab {
     lab
 }
 
-/// A UDP socket of a host, on its address, that waits 300 ms for a datagram.
+/// A UDP socket of a host, on its address, that waits long for a datagram.
 pub fn bind(host: &Host, port: u16) -> UdpSocket {
     let address = if port == 7400 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V4(host.address()) };
     let socket = host.enter(|| UdpSocket::bind((address, port))).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
-/// Whether one ping is answered within a second.
-pub fn pings(host: &Host, to: Ipv4Addr) -> bool {
-    host.output(&["ping", "-c1", "-W1", &to.to_string()]).unwrap().status.success()
+/// Whether nothing arrives at a socket for a while.
+pub fn is_silent(socket: &UdpSocket) -> bool {
+    let before = socket.read_timeout().unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+    let received = socket.recv_from(&mut [0; 16]);
+    socket.set_read_timeout(before).unwrap();
+    received.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+/// Whether a host is reached within a generous while. One ping says little: the address resolution of a fresh or lossy
+/// link repeats itself only once a second, and gives up after three questions.
+pub fn reaches(host: &Host, to: Ipv4Addr) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !pings(host, to, 3) {
+        if Instant::now() > end {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether none of several pings is answered, over long enough that address resolution had its chance.
+pub fn never_reaches(host: &Host, to: Ipv4Addr) -> bool {
+    !pings(host, to, 2)
+}
+
+/// Sends pings until one is answered, the network reports an error, or the seconds are over.
+fn pings(host: &Host, to: Ipv4Addr, seconds: u32) -> bool {
+    let (seconds, to) = (seconds.to_string(), to.to_string());
+    host.output(&["ping", "-n", "-q", "-i0.2", "-c1", "-w", &seconds, &to]).unwrap().status.success()
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "still not so: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
