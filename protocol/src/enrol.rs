@@ -14,9 +14,9 @@
 use minicbor::{Decode, Encode};
 use ring::hmac;
 
-use crate::id::{BootId, KeyId, NetworkId, NodeId};
+use crate::id::{BootId, KeyId, NetworkId, NodeId, base32};
 use crate::join_key::JoinSecret;
-use crate::keys::WgPublicKey;
+use crate::keys::{SpkiHash, WgPublicKey};
 use crate::name::Name;
 use crate::time::UnixTime;
 
@@ -51,6 +51,9 @@ pub struct Enrol {
     /// This run of the agent.
     #[n(7)]
     pub boot: BootId,
+    /// Whether only a node is meant that is a member by these keys, or waits to become one: nobody is admitted anew.
+    #[n(10)]
+    pub only_known: Option<bool>,
 }
 
 /// The node is a member.
@@ -72,6 +75,65 @@ pub struct Enrolled {
     /// The network's name.
     #[n(4)]
     pub network_name: Name,
+}
+
+/// News about the membership of the node that is told (since version 2).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum MembershipNews {
+    /// An administrator has to approve first; the answer follows on this connection once one has decided.
+    #[n(0)]
+    Waiting(#[n(0)] Waiting),
+    /// Another machine uses this node's identity.
+    #[n(1)]
+    Cloned(#[n(0)] Cloned),
+    /// The other machine has not been heard of for a while.
+    #[n(2)]
+    NotCloned,
+}
+
+/// A node's place in the approval queue.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Waiting {
+    /// The network.
+    #[n(0)]
+    pub network: NetworkId,
+    /// The network's name.
+    #[n(1)]
+    pub network_name: Name,
+    /// The identity that the node will have.
+    #[n(2)]
+    pub node: NodeId,
+    /// The name that it will have, unless the administrator gives it another one.
+    #[n(3)]
+    pub name: Name,
+    /// Since when it waits.
+    #[n(4)]
+    pub since: UnixTime,
+}
+
+/// Two machines use one identity.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Cloned {
+    /// Since when this is known.
+    #[n(0)]
+    pub since: UnixTime,
+    /// For people: from where the other one was heard.
+    #[n(1)]
+    pub other: String,
+}
+
+/// What people compare on both sides before they approve a node: 80 bits of the hash of its two public keys, as in
+/// `k3vq-7mzc-2dhf-pa6x`.
+pub fn fingerprint(tls_key: &SpkiHash, wg_key: &WgPublicKey) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(b"ria node fingerprint v1\0");
+    context.update(&tls_key.0);
+    context.update(&wg_key.0);
+    let text = base32().encode(&context.finish().as_ref()[..10]);
+    let groups: Vec<&str> = (0..text.len()).step_by(4).filter_map(|at| text.get(at..at + 4)).collect();
+    groups.join("-")
 }
 
 /// A node's TLS certificate and what it needs to verify its coordinator later.
@@ -137,6 +199,15 @@ fn ring_equal(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_is_short_and_covers_both_keys() {
+        let print = |tls: u8, wg: u8| fingerprint(&SpkiHash([tls; 32]), &WgPublicKey([wg; 32]));
+        assert_eq!(print(1, 2).len(), 19);
+        assert!(print(1, 2).split('-').all(|group| group.len() == 4), "{}", print(1, 2));
+        assert_ne!(print(1, 2), print(1, 3));
+        assert_ne!(print(1, 2), print(2, 2));
+    }
 
     #[test]
     fn a_proof_holds_only_for_its_connection_key_and_request() {

@@ -52,6 +52,15 @@ pub enum ErrorCode {
     /// The coordinator is shutting down or can't write.
     #[n(13)]
     Unavailable,
+    /// An administrator decided not to let this node in (since version 2).
+    #[n(16)]
+    Rejected,
+    /// The membership ended by itself: it was to end when the node is away for long (since version 2).
+    #[n(17)]
+    MembershipEnded,
+    /// Another machine uses this node's identity at the moment (since version 2).
+    #[n(18)]
+    Cloned,
 }
 
 impl ErrorCode {
@@ -72,12 +81,15 @@ impl ErrorCode {
             Self::RateLimited => "rate-limited",
             Self::ApprovalPending => "approval-pending",
             Self::Unavailable => "unavailable",
+            Self::Rejected => "rejected",
+            Self::MembershipEnded => "membership-ended",
+            Self::Cloned => "cloned",
         }
     }
 
     /// Whether trying again later may help without anybody doing anything.
     pub const fn is_temporary(self) -> bool {
-        matches!(self, Self::RateLimited | Self::ApprovalPending | Self::Unavailable)
+        matches!(self, Self::RateLimited | Self::ApprovalPending | Self::Unavailable | Self::Cloned)
     }
 
     /// What happened and what to do about it.
@@ -107,6 +119,18 @@ impl ErrorCode {
                 "an administrator must approve this node first; this is tried again by itself"
             }
             Self::Unavailable => "the coordinator can't do this at the moment; this is tried again by itself",
+            Self::Rejected => {
+                "an administrator did not let this node in; ask whether that was meant (ria-coordinator node approve \
+                 lets it in after all)"
+            }
+            Self::MembershipEnded => {
+                "the membership was for as long as the node is connected, and it was away for too long; join again \
+                 with a key"
+            }
+            Self::Cloned => {
+                "another machine is connected with the identity of this one, as after copying a card; only one of \
+                 them can be this node"
+            }
         }
     }
 }

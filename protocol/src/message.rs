@@ -6,6 +6,7 @@
 //!  <------------------------------------- Welcome | Refused
 //!  Enrol | Resume ----------------------->
 //!  <------------------------------------- Enrolled | Refused            (after Enrolled the node sends Resume)
+//!                                         | Membership{Waiting}, and one of the two later
 //!  <------------------------------------- Snapshot or Patches, Relays, Live{whole}
 //!  Ack, Report, Renew ... --------------->
 //!  <------------------------------------- Patches, Live, Relays, Renewed, Drain ...
@@ -13,7 +14,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::enrol::{Certificate, Enrol, Enrolled};
+use crate::enrol::{Certificate, Enrol, Enrolled, MembershipNews};
 use crate::error::Refusal;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::WgPublicKey;
@@ -79,6 +80,9 @@ pub enum CoordinatorMessage {
     /// Answer to Leave: done, the connection is closed after it.
     #[n(9)]
     Left,
+    /// News about the node's own membership.
+    #[n(15)]
+    Membership(#[n(0)] MembershipNews),
 }
 
 /// A node's first words.

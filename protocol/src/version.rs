@@ -12,6 +12,7 @@
 
 use std::fmt;
 
+use crate::error::ErrorCode;
 use crate::message::{CoordinatorMessage, Hello, NodeMessage};
 
 /// What a connection speaks. Newer versions are greater.
@@ -91,6 +92,21 @@ impl CoordinatorMessage {
             | Self::Renewed(_)
             | Self::Drain(_)
             | Self::Left => Protocol::V1,
+            Self::Membership(_) => Protocol::V2,
+        }
+    }
+}
+
+impl ErrorCode {
+    /// This code for somebody who speaks `protocol`: where that is older than the code, the nearest that it knows.
+    pub const fn for_version(self, protocol: Protocol) -> Self {
+        if protocol.0 >= Protocol::V2.0 {
+            return self;
+        }
+        match self {
+            Self::Rejected | Self::MembershipEnded => Self::NotAMember,
+            Self::Cloned => Self::Unavailable,
+            known => known,
         }
     }
 }

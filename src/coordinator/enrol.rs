@@ -129,6 +129,7 @@ fn enrol_message(request: &Request<'_>, welcome: &Welcome, exporter: &[u8; 32]) 
         proof: proof(shared.as_bytes(), &transcript),
         csr,
         boot: request.boot,
+        only_known: None,
     })
 }
 

@@ -268,6 +268,7 @@ impl Runner {
                 return Err(End::Drained(Duration::from_millis(after.into())));
             }
             CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
+            CoordinatorMessage::Membership(_) => return Ok(()),
             CoordinatorMessage::Welcome(_) | CoordinatorMessage::Enrolled(_) | CoordinatorMessage::Left => {
                 return Err(unexpected("a map or news").into());
             }

@@ -121,6 +121,7 @@ impl Robot {
             proof: proof(shared.as_bytes(), &transcript),
             csr,
             boot: self.boot,
+            only_known: None,
         }
     }
 
