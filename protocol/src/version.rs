@@ -101,12 +101,13 @@ impl ErrorCode {
     /// This code for somebody who speaks `protocol`: where that is older than the code, the nearest that it knows.
     pub const fn for_version(self, protocol: Protocol) -> Self {
         if protocol.0 >= Protocol::V2.0 {
-            return self;
-        }
-        match self {
-            Self::Rejected | Self::MembershipEnded => Self::NotAMember,
-            Self::Cloned => Self::Unavailable,
-            known => known,
+            self
+        } else if matches!(self, Self::Rejected | Self::MembershipEnded) {
+            Self::NotAMember
+        } else if matches!(self, Self::Cloned) {
+            Self::Unavailable
+        } else {
+            self
         }
     }
 }
