@@ -61,6 +61,7 @@ fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
         prefix_v6: "fd5a::/64".parse().unwrap(),
         mtu: 1280,
         lock_keys: vec![],
+        urls: vec![],
     };
     let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
     Snapshot { revision: Revision(1), network: info, members }

@@ -99,6 +99,10 @@ identity!(
     KeyId, 5, "join key id"
 );
 identity!(
+    /// A life of a coordinator's database: another with each restore from a backup.
+    EpochId, 10, "epoch id"
+);
+identity!(
     /// One run of an agent: drawn when the process starts, so that peers notice a restart.
     BootId, 10, "boot id"
 );

@@ -20,6 +20,7 @@ pub mod prefix;
 pub mod record;
 pub mod time;
 pub mod version;
+pub mod witness;
 
 /// Application protocol (ALPN) of the node stream on the coordinator's TLS port.
 pub const ALPN_NODE: &[u8] = b"ria/1";

@@ -53,6 +53,10 @@ pub struct NetworkInfo {
     /// Keys of which one must have signed each member record; empty while the network is not locked.
     #[n(5)]
     pub lock_keys: Vec<LockKey>,
+    /// Where the coordinator answers, best first; empty when it does not say, and then what is known stays.
+    #[n(10)]
+    #[cbor(default)]
+    pub urls: Vec<String>,
 }
 
 /// What a member is.

@@ -4,10 +4,10 @@
 //! node                                   coordinator
 //!  Hello ------------------------------->
 //!  <------------------------------------- Welcome | Refused
-//!  Enrol | Resume ----------------------->
+//!  [Testify] Enrol | Resume ------------->
 //!  <------------------------------------- Enrolled | Refused            (after Enrolled the node sends Resume)
 //!                                         | Membership{Waiting}, and one of the two later
-//!  <------------------------------------- Snapshot or Patches, Relays, Live{whole}
+//!  <------------------------------------- Snapshot or Patches, Relays, Live{whole}, [Keep]
 //!  Ack, Report, Renew ... --------------->
 //!  <------------------------------------- Patches, Live, Relays, Renewed, Drain ...
 //! ```
@@ -20,6 +20,7 @@ use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::WgPublicKey;
 use crate::map::{Candidate, Live, PatchSet, Relay, Revision, Snapshot};
 use crate::time::UnixTime;
+use crate::witness::{Epoch, Keep, Testimony};
 
 /// From a node to its coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -45,6 +46,9 @@ pub enum NodeMessage {
     /// This node leaves the network for good.
     #[n(6)]
     Leave,
+    /// What the node has kept for its coordinator, before Resume, when that has begun another epoch. Version 2.
+    #[n(14)]
+    Testify(#[n(0)] Testimony),
 }
 
 /// From a coordinator to a node.
@@ -83,6 +87,9 @@ pub enum CoordinatorMessage {
     /// News about the node's own membership.
     #[n(15)]
     Membership(#[n(0)] MembershipNews),
+    /// Something to keep and to hand back in another epoch. Version 2.
+    #[n(13)]
+    Keep(#[n(0)] Keep),
 }
 
 /// A node's first words.
@@ -116,6 +123,9 @@ pub struct Welcome {
     /// The coordinator's clock.
     #[n(3)]
     pub time: UnixTime,
+    /// The life of the coordinator's database; absent in version 1.
+    #[n(10)]
+    pub epoch: Option<Epoch>,
 }
 
 /// A member begins a session.

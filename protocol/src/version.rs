@@ -74,6 +74,7 @@ impl NodeMessage {
             | Self::Report(_)
             | Self::Renew(_)
             | Self::Leave => Protocol::V1,
+            Self::Testify(_) => Protocol::V2,
         }
     }
 }
@@ -92,7 +93,7 @@ impl CoordinatorMessage {
             | Self::Renewed(_)
             | Self::Drain(_)
             | Self::Left => Protocol::V1,
-            Self::Membership(_) => Protocol::V2,
+            Self::Membership(_) | Self::Keep(_) => Protocol::V2,
         }
     }
 }

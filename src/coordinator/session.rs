@@ -267,6 +267,8 @@ impl Runner {
             CoordinatorMessage::Drain(after) => {
                 return Err(End::Drained(Duration::from_millis(after.into())));
             }
+            // Kept as soon as a coordinator gives something.
+            CoordinatorMessage::Keep(_) => return Ok(()),
             CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
             CoordinatorMessage::Membership(_) => return Ok(()),
             CoordinatorMessage::Welcome(_) | CoordinatorMessage::Enrolled(_) | CoordinatorMessage::Left => {

@@ -113,6 +113,7 @@ mod tests {
                 prefix_v6: "fd00::/64".parse().unwrap(),
                 mtu: 1280,
                 lock_keys: vec![],
+                urls: vec![],
             },
             members: vec![member(1, "a"), member(3, "c")],
         }

@@ -131,6 +131,7 @@ impl Writer {
             prefix_v6: address::random_v6(random::bytes()).ok_or(PrefixError::NoneFree)?,
             mtu: OVERLAY_MTU,
             lock_keys: Vec::new(),
+            urls: Vec::new(),
         };
         let event = Event {
             time: now,

@@ -54,6 +54,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
                 peer.slot.release();
                 return Ok(Joined { member, resume, agent_version });
             }
+            // This is the epoch that all nodes know: there is nothing to learn.
+            NodeMessage::Testify(_) => {}
             NodeMessage::Hello(_)
             | NodeMessage::Ack(_)
             | NodeMessage::Report(_)
@@ -74,6 +76,7 @@ async fn greet(socket: &mut Socket) -> Result<(String, Challenge), End> {
         coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
         challenge: challenge.public(),
         time: UnixTime::from(SystemTime::now()),
+        epoch: None,
     };
     socket.send(&CoordinatorMessage::Welcome(welcome)).await?;
     socket.agree_on(protocol);

@@ -128,9 +128,11 @@ impl Session<'_> {
             }
             NodeMessage::Renew(csr) => self.renew(socket, &csr).await,
             NodeMessage::Leave => self.leave().await,
-            NodeMessage::Ack(_) | NodeMessage::Hello(_) | NodeMessage::Enrol(_) | NodeMessage::Resume(_) => {
-                Err(ErrorCode::BadMessage.into())
-            }
+            NodeMessage::Ack(_)
+            | NodeMessage::Hello(_)
+            | NodeMessage::Enrol(_)
+            | NodeMessage::Resume(_)
+            | NodeMessage::Testify(_) => Err(ErrorCode::BadMessage.into()),
         }
     }
 

@@ -223,6 +223,7 @@ pub(crate) mod tests {
             prefix_v6: "fd12:3456:789a:1::/64".parse().unwrap(),
             mtu: 1280,
             lock_keys: Vec::new(),
+            urls: Vec::new(),
         };
         Network::new(info, UnixTime(1000))
     }

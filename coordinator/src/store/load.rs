@@ -83,6 +83,7 @@ impl Store {
             prefix_v6: parsed(row, "prefix_v6")?,
             mtu: u16::try_from(number(row, "mtu")?).map_err(|e| damaged("mtu", e))?,
             lock_keys: Vec::new(),
+            urls: Vec::new(),
         };
         let id = info.id.to_string();
         let mut network = Network::new(info, time(row, "created")?);

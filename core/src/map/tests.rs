@@ -25,6 +25,7 @@ fn info(mtu: u16, locked: bool) -> NetworkInfo {
         prefix_v6: "fd5a::/64".parse().unwrap(),
         mtu,
         lock_keys: if locked { vec![owner().1] } else { vec![] },
+        urls: vec![],
     }
 }
 

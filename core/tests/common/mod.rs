@@ -274,6 +274,7 @@ impl World {
             prefix_v6: "fd5a::/64".parse().unwrap(),
             mtu: 1280,
             lock_keys: vec![],
+            urls: vec![],
         }
     }
 
