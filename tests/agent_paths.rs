@@ -98,7 +98,8 @@ fn a_stop_is_quick_and_leaves_nothing() {
     let (mut a, mut b) = team.pair();
     for (robot, signal) in [(&mut a, Signal::SIGTERM), (&mut b, Signal::SIGINT)] {
         let took = robot.stop(signal);
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        // Far below the 90 s after which systemd would kill it, far above what a busy machine makes of an instant.
+        assert!(took < Duration::from_secs(10), "{took:?}");
         assert!(!robot.has_interface("ria0"));
         assert_eq!(robot.ria(&["status"]).code, 3);
     }

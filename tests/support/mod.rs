@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub const COORDINATOR: &str = "198.51.100.2";
 
 /// Longest wait for something that should happen soon; generous, since machines that test are slow.
-pub const SOON: Duration = Duration::from_secs(12);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// How a command ended.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl Robot {
         let mut agent = self.agent.take().unwrap();
         let begin = Instant::now();
         agent.signal(signal).unwrap();
-        let status = agent.wait_timeout(Duration::from_secs(10)).unwrap().expect("the agent ends");
+        let status = agent.wait_timeout(SOON).unwrap().expect("the agent ends");
         assert!(status.success(), "{status:?}: {}", self.log());
         begin.elapsed()
     }
@@ -217,7 +217,7 @@ impl Robot {
     /// Sends packets through the tunnel; how many of them came back.
     pub fn ping(&self, address: &str, count: u32) -> u32 {
         let count = count.to_string();
-        let line = ["ping", "-n", "-q", "-i", "0.1", "-W", "1", "-c", &count, address];
+        let line = ["ping", "-n", "-q", "-i", "0.1", "-W", "3", "-c", &count, address];
         received(&String::from_utf8_lossy(&self.host.output(&line).unwrap().stdout))
     }
 

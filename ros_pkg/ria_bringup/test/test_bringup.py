@@ -150,7 +150,7 @@ class OverlayEnvTest(BringupTest):
     def test_it_waits_for_the_overlay_and_not_longer_than_told(self):
         began = time.monotonic()
         variables, warnings = self.find(wait="0.5")
-        self.assertTrue(0.4 < time.monotonic() - began < 3)
+        self.assertTrue(0.4 < time.monotonic() - began < 15)
         self.assertEqual(variables, {})
         self.assertIn("agent is not running", warnings[0])
 

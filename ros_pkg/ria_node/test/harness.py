@@ -21,7 +21,7 @@ NODE = os.environ["RIA_TEST_NODE"]
 AGENT = os.environ["RIA_TEST_AGENT"]
 LATCHED = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Far above what anything here takes; only a failure waits this long.
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 domains = itertools.count(1)
 

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::time::Duration;
 
 /// Longer than anything takes, shorter than anybody waits.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What comes of `future`, in time.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
