@@ -6,6 +6,7 @@
 mod admin;
 mod database;
 mod enrol;
+mod older;
 mod robustness;
 mod stream;
 mod support;

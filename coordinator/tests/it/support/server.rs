@@ -50,6 +50,16 @@ impl Server {
         Self { directory, child, address }
     }
 
+    /// A coordinator on data that `prepare` puts into the directory that it is given.
+    pub fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        let directory = directory();
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        prepare(&data);
+        let (child, address) = spawn(program(directory.path()));
+        Self { directory, child, address }
+    }
+
     /// A new coordinator with a variable of its environment changed.
     pub fn start_with(name: &str, value: &str) -> Self {
         let directory = directory();
