@@ -20,6 +20,7 @@ use super::network::{Network, random_boot};
 use super::notify::notify;
 use super::packets::Packets;
 use super::pings::Pings;
+use super::storage::Storage;
 use crate::config::Config;
 use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
@@ -85,6 +86,7 @@ pub struct Control {
     pub(super) boot: BootId,
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) conditions: Conditions,
+    pub(super) storage: Storage,
     pub(super) events: EventLog,
     pub(super) pings: Pings,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
@@ -148,6 +150,7 @@ impl Control {
             boot: random_boot(),
             networks: BTreeMap::new(),
             conditions,
+            storage: Storage::default(),
             events,
             pings: Pings::default(),
             inputs: inputs_in,
@@ -212,18 +215,9 @@ impl Control {
 
     /// Brings up what is stored.
     async fn begin(&mut self) {
-        let found = self.state.load();
-        if !found.damage.is_empty() {
-            self.conditions.set("state-damaged", Severity::Error, found.damage.join("; "));
-        }
-        if let Some(reason) = self.state.unwritable().map(str::to_owned) {
-            self.state_not_saved(&reason);
-        }
+        let networks = self.load_state();
         self.tell_host_candidates().await;
-        for membership in found.memberships {
-            let network = Network::new(membership);
-            self.networks.insert(network.id(), network);
-        }
+        self.networks.extend(networks.into_iter().map(|network| (network.id(), network)));
         // Of two networks with the same addresses, the one that has been here longer goes first.
         let mut ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         ids.sort_by_key(|id| self.networks.get(id).map(|n| n.membership.identity.interface));
@@ -272,6 +266,7 @@ impl Control {
             self.save_live_when_due(id, now);
             self.retry_interface(id).await;
         }
+        self.retry_storage(now).await;
     }
 
     /// Tells listeners that something has changed, after the DDS files fit it.

@@ -28,6 +28,7 @@ mod packets;
 mod pings;
 mod requests;
 mod status;
+mod storage;
 mod uplink;
 
 use std::path::PathBuf;

@@ -93,6 +93,7 @@ impl Control {
                 }
                 // A node that was put out before comes back as another one.
                 self.take_down(id, NetworkState::Joining).await;
+                self.forget_storage_of(id);
                 self.insert(*membership);
                 self.bring_up(id).await;
                 self.answer_when_up(id, false, reply);
@@ -220,6 +221,7 @@ impl Control {
             ))
         });
         self.state.forget_pending(identity.key_id);
+        self.forget_storage_of(id);
         let _ = reply.send(erased);
     }
 

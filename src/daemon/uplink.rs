@@ -1,23 +1,17 @@
 //! The coordinator's side of a network in the agent's loop: what it sends is applied, stored and acknowledged.
 
-use std::time::Duration;
-
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::Command;
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::NetworkId;
-use ria_protocol::map::{PatchSet, Relay, Revision, Snapshot};
+use ria_protocol::map::{PatchSet, Relay, Snapshot};
 use ria_protocol::message::LiveUpdate;
 use tokio::time::Instant;
 
 use super::control::Control;
 use super::events::Draft;
 use crate::coordinator::session::{Order, SessionEvent};
-use crate::state::saver::Saved;
 use crate::state::{Part, map};
-
-/// News of members are stored after this time at the latest: they change often, and a disk wears.
-const LIVE_DELAY: Duration = Duration::from_secs(2);
 
 impl Control {
     /// A session tells something.
@@ -137,43 +131,6 @@ impl Control {
         network.membership.contact.relays = relays;
         self.saver.put(id, Part::Contact, &network.membership.contact, 0);
         self.resolve_relays(id);
-    }
-
-    /// A write has ended. A stored map is acknowledged, no other.
-    pub(super) fn handle_saved(&mut self, saved: Saved) {
-        match saved.result {
-            Ok(()) => {
-                self.changed |= self.conditions.clear("state-not-saved");
-                let network = self.networks.get(&saved.network).filter(|_| saved.part == Part::Map);
-                if let Some(network) = network {
-                    network.order(Order::Acknowledge(Revision(saved.ticket)));
-                }
-            }
-            Err(error) => self.state_not_saved(&error.to_string()),
-        }
-    }
-
-    pub(super) fn state_not_saved(&mut self, reason: &str) {
-        let text = format!(
-            "the state can't be saved in {} ({reason}); the overlay works on, but what changes now is forgotten at \
-             the next start: free space or make it writable",
-            self.state.path().display()
-        );
-        self.changed |= self.conditions.set("state-not-saved", Severity::Error, text);
-    }
-
-    pub(super) fn save_live_when_due(&mut self, id: NetworkId, now: Instant) {
-        let unsaved = self.networks.get(&id).and_then(|n| n.live_unsaved);
-        if unsaved.is_some_and(|since| now >= since + LIVE_DELAY) {
-            self.save_live(id);
-        }
-    }
-
-    pub(super) fn save_live(&mut self, id: NetworkId) {
-        let Some(network) = self.networks.get_mut(&id) else { return };
-        if network.live_unsaved.take().is_some() {
-            self.saver.put(id, Part::Live, &network.membership.live, 0);
-        }
     }
 
     fn is_connected(&mut self, id: NetworkId) {

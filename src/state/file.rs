@@ -7,16 +7,21 @@
 //! Writing goes to a file beside it, which is synced and renamed, so a crash leaves the old or the new content. The
 //! digest tells a disk that lost bytes from an agent that is older than its state.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
 use ria_protocol::message::{from_bytes, to_bytes};
 use zeroize::Zeroizing;
 
+use super::disk;
+
 const MAGIC: &[u8] = b"ria-state-1\n";
+
+/// How files of every version begin.
+const FAMILY: &[u8] = b"ria-state-";
+
 const DIGEST_LEN: usize = 32;
 
 /// Far above any real state; keeps a foreign file from being read into memory.
@@ -53,7 +58,11 @@ pub fn load<T: for<'b> Decode<'b, ()>>(path: &Path) -> Result<Option<T>, LoadErr
         Err(error) => return Err(unreadable(error)),
     }
     let bytes = Zeroizing::new(fs::read(path).map_err(unreadable)?);
-    let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged(path, "it does not begin as a state file"))?;
+    let body = bytes.strip_prefix(MAGIC).ok_or_else(|| {
+        let of_another_version = bytes.starts_with(FAMILY);
+        let reason = if of_another_version { "written by another version of Ria" } else { "no state file" };
+        damaged(path, reason)
+    })?;
     let (digest, content) =
         body.split_at_checked(DIGEST_LEN).ok_or_else(|| damaged(path, "it is cut short"))?;
     if ring::digest::digest(&ring::digest::SHA256, content).as_ref() != digest {
@@ -72,33 +81,26 @@ pub fn encode<T: Encode<()>>(value: &T) -> Zeroizing<Vec<u8>> {
 /// Replaces the file by these bytes; when this returns they are on the disk.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("tmp");
-    let written = write_and_sync(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let written = disk::write_synced(&beside, bytes).and_then(|()| disk::rename(&beside, path));
     if let Err(error) = written {
         // Half a file would keep a full disk full.
-        let _ = fs::remove_file(&beside);
+        let _ = disk::remove_file(&beside);
         return Err(error);
     }
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
+    disk::sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Puts a damaged file out of the way, so that it can be looked at; returns its new path.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".damaged");
-    let aside = path.with_file_name(name);
-    fs::rename(path, &aside)?;
+    /// A disk that damages files again and again must not fill up with them.
+    const MOST: u32 = 9;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let place = |n: u32| {
+        path.with_file_name(format!("{name}.damaged{}", if n == 1 { String::new() } else { n.to_string() }))
+    };
+    let aside = place((1..MOST).find(|n| !place(*n).exists()).unwrap_or(MOST));
+    disk::rename(path, &aside)?;
     Ok(aside)
-}
-
-/// Makes renames and removals in a directory last.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn damaged(path: &Path, reason: &str) -> LoadError {

@@ -10,7 +10,7 @@ use ria_protocol::time::UnixTime;
 use super::membership::{Contact, Identity};
 use super::*;
 
-fn membership(id: u8) -> Membership {
+pub(super) fn membership(id: u8) -> Membership {
     Membership {
         identity: Identity {
             network: NetworkId::from_bytes([id; 10]),
@@ -76,22 +76,92 @@ fn an_unfinished_join_goes_on_with_the_same_keys() {
 }
 
 #[test]
-fn a_damaged_spare_part_costs_nothing_but_itself_and_a_needed_one_its_network() {
+fn a_damaged_spare_part_costs_nothing_but_itself() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::open(dir.path()).unwrap();
     state.admit(&membership(1)).unwrap();
-    state.admit(&membership(2)).unwrap();
-    let path = |id: u8, part| state.part(NetworkId::from_bytes([id; 10]), part);
-    fs::write(path(1, Part::Map), b"rubbish").unwrap();
-    fs::write(path(1, Part::Contact), b"").unwrap();
-    fs::write(path(2, Part::Keys), b"ria-state-1\nrubbish").unwrap();
+    let path = |part| state.part(NetworkId::from_bytes([1; 10]), part);
+    fs::write(path(Part::Map), b"rubbish").unwrap();
+    fs::write(path(Part::Contact), b"").unwrap();
     let found = state.load();
-    assert_eq!(found.memberships.len(), 1);
     assert_eq!(found.memberships[0].contact, Contact::default());
-    assert_eq!(found.damage.len(), 3, "{:?}", found.damage);
-    assert!(found.damage[2].contains("keys is damaged") && found.damage[2].contains("join again"));
-    assert!(path(1, Part::Map).with_extension("damaged").exists());
-    assert!(path(2, Part::Keys).with_extension("damaged").exists());
+    let parts: Vec<_> = found.damage.iter().map(|d| d.part).collect();
+    assert_eq!(parts, [Some(Part::Map), Some(Part::Contact)], "{:?}", found.damage);
+    assert!(path(Part::Map).with_extension("damaged").exists());
+    assert!(found.damage[0].text.contains("comes again"), "{:?}", found.damage);
+}
+
+/// What a bad disk, a bad cable or a careless hand makes of a file.
+fn spoil(path: &Path) -> Vec<Box<dyn Fn() + '_>> {
+    let whole = fs::read(path).unwrap();
+    let (cut, mut flipped, newer) = (whole[..whole.len() / 2].to_vec(), whole.clone(), b"ria-state-9\nabc");
+    flipped[whole.len() / 2] ^= 4;
+    let write =
+        move |bytes: Vec<u8>| -> Box<dyn Fn() + '_> { Box::new(move || fs::write(path, &bytes).unwrap()) };
+    vec![
+        write(cut),
+        write(flipped),
+        write(Vec::new()),
+        write(newer.to_vec()),
+        Box::new(move || fs::remove_file(path).unwrap()),
+        Box::new(move || {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn one_damaged_file_of_an_indispensable_part_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let whole = membership(1);
+    state.admit(&whole).unwrap();
+    for part in [Part::Identity, Part::Keys, Part::Certificate] {
+        let path = state.part(whole.identity.network, part);
+        for path in [path.clone(), copy_of(&path)] {
+            for spoil in spoil(&path) {
+                spoil();
+                let found = state.load();
+                assert_eq!((&found.memberships[..], &found.damage[..]), (&[whole.clone()][..], &[][..]));
+                assert!(path.is_file(), "{} is mended", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_network_that_lost_both_files_is_told_of_and_left_as_it_is_until_one_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let (one, two) = (membership(1), membership(2));
+    state.admit(&one).unwrap();
+    state.admit(&two).unwrap();
+    let path = state.part(two.identity.network, Part::Keys);
+    let backup = fs::read(&path).unwrap();
+    for file in [path.clone(), copy_of(&path)] {
+        fs::write(file, b"ria-state-1\nrubbish").unwrap();
+    }
+    let found = state.load();
+    assert_eq!(found.memberships, std::slice::from_ref(&one), "the other network is as it was");
+    let [damage] = &found.damage[..] else { panic!("{found:?}") };
+    assert_eq!((damage.network, damage.part), (two.identity.network, None));
+    assert!(damage.text.contains("keys is damaged") && damage.text.contains("join again"), "{}", damage.text);
+    assert!(path.exists() && copy_of(&path).exists(), "nothing was taken away");
+    fs::write(&path, backup).unwrap();
+    assert_eq!(state.load().memberships, [one, two]);
+}
+
+#[test]
+fn state_of_before_there_were_copies_gets_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let whole = membership(1);
+    state.admit(&whole).unwrap();
+    let copy = copy_of(&state.part(whole.identity.network, Part::Keys));
+    fs::remove_file(&copy).unwrap();
+    assert_eq!(state.load().memberships, [whole]);
+    assert!(copy.exists());
 }
 
 #[test]
