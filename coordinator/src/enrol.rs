@@ -60,6 +60,8 @@ pub struct ProvenEnrolment {
     pub tls_key: SpkiHash,
     pub agent_version: String,
     pub from: IpAddr,
+    /// Whether nobody new is meant.
+    pub only_known: bool,
 }
 
 /// Checks the proof of the WireGuard key and the certificate request.
@@ -89,6 +91,7 @@ pub fn verify(
         tls_key: connection.tls_key,
         agent_version: connection.agent_version.to_owned(),
         from: connection.from,
+        only_known: request.only_known.unwrap_or(false),
     })
 }
 

@@ -1,24 +1,37 @@
 //! Admission: what the writer decides once a node has proved its keys.
+//!
+//! ```text
+//! member by these keys      -> the same membership (another good key may add its tags)
+//! waits by these keys       -> waits on, or was rejected
+//! key is no good            -> refused
+//! key wants approval        -> waits
+//! else                      -> a new member
+//! ```
+//!
+//! Who a node is follows from the two private keys that it has proved; the join key's secret only makes somebody new.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::NodeId;
+use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::map::Patch;
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde_json::json;
 
+use super::draft::Draft;
 use super::writer::Writer;
-use super::{AdmitError, Admitted};
+use super::{Admission, AdmitError, Admitted};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::random;
 use crate::state::{JoinKeyEntry, JoinKeyStatus, MemberEntry, Network, address};
+use crate::store::{KeyUse, StoreError};
 
 impl Writer {
-    pub(super) async fn admit(&mut self, enrolment: ProvenEnrolment) -> Result<Admitted, AdmitError> {
+    pub(super) async fn admit(&mut self, enrolment: ProvenEnrolment) -> Result<Admission, AdmitError> {
         let now = Instant::now();
         if !self.limiter.allows(enrolment.from, now) {
             return Err(ErrorCode::RateLimited.into());
@@ -33,67 +46,109 @@ impl Writer {
         decided
     }
 
-    async fn decide(&mut self, enrolment: ProvenEnrolment) -> Result<Admitted, AdmitError> {
+    async fn decide(&mut self, enrolment: ProvenEnrolment) -> Result<Admission, AdmitError> {
         let world = self.world();
-        let key = world
-            .keys
-            .get(&enrolment.key_id)
-            .filter(|key| same(&key.secret_digest, &enrolment.secret_digest));
-        let key = key.ok_or(ErrorCode::JoinKeyUnknown)?;
+        let key = world.keys.get(&enrolment.key_id).ok_or(ErrorCode::JoinKeyUnknown)?;
         let network = world.networks.get(&key.network).ok_or(ErrorCode::JoinKeyUnknown)?;
-        match known_member(network, &enrolment)? {
-            // Its answer got lost, so it asks again: the key may be used up or at its end by now.
-            Some(member) if member.join_key == key.id => {
-                Ok(Admitted { network: network.clone(), member: member.clone() })
-            }
-            // It is a member by another key; this one has to be good all the same, and stays unused.
-            Some(member) => {
-                check_key(key, UnixTime::from(SystemTime::now()))?;
-                Ok(Admitted { network: network.clone(), member: member.clone() })
-            }
-            None => self.admit_new(enrolment, key, network).await,
-        }
-    }
-
-    async fn admit_new(
-        &mut self,
-        enrolment: ProvenEnrolment,
-        key: &Arc<JoinKeyEntry>,
-        network: &Arc<Network>,
-    ) -> Result<Admitted, AdmitError> {
+        let holds_secret = same(&key.secret_digest, &enrolment.secret_digest);
         let now = UnixTime::from(SystemTime::now());
+        match known_member(network, &enrolment) {
+            // Its answer got lost, so it asks again: the key may be used up or at its end by now.
+            Ok(Some(member)) if member.join_key == key.id && member.expires() > now => {
+                return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
+            }
+            Ok(Some(member)) if holds_secret => return self.admit_again(member, key, network, now).await,
+            Err(refusal) if holds_secret => return Err(refusal.into()),
+            Ok(_) | Err(_) => {}
+        }
+        if let Some(entry) = known_waiting(network, &enrolment).filter(|w| w.join_key == key.id) {
+            return self.wait_on(network, entry, &enrolment, now).await;
+        }
+        if !holds_secret {
+            return Err(ErrorCode::JoinKeyUnknown.into());
+        }
+        if enrolment.only_known {
+            return Err(ErrorCode::NotAMember.into());
+        }
         check_key(key, now)?;
-        let name = choose_name(network, &enrolment)?;
-        let node = NodeId::from_bytes(random::bytes());
-        let member = Arc::new(MemberEntry {
-            node,
-            name,
+        if enrolment.name_required && network.is_taken(&enrolment.name) {
+            return Err(ErrorCode::NameTaken.into());
+        }
+        if key.approve {
+            return self.enqueue(network, key, &enrolment, now).await;
+        }
+        let newcomer = Newcomer {
+            node: NodeId::from_bytes(random::bytes()),
+            name: network.free_name(&enrolment.name),
             wg_key: enrolment.wg_key,
             tls_key: enrolment.tls_key,
-            address_v4: address::next_v4(network, now).ok_or(ErrorCode::NetworkFull)?,
-            address_v6: address::next_v6(network, node, now).ok_or(ErrorCode::NetworkFull)?,
-            tags: key.tags.clone(),
-            join_key: key.id,
-            joined: now,
-            last_contact: now,
             agent_version: enrolment.agent_version,
-        });
-        let network = self.store_member(network, key, member.clone(), now).await?;
-        Ok(Admitted { network, member })
+        };
+        let member = new_member(network, key, newcomer, now)?;
+        let joined = Joined { actor: Actor::Node(member.node), action: "node.joined", uses_key: true };
+        let network = self.store_member(network, key, member.clone(), joined).await?;
+        Ok(Admission::Member(Admitted { network, member }))
     }
 
-    async fn store_member(
-        &self,
-        network: &Network,
-        key: &JoinKeyEntry,
-        member: Arc<MemberEntry>,
+    /// A member shows another key of its network, or the same one after its time had ended. It stays who it is and
+    /// gets the tags of the key; a key that changes nothing is not used up. A key whose nodes have to be approved gives
+    /// nothing without that.
+    async fn admit_again(
+        &mut self,
+        member: &Arc<MemberEntry>,
+        key: &Arc<JoinKeyEntry>,
+        network: &Arc<Network>,
         now: UnixTime,
-    ) -> Result<Arc<Network>, crate::store::StoreError> {
+    ) -> Result<Admission, AdmitError> {
+        check_key(key, now)?;
+        let mut tags = member.tags.clone();
+        tags.extend(key.tags.iter().cloned());
+        tags.sort();
+        tags.dedup();
+        let ended = member.expires() <= now;
+        if key.approve || (tags == member.tags && !ended) {
+            return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
+        }
+        let last_contact = if ended { now } else { member.last_contact };
+        let member = Arc::new(MemberEntry { tags, last_contact, ..MemberEntry::clone(member) });
         let id = network.info.id;
         let event = Event {
             time: now,
             actor: Actor::Node(member.node),
-            action: "node.joined",
+            action: "node.rejoined",
+            network: Some(id),
+            subject: member.name.to_string(),
+            detail: json!({ "node": member.node, "key": key.id, "tags": member.tags }),
+        };
+        let mut changed = Network::clone(network);
+        changed.members.insert(member.node, member.clone());
+        let patch = Patch::MemberSet(member.to_member(id));
+        let (key, stored) = (key.clone(), member.clone());
+        let made = self.change(async move |draft| {
+            draft.use_key(&key, &stored, now).await?;
+            draft.write().member_changed(id, &stored).await?;
+            draft.write().contact(id, &stored).await?;
+            let network = draft.change_network(changed, vec![patch]).await?;
+            draft.audit(&event).await?;
+            Ok(network)
+        });
+        let network = made.await?;
+        Ok(Admission::Member(Admitted { network, member }))
+    }
+
+    /// Stores a new member, in whose place in the queue nobody waits any more.
+    pub(super) async fn store_member(
+        &self,
+        network: &Network,
+        key: &Arc<JoinKeyEntry>,
+        member: Arc<MemberEntry>,
+        Joined { actor, action, uses_key }: Joined,
+    ) -> Result<Arc<Network>, StoreError> {
+        let id = network.info.id;
+        let event = Event {
+            time: member.joined,
+            actor,
+            action,
             network: Some(id),
             subject: member.name.to_string(),
             detail: json!({
@@ -104,15 +159,18 @@ impl Writer {
                 "address_v6": member.address_v6,
             }),
         };
-        let used = JoinKeyEntry { uses: key.uses + 1, ..key.clone() };
         let mut changed = network.clone();
         let patch = Patch::MemberSet(member.to_member(id));
         changed.freed.remove(&member.address_v4.into());
         changed.freed.remove(&member.address_v6.into());
+        changed.waiting.remove(&member.node);
         changed.members.insert(member.node, member.clone());
+        let key = key.clone();
         let made = self.change(async move |draft| {
-            draft.write().join_key_used(used.id).await?;
-            draft.world.keys.insert(used.id, Arc::new(used));
+            if uses_key {
+                draft.use_key(&key, &member, member.joined).await?;
+            }
+            draft.write().waiting_ended(id, member.node).await?;
             draft.write().member(id, &member).await?;
             let changed = draft.change_network(changed, vec![patch]).await?;
             draft.audit(&event).await?;
@@ -120,6 +178,67 @@ impl Writer {
         });
         made.await
     }
+}
+
+impl Draft {
+    async fn use_key(
+        &mut self,
+        key: &JoinKeyEntry,
+        member: &MemberEntry,
+        time: UnixTime,
+    ) -> Result<(), StoreError> {
+        let by = KeyUse { node: member.node, name: member.name.clone(), time };
+        self.note_key_use(key, &by).await
+    }
+
+    /// One more node has used a join key.
+    pub(super) async fn note_key_use(&mut self, key: &JoinKeyEntry, by: &KeyUse) -> Result<(), StoreError> {
+        self.write().join_key_used(key.id, by).await?;
+        let used = JoinKeyEntry { uses: key.uses + 1, ..key.clone() };
+        self.world.keys.insert(used.id, Arc::new(used));
+        Ok(())
+    }
+}
+
+/// How a member came to be one.
+pub(super) struct Joined {
+    pub actor: Actor,
+    pub action: &'static str,
+    /// Whether the key is used by this, and not before.
+    pub uses_key: bool,
+}
+
+/// Who is to become a member.
+pub(super) struct Newcomer {
+    pub node: NodeId,
+    pub name: Name,
+    pub wg_key: WgPublicKey,
+    pub tls_key: SpkiHash,
+    pub agent_version: String,
+}
+
+/// A member with addresses of its own, by the choices of its join key.
+pub(super) fn new_member(
+    network: &Network,
+    key: &JoinKeyEntry,
+    newcomer: Newcomer,
+    now: UnixTime,
+) -> Result<Arc<MemberEntry>, ErrorCode> {
+    let Newcomer { node, name, wg_key, tls_key, agent_version } = newcomer;
+    Ok(Arc::new(MemberEntry {
+        node,
+        name,
+        wg_key,
+        tls_key,
+        address_v4: address::next_v4(network, now).ok_or(ErrorCode::NetworkFull)?,
+        address_v6: address::next_v6(network, node, now).ok_or(ErrorCode::NetworkFull)?,
+        tags: key.tags.clone(),
+        join_key: key.id,
+        joined: now,
+        last_contact: now,
+        agent_version,
+        ephemeral: key.ephemeral,
+    }))
 }
 
 /// The member that has the keys of this enrolment; one that has only one of them is somebody else.
@@ -139,6 +258,13 @@ fn known_member<'n>(
     }
 }
 
+fn known_waiting<'n>(
+    network: &'n Network,
+    enrolment: &ProvenEnrolment,
+) -> Option<&'n Arc<crate::state::waiting::WaitingEntry>> {
+    network.waiting.values().find(|w| w.wg_key == enrolment.wg_key && w.tls_key == enrolment.tls_key)
+}
+
 fn check_key(key: &JoinKeyEntry, now: UnixTime) -> Result<(), ErrorCode> {
     match key.status(now) {
         JoinKeyStatus::Valid => Ok(()),
@@ -146,13 +272,6 @@ fn check_key(key: &JoinKeyEntry, now: UnixTime) -> Result<(), ErrorCode> {
         JoinKeyStatus::Expired => Err(ErrorCode::JoinKeyExpired),
         JoinKeyStatus::Revoked => Err(ErrorCode::JoinKeyRevoked),
     }
-}
-
-fn choose_name(network: &Network, enrolment: &ProvenEnrolment) -> Result<Name, ErrorCode> {
-    if enrolment.name_required && network.member_named(&enrolment.name).is_some() {
-        return Err(ErrorCode::NameTaken);
-    }
-    Ok(network.free_name(&enrolment.name))
 }
 
 /// Compared in constant time, although digests of random secrets give little away.

@@ -11,11 +11,14 @@
 
 mod admit;
 mod draft;
+mod edit;
 mod limiter;
+mod waiting;
 mod writer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
@@ -29,8 +32,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::Actor;
 use crate::enrol::ProvenEnrolment;
 use crate::state::address::PrefixError;
+use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
-use crate::store::{Store, StoreError};
+use crate::store::{Departure, Store, StoreError};
+
+pub use edit::NodeEdit;
+pub use waiting::Former;
+use waiting::QueueCommand;
 
 /// Commands that may wait; more make their senders wait.
 const QUEUE: usize = 256;
@@ -82,6 +90,32 @@ pub enum RemoveNodeError {
     Unavailable(#[from] Unavailable),
 }
 
+/// A member can't be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditNodeError {
+    #[error("there is no such node")]
+    NoNode,
+    #[error("another node has the name {0}, or the same one in ROS; choose another, or rename that one first")]
+    NameTaken(Name),
+    #[error("that would be too many tags; remove some with --remove")]
+    TooManyTags,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Nothing can be decided about a node that waits.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    #[error("no such node waits any more; `ria-coordinator node pending` shows all")]
+    NoNode,
+    #[error("another node has the name {0}; give this one another with --name, or rename that one first")]
+    NameTaken(Name),
+    #[error("the network has no free address; remove nodes first")]
+    NetworkFull,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// A node is not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
@@ -112,7 +146,7 @@ macro_rules! store_error_is_unavailable {
         })*
     };
 }
-store_error_is_unavailable!(CreateNetworkError, CreateKeyError, RevokeKeyError, RemoveNodeError);
+store_error_is_unavailable!(CreateNetworkError, CreateKeyError, RevokeKeyError, RemoveNodeError, EditNodeError, DecideError);
 
 /// A network to make.
 #[derive(Debug, Clone)]
@@ -128,6 +162,8 @@ pub struct NewKey {
     pub reusable: bool,
     pub expires: Option<UnixTime>,
     pub tags: Vec<String>,
+    pub ephemeral: Option<Duration>,
+    pub approve: bool,
 }
 
 /// A join key that was made. Its secret is known only now.
@@ -142,6 +178,20 @@ pub struct CreatedKey {
 pub struct Admitted {
     pub network: Arc<Network>,
     pub member: Arc<MemberEntry>,
+}
+
+/// What became of a node that wants in.
+#[derive(Debug, Clone)]
+pub enum Admission {
+    Member(Admitted),
+    Waiting(Queued),
+}
+
+/// A node that waits for approval.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    pub network: Arc<Network>,
+    pub entry: Arc<WaitingEntry>,
 }
 
 /// A node was heard of.
@@ -161,9 +211,11 @@ enum Command {
     CreateNetwork(NewNetwork, Actor, Reply<Arc<Network>, CreateNetworkError>),
     CreateKey(NewKey, Actor, Reply<CreatedKey, CreateKeyError>),
     RevokeKey(KeyId, Actor, Reply<Arc<JoinKeyEntry>, RevokeKeyError>),
-    Admit(Box<ProvenEnrolment>, Reply<Admitted, AdmitError>),
+    Admit(Box<ProvenEnrolment>, Reply<Admission, AdmitError>),
+    Queue(QueueCommand),
     NoteFailedProof(IpAddr),
     RemoveNode(NetworkId, NodeId, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
+    EditNode(NetworkId, NodeId, NodeEdit, Actor, Reply<Arc<MemberEntry>, EditNodeError>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
 }
 
@@ -173,6 +225,7 @@ pub struct Registry {
     commands: mpsc::Sender<Command>,
     world: watch::Receiver<Arc<World>>,
     writable: watch::Receiver<bool>,
+    store: Store,
 }
 
 impl Registry {
@@ -184,9 +237,9 @@ impl Registry {
         let (publish, published) = watch::channel(world);
         let (writable_tx, writable) = watch::channel(true);
         let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(store, publish, writable_tx);
+        let writer = writer::Writer::new(store.clone(), publish, writable_tx);
         let task = tokio::spawn(writer.run(queue));
-        let registry = Self { commands, world: published, writable };
+        let registry = Self { commands, world: published, writable, store };
         if never_used && let Ok(name) = "lab".parse() {
             let lab = NewNetwork { name, prefix_v4: None };
             registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
@@ -205,6 +258,17 @@ impl Registry {
     /// One network of it.
     pub fn network(&self, network: NetworkId) -> Option<Arc<Network>> {
         self.world.borrow().networks.get(&network).cloned()
+    }
+
+    /// Moves whenever the state changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<World>> {
+        self.world.clone()
+    }
+
+    /// Why a node is no member any more, as far as that is known.
+    pub async fn departure(&self, network: NetworkId, node: NodeId) -> Option<Departure> {
+        let found = self.store.departure(network, node).await;
+        found.inspect_err(|error| tracing::debug!(%error, "why a node left is not known")).ok().flatten()
     }
 
     /// Whether the last write went well.
@@ -231,9 +295,56 @@ impl Registry {
         self.ask(|reply| Command::RevokeKey(key, actor, reply)).await
     }
 
-    /// Makes a node that proved its keys a member.
-    pub async fn admit(&self, enrolment: ProvenEnrolment) -> Result<Admitted, AdmitError> {
+    /// Makes a node that proved its keys a member, or lets it wait for approval.
+    pub async fn admit(&self, enrolment: ProvenEnrolment) -> Result<Admission, AdmitError> {
         self.ask(|reply| Command::Admit(Box::new(enrolment), reply)).await
+    }
+
+    /// Lets a member whose time has ended wait for approval.
+    pub async fn come_back(&self, former: Former) -> Result<Admission, AdmitError> {
+        self.ask(|reply| Command::Queue(QueueCommand::ComeBack(former, reply))).await
+    }
+
+    /// Makes a node that waits a member, under this name if one is given.
+    pub async fn approve(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        name: Option<Name>,
+        actor: Actor,
+    ) -> Result<Arc<MemberEntry>, DecideError> {
+        self.ask(|reply| Command::Queue(QueueCommand::Approve(network, node, name, actor, reply))).await
+    }
+
+    /// Does not let a node in; doing so again changes nothing.
+    pub async fn reject(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        actor: Actor,
+    ) -> Result<Arc<WaitingEntry>, DecideError> {
+        self.ask(|reply| Command::Queue(QueueCommand::Reject(network, node, actor, reply))).await
+    }
+
+    /// A node does not wait any more, by its own wish.
+    pub async fn withdraw(&self, network: NetworkId, node: NodeId) -> Result<(), DecideError> {
+        self.ask(|reply| Command::Queue(QueueCommand::Withdraw(network, node, reply))).await
+    }
+
+    /// Forgets waiting nodes that were not heard of for too long; `connected` are heard now.
+    pub async fn sweep_waiting(&self, connected: Vec<(NetworkId, NodeId)>) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::Queue(QueueCommand::Sweep(connected, reply))).await
+    }
+
+    /// Changes a member's name or tags.
+    pub async fn edit_node(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        edit: NodeEdit,
+        actor: Actor,
+    ) -> Result<Arc<MemberEntry>, EditNodeError> {
+        self.ask(|reply| Command::EditNode(network, node, edit, actor, reply)).await
     }
 
     /// Counts a failed proof against the address that it came from.

@@ -12,7 +12,7 @@ async fn start(directory: &std::path::Path) -> (Registry, Store) {
 
 async fn make_key(registry: &Registry) -> Result<CreatedKey, CreateKeyError> {
     let network = *registry.world().networks.keys().next().unwrap();
-    let new = NewKey { network, reusable: true, expires: None, tags: vec!["x".repeat(2000)] };
+    let new = NewKey { network, reusable: true, expires: None, tags: vec!["x".repeat(2000)], ephemeral: None, approve: false };
     registry.create_key(new, Actor::Local(0)).await
 }
 

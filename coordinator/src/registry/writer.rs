@@ -22,7 +22,7 @@ use crate::audit::{Actor, Event};
 use crate::random;
 use crate::state::address::{self, PrefixError};
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
-use crate::store::{Store, StoreError};
+use crate::store::{Departure, Store, StoreError};
 
 /// Smallest MTU of IPv6 and so of every path; fits the tunnel into any network.
 const OVERLAY_MTU: u16 = 1280;
@@ -63,6 +63,10 @@ impl Writer {
             }
             Command::Admit(enrolment, reply) => {
                 let _ = reply.send(self.admit(*enrolment).await);
+            }
+            Command::Queue(command) => self.handle_queue(command).await,
+            Command::EditNode(network, node, edit, actor, reply) => {
+                let _ = reply.send(self.edit_node(network, node, edit, actor).await);
             }
             Command::NoteFailedProof(from) => self.limiter.handle_failure(from, Instant::now()),
             Command::RemoveNode(network, node, actor, reply) => {
@@ -165,6 +169,8 @@ impl Writer {
             expires: new.expires,
             revoked: None,
             uses: 0,
+            ephemeral: new.ephemeral,
+            approve: new.approve,
         });
         let event = Event {
             time: entry.created,
@@ -172,7 +178,13 @@ impl Writer {
             action: "key.created",
             network: Some(entry.network),
             subject: entry.id.to_string(),
-            detail: json!({ "reusable": entry.reusable, "expires": entry.expires, "tags": entry.tags }),
+            detail: json!({
+                "reusable": entry.reusable,
+                "expires": entry.expires,
+                "tags": entry.tags,
+                "ephemeral": entry.ephemeral.map(|d| d.as_secs()),
+                "approve": entry.approve,
+            }),
         };
         let made = self.change(async |draft| {
             draft.world.keys.insert(entry.id, entry.clone());
@@ -217,9 +229,10 @@ impl Writer {
         let network = world.networks.get(&network).ok_or(RemoveNodeError::NoNode)?;
         let member = network.members.get(&node).cloned().ok_or(RemoveNodeError::NoNode)?;
         let now = UnixTime::from(SystemTime::now());
+        let departure = departure(&actor, node);
         let event = Event {
             time: now,
-            action: if actor == Actor::Node(node) { "node.left" } else { "node.removed" },
+            action: departure.action(),
             actor,
             network: Some(network.info.id),
             subject: member.name.to_string(),
@@ -227,10 +240,16 @@ impl Writer {
         };
         let mut without = Network::clone(network);
         without.members.remove(&node);
-        without.freed.insert(member.address_v4.into(), now);
-        without.freed.insert(member.address_v6.into(), now);
+        without.waiting.remove(&node);
+        if member.ephemeral.is_none() {
+            without.freed.insert(member.address_v4.into(), now);
+            without.freed.insert(member.address_v6.into(), now);
+        }
+        let gone = member.clone();
         let made = self.change(async move |draft| {
             draft.write().member_removed(without.info.id, node, now).await?;
+            draft.write().waiting_ended(without.info.id, node).await?;
+            draft.write().departed(without.info.id, &gone, departure, now).await?;
             draft.change_network(without, vec![Patch::MemberRemoved(node)]).await?;
             draft.audit(&event).await
         });
@@ -263,5 +282,14 @@ impl Writer {
             Ok(())
         });
         Ok(made.await?)
+    }
+}
+
+/// Why a node is no member any more, by who has ended its membership.
+fn departure(actor: &Actor, node: NodeId) -> Departure {
+    match actor {
+        Actor::Node(by) if *by == node => Departure::Left,
+        Actor::Coordinator => Departure::Ended,
+        Actor::Node(_) | Actor::Local(_) => Departure::Removed,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod view;
+pub mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,6 +24,7 @@ use ria_protocol::time::UnixTime;
 use tokio::sync::broadcast;
 
 use crate::audit::Head;
+use waiting::WaitingEntry;
 
 /// How many changes a node may have missed and still be brought up to date by patches.
 pub const LOG_LENGTH: usize = 4096;
@@ -56,6 +58,8 @@ pub struct Network {
     pub created: UnixTime,
     pub revision: Revision,
     pub members: BTreeMap<NodeId, Arc<MemberEntry>>,
+    /// Nodes that wait for approval, or were rejected not long ago.
+    pub waiting: BTreeMap<NodeId, Arc<WaitingEntry>>,
     /// Addresses of former members, and when they left.
     pub freed: BTreeMap<IpAddr, UnixTime>,
     /// The latest changes, oldest first, without gaps up to `revision`.
@@ -72,6 +76,7 @@ impl Network {
             created,
             revision: Revision(1),
             members: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             freed: BTreeMap::new(),
             log: VecDeque::new(),
             feed: broadcast::Sender::new(FEED_LENGTH),
@@ -83,15 +88,21 @@ impl Network {
         self.members.values().find(|m| &m.name == name)
     }
 
+    /// Whether a member has this name already, be it in the form that ROS takes only.
+    pub fn is_taken(&self, name: &Name) -> bool {
+        let ros_name = name.ros_name();
+        self.members.values().any(|m| m.name.ros_name() == ros_name)
+    }
+
     /// The wanted name, or the first free one with a number behind it.
     pub fn free_name(&self, wanted: &Name) -> Name {
-        if self.member_named(wanted).is_none() {
+        if !self.is_taken(wanted) {
             return wanted.clone();
         }
         // There are fewer members than numbers, so one of these is free.
         (2..u32::MAX)
             .map(|n| wanted.numbered(n))
-            .find(|name| self.member_named(name).is_none())
+            .find(|name| !self.is_taken(name))
             .unwrap_or_else(|| wanted.clone())
     }
 
@@ -150,6 +161,8 @@ pub struct MemberEntry {
     pub joined: UnixTime,
     pub last_contact: UnixTime,
     pub agent_version: String,
+    /// How long it may be away before it is removed; absent: it stays.
+    pub ephemeral: Option<Duration>,
 }
 
 impl MemberEntry {
@@ -184,6 +197,10 @@ pub struct JoinKeyEntry {
     pub expires: Option<UnixTime>,
     pub revoked: Option<UnixTime>,
     pub uses: u64,
+    /// How long nodes that join by it may be away before they are removed; absent: they stay.
+    pub ephemeral: Option<Duration>,
+    /// Whether an administrator has to approve each node.
+    pub approve: bool,
 }
 
 /// Whether a join key admits anybody.
@@ -241,6 +258,7 @@ pub(crate) mod tests {
             joined: UnixTime(1000),
             last_contact: UnixTime(1000),
             agent_version: String::new(),
+            ephemeral: None,
         })
     }
 
@@ -288,6 +306,8 @@ pub(crate) mod tests {
             expires: Some(UnixTime(100)),
             revoked: None,
             uses: 0,
+            ephemeral: None,
+            approve: false,
         };
         assert_eq!(key.status(UnixTime(99)), JoinKeyStatus::Valid);
         assert_eq!(key.status(UnixTime(100)), JoinKeyStatus::Expired);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use futures_util::TryStreamExt;
@@ -18,29 +19,33 @@ use super::{Store, StoreError};
 use crate::audit::{Broken, Head, Row, Verifier};
 use crate::state::{Change, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
 
-fn damaged(what: &str, error: impl Display) -> StoreError {
+pub(super) fn damaged(what: &str, error: impl Display) -> StoreError {
     StoreError::Damaged(format!("{what}: {error}"))
 }
 
-fn text(row: &AnyRow, column: &str) -> Result<String, StoreError> {
+pub(super) fn text(row: &AnyRow, column: &str) -> Result<String, StoreError> {
     Ok(row.try_get::<String, _>(column)?)
 }
 
-fn parsed<T: FromStr<Err: Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
+pub(super) fn parsed<T: FromStr<Err: Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
     text(row, column)?.parse().map_err(|e| damaged(column, e))
 }
 
-fn number(row: &AnyRow, column: &str) -> Result<u64, StoreError> {
+pub(super) fn number(row: &AnyRow, column: &str) -> Result<u64, StoreError> {
     u64::try_from(row.try_get::<i64, _>(column)?).map_err(|e| damaged(column, e))
 }
 
-fn time(row: &AnyRow, column: &str) -> Result<UnixTime, StoreError> {
+pub(super) fn time(row: &AnyRow, column: &str) -> Result<UnixTime, StoreError> {
     number(row, column).map(UnixTime)
 }
 
-fn optional_time(row: &AnyRow, column: &str) -> Result<Option<UnixTime>, StoreError> {
+pub(super) fn optional_time(row: &AnyRow, column: &str) -> Result<Option<UnixTime>, StoreError> {
     let value = row.try_get::<Option<i64>, _>(column)?;
     value.map(|v| u64::try_from(v).map(UnixTime).map_err(|e| damaged(column, e))).transpose()
+}
+
+fn optional_seconds(row: &AnyRow, column: &str) -> Result<Option<Duration>, StoreError> {
+    Ok(optional_time(row, column)?.map(|seconds| Duration::from_secs(seconds.0)))
 }
 
 fn tags(row: &AnyRow) -> Result<Vec<String>, StoreError> {
@@ -98,6 +103,7 @@ impl Store {
         for row in sqlx::query(freed).bind(&id).fetch_all(&self.writer).await? {
             network.freed.insert(parsed(&row, "address")?, time(&row, "freed")?);
         }
+        network.waiting = self.load_waiting(&id).await?;
         network.log = self.load_log(&id, network.revision).await?;
         Ok(network)
     }
@@ -129,7 +135,7 @@ impl Store {
 
     /// Nodes that were removed since `time`.
     pub async fn removed_since(&self, time: UnixTime) -> Result<Vec<NodeId>, StoreError> {
-        let sql = "SELECT DISTINCT node FROM addresses WHERE freed >= $1";
+        let sql = "SELECT node FROM addresses WHERE freed >= $1 UNION SELECT node FROM departures WHERE time >= $1";
         let since = i64::try_from(time.0).unwrap_or(i64::MAX);
         let rows = sqlx::query(sql).bind(since).fetch_all(&self.readers).await?;
         rows.iter().map(|row| parsed(row, "node")).collect()
@@ -177,6 +183,7 @@ fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
         joined: time(row, "joined")?,
         last_contact: time(row, "last_contact")?,
         agent_version: text(row, "agent_version")?,
+        ephemeral: optional_seconds(row, "ephemeral")?,
     })
 }
 
@@ -193,6 +200,8 @@ fn join_key(row: &AnyRow) -> Result<JoinKeyEntry, StoreError> {
         expires: optional_time(row, "expires")?,
         revoked: optional_time(row, "revoked")?,
         uses: number(row, "uses")?,
+        ephemeral: optional_seconds(row, "ephemeral")?,
+        approve: number(row, "approve")? != 0,
     })
 }
 

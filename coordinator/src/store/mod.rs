@@ -3,6 +3,7 @@
 //! One connection writes, on behalf of the registry; a few others read the audit log. The rest of the state is read
 //! once, at the start. What the rows mean is the state's business.
 
+mod enrolment;
 mod file;
 mod load;
 mod write;
@@ -15,6 +16,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::MigrateError;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
 
+pub use enrolment::{Departure, KeyUse};
 pub use file::missing_file;
 pub use load::AuditQuery;
 pub use write::Write;

@@ -10,10 +10,10 @@ use super::StoreError;
 use crate::audit::Row;
 use crate::state::{Change, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network};
 
-type Written = Result<(), StoreError>;
+pub(super) type Written = Result<(), StoreError>;
 
 /// Times and counters fit: they are far below 2^63.
-fn big(value: u64) -> i64 {
+pub(super) fn big(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -24,7 +24,7 @@ fn tags(tags: &[String]) -> String {
 /// What may be written within a transaction.
 #[derive(Debug)]
 pub struct Write<'t> {
-    transaction: &'t mut Transaction<'static, Any>,
+    pub(super) transaction: &'t mut Transaction<'static, Any>,
 }
 
 impl<'t> Write<'t> {
@@ -73,8 +73,8 @@ impl<'t> Write<'t> {
 
     /// A new join key.
     pub async fn join_key(&mut self, key: &JoinKeyEntry) -> Written {
-        let sql = "INSERT INTO join_keys (id, network, secret_digest, reusable, tags, created, expires, uses) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let sql = "INSERT INTO join_keys (id, network, secret_digest, reusable, tags, created, expires, uses, \
+                   ephemeral, approve) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         sqlx::query(sql)
             .bind(key.id.to_string())
             .bind(key.network.to_string())
@@ -84,6 +84,8 @@ impl<'t> Write<'t> {
             .bind(big(key.created.0))
             .bind(key.expires.map(|t| big(t.0)))
             .bind(big(key.uses))
+            .bind(key.ephemeral.map(|d| big(d.as_secs())))
+            .bind(i64::from(key.approve))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -96,18 +98,12 @@ impl<'t> Write<'t> {
         Ok(())
     }
 
-    /// A join key has admitted one more.
-    pub async fn join_key_used(&mut self, key: KeyId) -> Written {
-        let sql = "UPDATE join_keys SET uses = uses + 1 WHERE id = $1";
-        sqlx::query(sql).bind(key.to_string()).execute(&mut **self.transaction).await?;
-        Ok(())
-    }
-
     /// A new member and its addresses.
     pub async fn member(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
         let network = network.to_string();
         let sql = "INSERT INTO nodes (network, id, name, wg_key, tls_key, address_v4, address_v6, tags, join_key, \
-                   joined, last_contact, agent_version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+                   joined, last_contact, agent_version, ephemeral) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
         sqlx::query(sql)
             .bind(&network)
             .bind(member.node.to_string())
@@ -121,6 +117,7 @@ impl<'t> Write<'t> {
             .bind(big(member.joined.0))
             .bind(big(member.last_contact.0))
             .bind(&member.agent_version)
+            .bind(member.ephemeral.map(|d| big(d.as_secs())))
             .execute(&mut **self.transaction)
             .await?;
         // An address whose time of being held back is over has a row already.
@@ -134,6 +131,19 @@ impl<'t> Write<'t> {
                 .execute(&mut **self.transaction)
                 .await?;
         }
+        Ok(())
+    }
+
+    /// A member has another name or other tags.
+    pub async fn member_changed(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let sql = "UPDATE nodes SET name = $3, tags = $4 WHERE network = $1 AND id = $2";
+        sqlx::query(sql)
+            .bind(network.to_string())
+            .bind(member.node.to_string())
+            .bind(member.name.as_str())
+            .bind(tags(&member.tags))
+            .execute(&mut **self.transaction)
+            .await?;
         Ok(())
     }
 
