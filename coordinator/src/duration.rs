@@ -60,6 +60,13 @@ pub fn shown(at: UnixTime) -> String {
     date.and_then(|date| date.format(&format).ok()).unwrap_or_else(|| at.0.to_string())
 }
 
+/// A duration as it is typed: `10m`, in the largest unit that fits it.
+pub fn shown_span(seconds: u64) -> String {
+    let units = [(7 * 86_400, 'w'), (86_400, 'd'), (3600, 'h'), (60, 'm')];
+    let fits = units.into_iter().find(|(length, _)| seconds > 0 && seconds.is_multiple_of(*length));
+    fits.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
 /// How far a time is from now, roughly: `3 min ago`, `in 6 days`.
 pub fn shown_relative(at: UnixTime, now: UnixTime) -> String {
     let (seconds, past) = if at <= now { (now.0 - at.0, true) } else { (at.0 - now.0, false) };
@@ -94,5 +101,6 @@ mod tests {
         assert_eq!(shown_relative(UnixTime(1000), UnixTime(1300)), "5 min ago");
         assert_eq!(shown_relative(UnixTime(1000 + 604_800), UnixTime(1000)), "in 7 days");
         assert_eq!(shown_relative(UnixTime(1000), UnixTime(1002)), "now");
+        assert_eq!([600, 5400, 7200, 604_800, 61].map(shown_span), ["10m", "90m", "2h", "1w", "61s"]);
     }
 }

@@ -73,11 +73,22 @@ enum Command {
     End { node: NodeKey, session: SessionId },
     Forget(NodeKey),
     Presence(oneshot::Sender<BTreeMap<NodeKey, Presence>>),
+    Wait(NodeKey, oneshot::Sender<oneshot::Receiver<()>>),
+    Present(oneshot::Sender<Present>),
     Store(oneshot::Sender<()>),
 }
 
 /// A node of a network.
 pub type NodeKey = (NetworkId, NodeId);
+
+/// Who is connected now.
+#[derive(Debug, Clone, Default)]
+pub struct Present {
+    /// Members.
+    pub online: BTreeSet<NodeKey>,
+    /// Nodes that wait for approval.
+    pub waiting: BTreeSet<NodeKey>,
+}
 
 /// A way to the hub.
 #[derive(Debug, Clone)]
@@ -94,7 +105,13 @@ impl Hub {
     /// Starts the task; it ends when the last `Hub` is gone.
     pub fn start(registry: Registry) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let owner = Owner { registry, entries: BTreeMap::new(), feeds: BTreeMap::new(), sessions: 0 };
+        let owner = Owner {
+            registry,
+            entries: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            sessions: 0,
+        };
         (Self { commands }, tokio::spawn(owner.run(queue)))
     }
 
@@ -134,6 +151,20 @@ impl Hub {
     pub async fn presence(&self) -> Result<BTreeMap<NodeKey, Presence>, HubGone> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Presence(reply)).await?;
+        answer.await.map_err(|_| HubGone)
+    }
+
+    /// A node that waits for approval has connected; the answer fires when it has done so again, elsewhere.
+    pub async fn wait(&self, node: NodeKey) -> Result<oneshot::Receiver<()>, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Wait(node, reply)).await?;
+        answer.await.map_err(|_| HubGone)
+    }
+
+    /// Who is connected now.
+    pub async fn present(&self) -> Result<Present, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Present(reply)).await?;
         answer.await.map_err(|_| HubGone)
     }
 
@@ -193,6 +224,8 @@ struct Feed {
 struct Owner {
     registry: Registry,
     entries: BTreeMap<NodeKey, Entry>,
+    /// Connections of nodes that wait for approval; closed when the connection is.
+    waiting: BTreeMap<NodeKey, oneshot::Sender<()>>,
     feeds: BTreeMap<NetworkId, Feed>,
     sessions: u64,
 }
@@ -246,10 +279,30 @@ impl Owner {
                 let all = self.entries.iter().map(|(node, entry)| (*node, entry.presence.clone()));
                 let _ = reply.send(all.collect());
             }
+            Command::Wait(node, reply) => {
+                let (replace, replaced) = oneshot::channel();
+                self.waiting.retain(|_, connection| !connection.is_closed());
+                if let Some(before) = self.waiting.insert(node, replace) {
+                    let _ = before.send(());
+                }
+                let _ = reply.send(replaced);
+            }
+            Command::Present(reply) => {
+                let _ = reply.send(self.present());
+            }
             Command::Store(reply) => {
                 self.store_contacts().await;
                 let _ = reply.send(());
             }
+        }
+    }
+
+    fn present(&self) -> Present {
+        let online = self.entries.iter().filter(|(_, entry)| entry.presence.online);
+        let waiting = self.waiting.iter().filter(|(_, connection)| !connection.is_closed());
+        Present {
+            online: online.map(|(node, _)| *node).collect(),
+            waiting: waiting.map(|(node, _)| *node).collect(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod duration;
 pub mod enrol;
+pub mod housekeeping;
 pub mod hub;
 mod random;
 pub mod registry;

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::config::{Config, PublicUrl};
+use crate::housekeeping;
 use crate::hub::Hub;
 use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
 use crate::relays::Relays;
@@ -126,6 +127,7 @@ impl Coordinator {
         let mut parts = vec![
             tokio::spawn(accept::serve(listener, tls.clone(), services.clone())),
             tokio::spawn(renew_certificates(tls, services.draining.clone())),
+            tokio::spawn(housekeeping::run(services.clone())),
             spawn_admin(admin_listener, &services, store, config.public_urls.clone()),
         ];
         parts.extend(relay_task);

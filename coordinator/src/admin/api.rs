@@ -48,6 +48,97 @@ pub struct KeyView {
     pub expires: Option<UnixTime>,
     pub revoked: Option<UnixTime>,
     pub uses: u64,
+    /// Seconds that nodes which join by it may be away; absent when they stay.
+    pub ephemeral: Option<u64>,
+    /// Whether an administrator has to approve each node.
+    pub approve: bool,
+}
+
+/// A join key, and who has used it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDetail {
+    #[serde(flatten)]
+    pub view: KeyView,
+    /// The latest ones, oldest first.
+    pub used_by: Vec<KeyUseView>,
+}
+
+/// A use of a join key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUseView {
+    pub node: NodeId,
+    /// Its name; that of then when it is no member now.
+    pub name: Name,
+    pub time: UnixTime,
+    pub state: KeyUserState,
+}
+
+/// What became of a node that used a join key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyUserState {
+    Member,
+    Waiting,
+    Rejected,
+    Gone,
+}
+
+/// A node that waits for approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingView {
+    /// The identity that it will have.
+    pub id: NodeId,
+    /// The name that it will have.
+    pub name: Name,
+    pub network: Name,
+    pub state: PendingState,
+    /// To be compared with what `ria status` shows on the machine.
+    pub fingerprint: String,
+    pub wg_key: WgPublicKey,
+    pub tls_key: SpkiHash,
+    pub join_key: KeyId,
+    pub tags: Vec<String>,
+    /// Whether it is a member that was away for too long.
+    pub former: bool,
+    pub connected: bool,
+    /// From where it asked last.
+    pub address: IpAddr,
+    pub agent_version: String,
+    pub asked: UnixTime,
+    pub heard: UnixTime,
+    /// When it is forgotten unless it is heard of before.
+    pub expires: UnixTime,
+}
+
+/// What was decided about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PendingState {
+    Waiting,
+    Rejected,
+}
+
+/// How a node is approved.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// Another name than it asked for.
+    pub name: Option<Name>,
+}
+
+/// Another name for a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    pub name: Name,
+}
+
+/// Other tags for a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    pub add: Vec<Name>,
+    pub remove: Vec<Name>,
 }
 
 /// A request for a join key.
@@ -60,6 +151,12 @@ pub struct CreateKey {
     /// Seconds from now; absent means never.
     pub expires_after: Option<u64>,
     pub tags: Vec<Name>,
+    /// Seconds that nodes which join by it may be away; absent means that they stay.
+    #[serde(default)]
+    pub ephemeral: Option<u64>,
+    /// Whether an administrator has to approve each node.
+    #[serde(default)]
+    pub approve: bool,
 }
 
 /// A join key, just made.
@@ -90,6 +187,8 @@ pub struct NodeView {
     pub last_contact: UnixTime,
     /// When the membership ends unless the node is heard of before.
     pub expires: UnixTime,
+    /// Seconds that it may be away before it is removed; absent when it stays.
+    pub ephemeral: Option<u64>,
     pub agent_version: String,
     /// The run of its agent; absent while it was not seen since the coordinator's start.
     pub boot: Option<BootId>,

@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod client;
+mod enrolment;
 pub mod server;
 mod views;

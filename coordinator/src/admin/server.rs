@@ -4,7 +4,9 @@
 //! GET  /v1/networks            POST /v1/networks           GET /v1/networks/{name}
 //! GET  /v1/keys                POST /v1/keys               POST /v1/keys/{id}/revoke
 //! GET  /v1/nodes?network=      GET /v1/nodes/{name or id}  DELETE /v1/nodes/{name or id}
-//! GET  /v1/audit?network=&limit=
+//! POST /v1/nodes/{name or id}/rename                       POST /v1/nodes/{name or id}/tag
+//! GET  /v1/pending?network=    POST /v1/pending/{name, id or fingerprint}/approve, .../reject
+//! GET  /v1/keys/{id}           GET  /v1/audit?network=&limit=
 //! ```
 
 use std::fs;
@@ -33,6 +35,7 @@ use super::api::{
     AuditView, ChainView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem,
     ProblemCode,
 };
+use super::enrolment;
 use super::views::{self, PresenceTable};
 use crate::audit::Actor;
 use crate::config::PublicUrl;
@@ -103,9 +106,15 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/networks", get(list_networks).post(create_network))
         .route("/v1/networks/{name}", get(show_network))
         .route("/v1/keys", get(list_keys).post(create_key))
+        .route("/v1/keys/{id}", get(enrolment::show_key))
         .route("/v1/keys/{id}/revoke", post(revoke_key))
         .route("/v1/nodes", get(list_nodes))
         .route("/v1/nodes/{node}", get(show_node).delete(remove_node))
+        .route("/v1/nodes/{node}/rename", post(enrolment::rename_node))
+        .route("/v1/nodes/{node}/tag", post(enrolment::tag_node))
+        .route("/v1/pending", get(enrolment::list_pending))
+        .route("/v1/pending/{node}/approve", post(enrolment::approve))
+        .route("/v1/pending/{node}/reject", post(enrolment::reject))
         .route("/v1/audit", get(list_audit))
         .layer(middleware::from_fn(check_caller))
         .with_state(admin)
@@ -140,11 +149,11 @@ async fn check_caller(
     }
 }
 
-type Answer<T> = Result<Json<T>, Problem>;
-type Shared = State<Arc<Admin>>;
-type By = axum::Extension<Actor>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Shared = State<Arc<Admin>>;
+pub(super) type By = axum::Extension<Actor>;
 
-fn problem(code: ProblemCode, message: impl std::fmt::Display) -> Problem {
+pub(super) fn problem(code: ProblemCode, message: impl std::fmt::Display) -> Problem {
     Problem { code, message: message.to_string() }
 }
 
@@ -180,7 +189,7 @@ impl From<HubGone> for Problem {
 }
 
 /// A JSON body, with mistakes answered in the form of all other problems.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T, S> FromRequest<S> for Body<T>
 where
@@ -196,8 +205,8 @@ where
 }
 
 #[derive(Debug, Deserialize)]
-struct NetworkFilter {
-    network: Option<String>,
+pub(super) struct NetworkFilter {
+    pub(super) network: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,7 +216,7 @@ struct AuditFilter {
 }
 
 /// The network of this name or identity.
-fn find_network<'w>(world: &'w World, wanted: &str) -> Result<&'w Arc<Network>, Problem> {
+pub(super) fn find_network<'w>(world: &'w World, wanted: &str) -> Result<&'w Arc<Network>, Problem> {
     let by_id = || wanted.parse().ok().and_then(|id| world.networks.get(&id));
     world.network_named(wanted).or_else(by_id).ok_or_else(|| {
         problem(
@@ -234,7 +243,7 @@ fn choose_network<'w>(world: &'w World, wanted: Option<&str>) -> Result<&'w Arc<
 }
 
 /// The node of this name or identity, in the network that is named or in any.
-fn find_node<'w>(
+pub(super) fn find_node<'w>(
     world: &'w World,
     wanted: &str,
     network: Option<&str>,
@@ -257,7 +266,7 @@ fn find_node<'w>(
     }
 }
 
-async fn presence(admin: &Admin) -> Result<PresenceTable, Problem> {
+pub(super) async fn presence(admin: &Admin) -> Result<PresenceTable, Problem> {
     Ok(admin.services.hub.presence().await?)
 }
 
@@ -330,7 +339,14 @@ async fn create_key(
     tags.sort();
     tags.dedup();
     let expires = request.expires_after.map(|seconds| now.plus(Duration::from_secs(seconds)));
-    let new = NewKey { network: network.info.id, reusable: request.reusable, expires, tags };
+    let new = NewKey {
+        network: network.info.id,
+        reusable: request.reusable,
+        expires,
+        tags,
+        ephemeral: request.ephemeral.map(Duration::from_secs),
+        approve: request.approve,
+    };
     let created = admin.services.registry.create_key(new, actor).await.map_err(|error| match error {
         CreateKeyError::Unavailable(error) => error.into(),
         CreateKeyError::NoNetwork => problem(ProblemCode::NotFound, error),

@@ -6,9 +6,13 @@ use ria_protocol::id::NodeId;
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 
-use super::api::{CandidateView, KeyView, NetworkView, NodeView};
-use crate::hub::{NodeKey, Presence};
+use super::api::{
+    CandidateView, KeyUseView, KeyUserState, KeyView, NetworkView, NodeView, PendingState, PendingView,
+};
+use crate::hub::{NodeKey, Presence, Present};
+use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
+use crate::store::KeyUse;
 
 pub(super) type PresenceTable = BTreeMap<NodeKey, Presence>;
 
@@ -40,7 +44,54 @@ pub(super) fn key(world: &World, key: &JoinKeyEntry, now: UnixTime) -> Option<Ke
         expires: key.expires,
         revoked: key.revoked,
         uses: key.uses,
+        ephemeral: key.ephemeral.map(|d| d.as_secs()),
+        approve: key.approve,
     })
+}
+
+/// A use of a join key, and what became of the node.
+pub(super) fn key_use(network: &Network, by: KeyUse) -> KeyUseView {
+    let member = network.members.get(&by.node);
+    let state = match (member, network.waiting.get(&by.node)) {
+        (Some(_), _) => KeyUserState::Member,
+        (None, Some(entry)) if entry.rejected.is_some() => KeyUserState::Rejected,
+        (None, Some(_)) => KeyUserState::Waiting,
+        (None, None) => KeyUserState::Gone,
+    };
+    KeyUseView {
+        node: by.node,
+        name: member.map_or(by.name, |member| member.name.clone()),
+        time: by.time,
+        state,
+    }
+}
+
+pub(super) fn pending(
+    world: &World,
+    network: &Network,
+    entry: &WaitingEntry,
+    present: &Present,
+) -> PendingView {
+    let member = network.members.get(&entry.node);
+    let key = world.keys.get(&entry.join_key);
+    PendingView {
+        id: entry.node,
+        name: network.name_for(entry),
+        network: network.info.name.clone(),
+        state: if entry.rejected.is_some() { PendingState::Rejected } else { PendingState::Waiting },
+        fingerprint: entry.fingerprint(),
+        wg_key: entry.wg_key,
+        tls_key: entry.tls_key,
+        join_key: entry.join_key,
+        tags: member.map(|m| &m.tags).or(key.map(|k| &k.tags)).cloned().unwrap_or_default(),
+        former: entry.former,
+        connected: present.waiting.contains(&(network.info.id, entry.node)),
+        address: entry.address,
+        agent_version: entry.agent_version.clone(),
+        asked: entry.asked,
+        heard: entry.heard,
+        expires: entry.expires(),
+    }
 }
 
 pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Presence>) -> NodeView {
@@ -59,6 +110,7 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         join_key: member.join_key,
         last_contact,
         expires: heard.expires(),
+        ephemeral: member.ephemeral.map(|d| d.as_secs()),
         agent_version: presence.map_or_else(|| member.agent_version.clone(), |p| p.agent_version.clone()),
         boot: presence.and_then(|p| p.boot),
         candidates: presence.map_or_else(Vec::new, |p| {

@@ -7,6 +7,7 @@ use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde::Serialize;
 
+use super::enrolment;
 use super::table::{list, or_dash, table};
 use super::{
     AuditCommand, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand, complain,
@@ -15,7 +16,7 @@ use super::{
 use crate::admin::api::{AuditView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView};
 use crate::admin::client::{Client, RequestError, escaped};
 use crate::config;
-use crate::duration::{shown, shown_relative};
+use crate::duration::{Lifetime, shown, shown_relative, shown_span};
 
 /// What is asked.
 pub(super) enum Request {
@@ -26,12 +27,12 @@ pub(super) enum Request {
 }
 
 /// What is printed, and whether all is well.
-struct Shown {
+pub(super) struct Shown {
     text: String,
     well: bool,
 }
 
-type Outcome = Result<Shown, RequestError>;
+pub(super) type Outcome = Result<Shown, RequestError>;
 
 /// Asks the coordinator and prints its answer.
 pub(super) fn run(request: Request) -> ExitCode {
@@ -67,12 +68,12 @@ pub(super) fn run(request: Request) -> ExitCode {
 }
 
 impl Common {
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::new(config::admin_socket(self.admin_socket.clone(), &environment))
     }
 
     /// As JSON where that is wanted, else as `text` puts it.
-    fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Outcome {
+    pub(super) fn show<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Outcome {
         let text = if self.json {
             serde_json::to_string_pretty(value).map_err(|e| RequestError::Answer(e.to_string()))? + "\n"
         } else {
@@ -82,11 +83,11 @@ impl Common {
     }
 }
 
-fn now() -> UnixTime {
+pub(super) fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 
-fn with_network(path: &str, network: Option<&str>) -> String {
+pub(super) fn with_network(path: &str, network: Option<&str>) -> String {
     network.map_or_else(|| path.to_owned(), |network| format!("{path}?network={}", escaped(network)))
 }
 
@@ -141,8 +142,15 @@ fn network_text(network: &NetworkView) -> String {
 
 async fn key(command: KeyCommand) -> Outcome {
     match command {
-        KeyCommand::Create { network, reusable, expires, tags, common } => {
-            let request = CreateKey { network, reusable, expires_after: expires.seconds(), tags };
+        KeyCommand::Create { network, reusable, expires, tags, ephemeral, approve, common } => {
+            let request = CreateKey {
+                network,
+                reusable,
+                expires_after: expires.seconds(),
+                tags,
+                ephemeral: ephemeral.and_then(Lifetime::seconds),
+                approve,
+            };
             let made: CreatedKey = common.client().post("/v1/keys", &request).await?;
             if !common.json {
                 // Beside the key, which alone goes to standard output.
@@ -155,6 +163,7 @@ async fn key(command: KeyCommand) -> Outcome {
                 common.client().get(&with_network("/v1/keys", network.as_deref())).await?;
             common.show(&all, |all| keys_text(all))
         }
+        KeyCommand::Show { id, common } => enrolment::show_key(&id, &common).await,
         KeyCommand::Revoke { id, common } => {
             let path = format!("/v1/keys/{}/revoke", escaped(&id));
             let key: KeyView = common.client().post(&path, &()).await?;
@@ -166,7 +175,19 @@ async fn key(command: KeyCommand) -> Outcome {
 fn key_summary(key: &KeyView) -> String {
     let for_whom = if key.reusable { "any number of nodes" } else { "one node" };
     let until = key.expires.map_or_else(|| "for ever".to_owned(), |end| format!("until {}", shown(end)));
-    format!("join key {} admits {for_whom} to network {} {until}", key.id, key.network)
+    let approval = if key.approve { ", each after approval (ria-coordinator node pending)" } else { "" };
+    let ephemeral = key
+        .ephemeral
+        .map_or_else(String::new, |seconds| format!("; who was away for {} is removed", shown_span(seconds)));
+    format!("join key {} admits {for_whom} to network {} {until}{approval}{ephemeral}", key.id, key.network)
+}
+
+/// What a key is like, in words.
+pub(super) fn key_kind(key: &KeyView) -> String {
+    let times = if key.reusable { "reusable" } else { "once" };
+    let approve = key.approve.then(|| "approve".to_owned());
+    let ephemeral = key.ephemeral.map(|seconds| format!("ephemeral {}", shown_span(seconds)));
+    [Some(times.to_owned()), approve, ephemeral].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn keys_text(all: &[KeyView]) -> String {
@@ -179,7 +200,7 @@ fn keys_text(all: &[KeyView]) -> String {
                 k.id.to_string(),
                 k.network.to_string(),
                 format!("{:?}", k.status).to_lowercase(),
-                if k.reusable { "reusable" } else { "once" }.to_owned(),
+                key_kind(k),
                 k.uses.to_string(),
                 k.expires.map_or_else(|| "never".to_owned(), |end| shown_relative(end, now)),
                 shown(k.created),
@@ -204,6 +225,11 @@ async fn node(command: NodeCommand) -> Outcome {
             let node: NodeView = common.client().get(&path(&node)).await?;
             common.show(&node, node_text)
         }
+        NodeCommand::Rename { node, name, common } => enrolment::rename(&node, name, &common).await,
+        NodeCommand::Tag { node, add, remove, common } => enrolment::tag(&node, add, remove, &common).await,
+        NodeCommand::Pending { network, common } => enrolment::pending(network.as_deref(), &common).await,
+        NodeCommand::Approve { node, name, common } => enrolment::approve(&node, name, &common).await,
+        NodeCommand::Reject { node, common } => enrolment::reject(&node, &common).await,
         NodeCommand::Remove { node, common } => {
             let node: NodeView = common.client().delete(&path(&node)).await?;
             common.show(&node, |node| format!("{} is no member of {} any more.\n", node.name, node.network))
@@ -249,12 +275,19 @@ fn node_text(node: &NodeView) -> String {
         ("map revision", or_dash(acked)),
         ("last seen", format!("{} ({})", shown(node.last_contact), shown_relative(node.last_contact, now))),
         ("joined", format!("{} with key {}", shown(node.joined), node.join_key)),
-        ("ends", format!("{} unless it is heard of before", shown(node.expires))),
+        ("ends", ends(node)),
         ("version", or_dash(node.agent_version.clone())),
         ("tags", or_dash(node.tags.join(", "))),
         ("WireGuard key", node.wg_key.to_string()),
         ("TLS key", node.tls_key.to_string()),
     ])
+}
+
+fn ends(node: &NodeView) -> String {
+    match node.ephemeral {
+        Some(seconds) => format!("when it was away for {}", shown_span(seconds)),
+        None => format!("{} unless it is heard of before", shown(node.expires)),
+    }
 }
 
 async fn audit(command: AuditCommand) -> Outcome {

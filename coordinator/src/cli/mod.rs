@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no coordinator is running here.
 
 mod commands;
+mod enrolment;
 mod serve;
 mod table;
 
@@ -146,7 +147,9 @@ enum KeyCommand {
     /// Make a join key and print it; it is shown only once
     #[command(after_help = "The key is all that is printed on standard output. Treat it as a password.\n\n\
         Examples:\n  ria-coordinator key create > robot.key\n  \
-        ria-coordinator key create --reusable --expires 30d --tag arm --network lab")]
+        ria-coordinator key create --reusable --expires 30d --tag arm --network lab\n  \
+        ria-coordinator key create --reusable --approve > image.key\n  \
+        ria-coordinator key create --reusable --ephemeral=30m")]
     Create {
         /// The network that it admits to [default: the only one]
         #[arg(long)]
@@ -160,6 +163,12 @@ enum KeyCommand {
         /// Tag of the nodes that join by it; may be given several times
         #[arg(long = "tag", value_name = "TAG")]
         tags: Vec<Name>,
+        /// Remove nodes that joined by it once they were away for so long [10m unless a duration is given]
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "10m")]
+        ephemeral: Option<Lifetime>,
+        /// Let each node wait until `node approve`
+        #[arg(long)]
+        approve: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -168,6 +177,13 @@ enum KeyCommand {
         /// Only those of this network
         #[arg(long)]
         network: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a join key, and who has used it
+    #[command(after_help = "Example:\n  ria-coordinator key show $ID    (IDs: ria-coordinator key list)")]
+    Show {
+        id: String,
         #[command(flatten)]
         common: Common,
     },
@@ -190,6 +206,16 @@ struct NodeArgs {
     network: Option<String>,
 }
 
+/// A node that waits for approval.
+#[derive(Debug, Args)]
+struct PendingArgs {
+    /// Fingerprint, name or id of the node
+    node: String,
+    /// Its network, where several have such a node
+    #[arg(long)]
+    network: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
     /// List the nodes
@@ -205,6 +231,57 @@ enum NodeCommand {
     Show {
         #[command(flatten)]
         node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a node another name; it keeps its addresses
+    #[command(after_help = "Example:\n  ria-coordinator node rename robot-2 robot-7")]
+    Rename {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// The new name, such as robot-7
+        name: Name,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Add tags to a node, or remove some
+    #[command(after_help = "Example:\n  ria-coordinator node tag robot-7 --add arm --remove spare")]
+    Tag {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// A tag to add; may be given several times
+        #[arg(long, value_name = "TAG", required_unless_present = "remove")]
+        add: Vec<Name>,
+        /// A tag to remove; may be given several times
+        #[arg(long, value_name = "TAG")]
+        remove: Vec<Name>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List the nodes that wait for approval, and those that were rejected
+    Pending {
+        /// Only those of this network
+        #[arg(long)]
+        network: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let a node in that waits for approval; compare its fingerprint with `ria status` on the machine first
+    #[command(after_help = "Example:\n  ria-coordinator node approve k3vq-7mzc-2dhf-pa6x")]
+    Approve {
+        #[command(flatten)]
+        node: PendingArgs,
+        /// Give it this name, not the one that it asked for
+        #[arg(long, value_name = "NAME")]
+        name: Option<Name>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Do not let a node in that waits for approval; `approve` still can
+    #[command(after_help = "Example:\n  ria-coordinator node reject k3vq-7mzc-2dhf-pa6x")]
+    Reject {
+        #[command(flatten)]
+        node: PendingArgs,
         #[command(flatten)]
         common: Common,
     },

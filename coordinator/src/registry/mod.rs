@@ -95,7 +95,9 @@ pub enum RemoveNodeError {
 pub enum EditNodeError {
     #[error("there is no such node")]
     NoNode,
-    #[error("another node has the name {0}, or the same one in ROS; choose another, or rename that one first")]
+    #[error(
+        "another node has the name {0}, or the same one in ROS; choose another, or rename that one first"
+    )]
     NameTaken(Name),
     #[error("that would be too many tags; remove some with --remove")]
     TooManyTags,
@@ -146,7 +148,14 @@ macro_rules! store_error_is_unavailable {
         })*
     };
 }
-store_error_is_unavailable!(CreateNetworkError, CreateKeyError, RevokeKeyError, RemoveNodeError, EditNodeError, DecideError);
+store_error_is_unavailable!(
+    CreateNetworkError,
+    CreateKeyError,
+    RevokeKeyError,
+    RemoveNodeError,
+    EditNodeError,
+    DecideError
+);
 
 /// A network to make.
 #[derive(Debug, Clone)]

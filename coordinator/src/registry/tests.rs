@@ -12,7 +12,14 @@ async fn start(directory: &std::path::Path) -> (Registry, Store) {
 
 async fn make_key(registry: &Registry) -> Result<CreatedKey, CreateKeyError> {
     let network = *registry.world().networks.keys().next().unwrap();
-    let new = NewKey { network, reusable: true, expires: None, tags: vec!["x".repeat(2000)], ephemeral: None, approve: false };
+    let new = NewKey {
+        network,
+        reusable: true,
+        expires: None,
+        tags: vec!["x".repeat(2000)],
+        ephemeral: None,
+        approve: false,
+    };
     registry.create_key(new, Actor::Local(0)).await
 }
 
@@ -74,4 +81,40 @@ async fn a_database_stays_with_its_authority() {
     bind_authority(&store, SpkiHash([1; 32])).await.unwrap();
     let error = bind_authority(&store, SpkiHash([2; 32])).await.unwrap_err();
     assert!(matches!(error, AuthorityMismatch::Other), "{error}");
+}
+
+#[tokio::test]
+async fn the_approval_queue_is_bounded() {
+    use crate::state::waiting::MOST_WAITING;
+    let directory = tempfile::tempdir().unwrap();
+    let (registry, _store) = start(directory.path()).await;
+    let network = *registry.world().networks.keys().next().unwrap();
+    let new =
+        NewKey { network, reusable: true, expires: None, tags: Vec::new(), ephemeral: None, approve: true };
+    let key = registry.create_key(new, Actor::Local(0)).await.unwrap();
+    let ask = async |number: usize| {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        let enrolment = ProvenEnrolment {
+            key_id: key.entry.id,
+            secret_digest: key.secret.digest(),
+            name: "robot".parse().unwrap(),
+            name_required: false,
+            wg_key: ria_protocol::keys::WgPublicKey(bytes),
+            tls_key: SpkiHash(bytes),
+            agent_version: String::new(),
+            from: "192.0.2.1".parse().unwrap(),
+            only_known: false,
+        };
+        registry.admit(enrolment).await
+    };
+    for number in 0..MOST_WAITING {
+        assert!(matches!(ask(number).await, Ok(Admission::Waiting(_))));
+    }
+    let Err(AdmitError::Refused(refusal)) = ask(MOST_WAITING).await else { panic!("there is no bound") };
+    assert!(refusal.code.is_temporary() && refusal.text.contains("node pending"), "{refusal}");
+    // Who waits already goes on; one that is rejected makes room.
+    let Ok(Admission::Waiting(first)) = ask(0).await else { panic!("it does not wait any more") };
+    registry.reject(network, first.entry.node, Actor::Local(0)).await.unwrap();
+    assert!(matches!(ask(MOST_WAITING).await, Ok(Admission::Waiting(_))));
 }

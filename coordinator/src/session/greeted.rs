@@ -11,10 +11,11 @@ use ria_protocol::version::Protocol;
 use tokio::time::Instant;
 
 use super::socket::Socket;
-use super::{End, Peer, Services};
-use crate::enrol::{self, Challenge, Connection};
-use crate::registry::AdmitError;
+use super::{End, Peer, Services, waiting};
+use crate::enrol::{self, Challenge, Connection, ProvenEnrolment};
+use crate::registry::{Admission, AdmitError, Admitted, Former};
 use crate::state::{MemberEntry, Network};
+use crate::store::Departure;
 use crate::tls::verifier::Identity;
 
 /// How long a node may take for each of its first words.
@@ -45,12 +46,27 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
             NodeMessage::Enrol(request) => {
                 // A challenge is good for one proof, so a connection is good for one attempt.
                 let challenge = challenge.take().ok_or(ErrorCode::BadMessage)?;
-                let answer = handle_enrol(&request, challenge, peer, services, &agent_version).await?;
+                let proven = prove(&request, challenge, peer, services, &agent_version).await?;
+                let admission = services.registry.admit(proven).await.map_err(not_admitted)?;
+                let admitted = settle(socket, peer, services, admission).await?;
                 enrolled = true;
+                let answer = enrolled_as(services, &admitted, &request.csr)?;
                 socket.send(&CoordinatorMessage::Enrolled(answer)).await?;
             }
             NodeMessage::Resume(resume) => {
-                let member = authorise(&resume, peer.identity, enrolled, services)?;
+                let member = match authorise(&resume, peer.identity, enrolled, services).await? {
+                    Standing::Member(member) => member,
+                    Standing::Ended => {
+                        let former = Former {
+                            network: resume.network,
+                            node: resume.node,
+                            from: peer.address.ip(),
+                            agent_version: agent_version.clone(),
+                        };
+                        let admission = services.registry.come_back(former).await.map_err(not_admitted)?;
+                        settle(socket, peer, services, admission).await?.member
+                    }
+                };
                 peer.slot.release();
                 return Ok(Joined { member, resume, agent_version });
             }
@@ -88,35 +104,52 @@ fn shown_version(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
 }
 
-async fn handle_enrol(
+async fn prove(
     request: &Enrol,
     challenge: Challenge,
     peer: &Peer,
     services: &Services,
     agent_version: &str,
-) -> Result<Enrolled, End> {
+) -> Result<ProvenEnrolment, Refusal> {
     let connection = Connection {
         exporter: &peer.exporter,
         tls_key: peer.identity.tls_key(),
         from: peer.address.ip(),
         agent_version,
     };
-    let proven = match enrol::verify(request, challenge, connection) {
-        Ok(proven) => proven,
-        Err(refusal) => {
-            services.registry.note_failed_proof(peer.address.ip()).await;
-            return Err(refusal.into());
-        }
-    };
-    let admitted = services.registry.admit(proven).await.map_err(|error| match error {
+    let proven = enrol::verify(request, challenge, connection);
+    if proven.is_err() {
+        services.registry.note_failed_proof(peer.address.ip()).await;
+    }
+    proven
+}
+
+fn not_admitted(error: AdmitError) -> End {
+    match error {
         AdmitError::Refused(refusal) => End::Refused(refusal),
         AdmitError::Unavailable(error) => {
             tracing::debug!(%error, "a node can't be admitted at the moment");
             ErrorCode::Unavailable.into()
         }
-    })?;
+    }
+}
+
+/// The membership, at once or after an administrator's approval.
+async fn settle(
+    socket: &mut Socket,
+    peer: &Peer,
+    services: &Services,
+    admission: Admission,
+) -> Result<Admitted, End> {
+    match admission {
+        Admission::Member(admitted) => Ok(admitted),
+        Admission::Waiting(queued) => waiting::until_approved(socket, peer, services, queued).await,
+    }
+}
+
+fn enrolled_as(services: &Services, admitted: &Admitted, csr: &[u8]) -> Result<Enrolled, End> {
     let (network, member) = (&admitted.network.info, &admitted.member);
-    let issued = services.authority.issue_node(network.id, member.node, &request.csr);
+    let issued = services.authority.issue_node(network.id, member.node, csr);
     let certificate = issued.map_err(|error| {
         tracing::debug!(%error, "a certificate request can't be granted");
         ErrorCode::BadMessage
@@ -130,31 +163,45 @@ async fn handle_enrol(
     })
 }
 
+/// What a connection may speak for.
+enum Standing {
+    Member(Arc<MemberEntry>),
+    /// A member that was away for so long that an administrator has to approve its return.
+    Ended,
+}
+
 /// The one place that decides whether a connection speaks for a member: by the key that was proved in the handshake
 /// and the key that the member is registered with. An expired certificate is as good as a fresh one, for it is renewed
 /// by the same proof; what ends a membership is the registry. A self-signed one will do only where the member has
 /// just enrolled.
-fn authorise(
+async fn authorise(
     resume: &Resume,
     identity: Identity,
     enrolled: bool,
     services: &Services,
-) -> Result<Arc<MemberEntry>, Refusal> {
+) -> Result<Standing, Refusal> {
     let network: Option<Arc<Network>> = services.registry.network(resume.network);
-    let member = network.as_ref().and_then(|n| n.members.get(&resume.node)).ok_or(ErrorCode::NotAMember)?;
+    let Some(member) = network.as_ref().and_then(|n| n.members.get(&resume.node)) else {
+        return Err(no_member(resume, identity, services).await.into());
+    };
     let holds_key = member.tls_key == identity.tls_key();
     let holds_certificate = enrolled || matches!(identity, Identity::Issued(_));
     if !holds_key || !holds_certificate {
         return Err(ErrorCode::Certificate.into());
     }
-    if member.expires() <= UnixTime::from(SystemTime::now()) {
-        return Err(Refusal {
-            code: ErrorCode::Certificate,
-            text: "this node was away for so long that its membership has ended; join again with a new key"
-                .to_owned(),
-        });
+    let ended = member.expires() <= UnixTime::from(SystemTime::now());
+    Ok(if ended { Standing::Ended } else { Standing::Member(member.clone()) })
+}
+
+/// Why a node is no member. Strangers are not worth a look into the database.
+async fn no_member(resume: &Resume, identity: Identity, services: &Services) -> ErrorCode {
+    if matches!(identity, Identity::SelfSigned(_)) {
+        return ErrorCode::NotAMember;
     }
-    Ok(member.clone())
+    match services.registry.departure(resume.network, resume.node).await {
+        Some(Departure::Ended) => ErrorCode::MembershipEnded,
+        Some(Departure::Left | Departure::Removed) | None => ErrorCode::NotAMember,
+    }
 }
 
 #[cfg(test)]

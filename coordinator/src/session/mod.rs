@@ -13,6 +13,7 @@
 mod greeted;
 mod member;
 mod socket;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,7 +145,9 @@ async fn finish(mut socket: Socket, services: &Services, end: End) {
                 services.counters.count_malformed();
             }
             tracing::debug!(code = %refusal.code, "a node is refused");
-            socket.say_last(ria_protocol::message::CoordinatorMessage::Refused(refusal.clone())).await;
+            let code = refusal.code.for_version(socket.protocol());
+            let refusal = Refusal { code, text: refusal.text.clone() };
+            socket.say_last(ria_protocol::message::CoordinatorMessage::Refused(refusal)).await;
         }
         End::Lagged => {
             services.counters.count_lagged();

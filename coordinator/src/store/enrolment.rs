@@ -78,7 +78,8 @@ impl Store {
 
     /// Who used a join key last, oldest first.
     pub async fn key_uses(&self, key: KeyId) -> Result<Vec<KeyUse>, StoreError> {
-        let sql = "SELECT node, name, time FROM key_uses WHERE join_key = $1 ORDER BY time DESC, node LIMIT $2";
+        let sql =
+            "SELECT node, name, time FROM key_uses WHERE join_key = $1 ORDER BY time DESC, node LIMIT $2";
         let rows = sqlx::query(sql).bind(key.to_string()).bind(MOST_USES).fetch_all(&self.readers).await?;
         let uses = rows.iter().rev().map(|row| {
             Ok(KeyUse { node: parsed(row, "node")?, name: parsed(row, "name")?, time: time(row, "time")? })

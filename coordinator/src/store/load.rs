@@ -135,7 +135,8 @@ impl Store {
 
     /// Nodes that were removed since `time`.
     pub async fn removed_since(&self, time: UnixTime) -> Result<Vec<NodeId>, StoreError> {
-        let sql = "SELECT node FROM addresses WHERE freed >= $1 UNION SELECT node FROM departures WHERE time >= $1";
+        let sql =
+            "SELECT node FROM addresses WHERE freed >= $1 UNION SELECT node FROM departures WHERE time >= $1";
         let since = i64::try_from(time.0).unwrap_or(i64::MAX);
         let rows = sqlx::query(sql).bind(since).fetch_all(&self.readers).await?;
         rows.iter().map(|row| parsed(row, "node")).collect()

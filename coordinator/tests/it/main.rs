@@ -4,6 +4,8 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "one message is looked for among many")]
 
 mod admin;
+mod approval;
+mod choices;
 mod database;
 mod enrol;
 mod older;

@@ -93,6 +93,15 @@ impl Server {
         self.directory.path().join("data")
     }
 
+    /// Changes the database while the coordinator is stopped.
+    pub async fn sql(&self, statement: &'static str) {
+        let url = format!("sqlite://{}", self.data_dir().join("coordinator.db").display());
+        sqlx::any::install_default_drivers();
+        let database = sqlx::AnyPool::connect(&url).await.unwrap();
+        sqlx::query(statement).execute(&database).await.unwrap();
+        database.close().await;
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
