@@ -65,10 +65,17 @@ impl Relays {
         self.own.iter().map(entry).collect()
     }
 
-    /// A node is no member any more: its credentials are refused from now on.
+    /// A node is no member any more, or disabled: its credentials are refused from now on.
     pub fn revoke(&self, node: NodeId) {
         if let Some(own) = &self.own {
             own.handle.revoke(node);
+        }
+    }
+
+    /// A node may take part again: its credentials are good again.
+    pub fn readmit(&self, node: NodeId) {
+        if let Some(own) = &self.own {
+            own.handle.readmit(node);
         }
     }
 

@@ -114,6 +114,9 @@ impl Coordinator {
         // The relay forgets whom it must refuse, the database does not.
         let since = Relays::credentials_since(UnixTime::from(SystemTime::now()));
         store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
+        let world = registry.world();
+        let members = world.networks.values().flat_map(|network| network.members.values());
+        members.filter(|member| !member.is_active()).for_each(|member| relays.revoke(member.node));
         let (hub, hub_task) = Hub::start(registry.clone());
         let services = Arc::new(Services {
             registry,

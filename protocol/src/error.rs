@@ -37,7 +37,7 @@ pub enum ErrorCode {
     /// No address is free in the network's prefix.
     #[n(8)]
     NetworkFull,
-    /// An administrator removed or disabled this node.
+    /// An administrator removed this node.
     #[n(9)]
     NotAMember,
     /// The certificate has expired or is not the node's.
@@ -61,6 +61,9 @@ pub enum ErrorCode {
     /// Another machine uses this node's identity at the moment (since version 2).
     #[n(18)]
     Cloned,
+    /// An administrator has disabled this node for the time being.
+    #[n(21)]
+    Disabled,
 }
 
 impl ErrorCode {
@@ -84,6 +87,7 @@ impl ErrorCode {
             Self::Rejected => "rejected",
             Self::MembershipEnded => "membership-ended",
             Self::Cloned => "cloned",
+            Self::Disabled => "disabled",
         }
     }
 
@@ -117,6 +121,9 @@ impl ErrorCode {
             Self::RateLimited => "too many attempts; this is tried again by itself",
             Self::ApprovalPending => {
                 "an administrator must approve this node first; this is tried again by itself"
+            }
+            Self::Disabled => {
+                "an administrator has disabled this node in this network; it comes back by itself once it is enabled again (ria-coordinator node enable)"
             }
             Self::Unavailable => "the coordinator can't do this at the moment; this is tried again by itself",
             Self::Rejected => {

@@ -33,6 +33,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between attempts when the coordinator knows this node but refuses it for a reason that only people can mend.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
 
+/// The same for a node that is disabled: one command of an administrator brings it back, and somebody waits for that.
+const DISABLED_WAIT: Duration = Duration::from_secs(4);
+
 /// What a session needs to begin.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
@@ -190,8 +193,8 @@ impl Runner {
                     if code == ErrorCode::NotAMember {
                         return;
                     }
-                    let patient = REFUSED_WAIT / 2 + jitter(REFUSED_WAIT / 2);
-                    if code.is_temporary() { backoff.next() } else { patient }
+                    let patience = if code == ErrorCode::Disabled { DISABLED_WAIT } else { REFUSED_WAIT };
+                    if code.is_temporary() { backoff.next() } else { patience / 2 + jitter(patience / 2) }
                 }
             };
             match self.wait(wait).await {

@@ -107,6 +107,7 @@ async fn try_join(task: JoinTask) -> Result<JoinOutcome, ApiError> {
             enabled: true,
             interface,
             refused: None,
+            suspended: None,
         },
         keys,
         certificate: enrolled.certificate,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rand_core::{OsRng, RngCore};
 use ria_api::error::ApiError;
-use ria_api::state::{CoordinatorState, Joined, NetworkState};
+use ria_api::state::{CoordinatorState, Joined, NetworkState, Severity};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
 use ria_protocol::version::Protocol;
@@ -86,9 +86,14 @@ pub struct Waiting {
 impl Network {
     /// A stored network that does not run yet.
     pub fn new(membership: Membership) -> Self {
-        let state = if membership.identity.refused.is_some() {
+        let identity = &membership.identity;
+        let mut conditions = Conditions::default();
+        if let Some(text) = &identity.suspended {
+            conditions.set("disabled", Severity::Error, text.clone());
+        }
+        let state = if identity.refused.is_some() || identity.suspended.is_some() {
             NetworkState::Refused
-        } else if membership.identity.enabled {
+        } else if identity.enabled {
             NetworkState::Joining
         } else {
             NetworkState::Disabled
@@ -101,7 +106,7 @@ impl Network {
             interface: None,
             session: None,
             coordinator: Coordinator::default(),
-            conditions: Conditions::default(),
+            conditions,
             waiting: Vec::new(),
             peer_names: BTreeMap::new(),
             live_unsaved: None,
@@ -113,7 +118,12 @@ impl Network {
         self.membership.identity.network
     }
 
-    /// Whether it shall run.
+    /// Whether it may have an interface and peers now: it is wanted, and the coordinator has not disabled this node.
+    pub fn may_run(&self) -> bool {
+        self.wanted() && self.membership.identity.suspended.is_none()
+    }
+
+    /// Whether it shall run, so that its coordinator is asked.
     pub fn wanted(&self) -> bool {
         self.membership.identity.enabled && self.membership.identity.refused.is_none()
     }

@@ -25,7 +25,9 @@ impl Control {
             network.boot = random_boot();
             network.coordinator.state = CoordinatorState::Connecting;
             network.session = Some(Session::start(network.session_config(), self.session_events.clone()));
-            network.state = NetworkState::Joining;
+            if network.membership.identity.suspended.is_none() {
+                network.state = NetworkState::Joining;
+            }
         }
         self.changed = true;
         self.start_engine(id).await;
@@ -34,7 +36,9 @@ impl Control {
 
     /// Gives the engine a network, once its map is known, with all that is stored.
     pub(super) async fn start_engine(&mut self, id: NetworkId) {
-        let Some(network) = self.networks.get_mut(&id).filter(|n| n.wanted() && !n.in_engine) else { return };
+        let Some(network) = self.networks.get_mut(&id).filter(|n| n.may_run() && !n.in_engine) else {
+            return;
+        };
         let Some(snapshot) = network.membership.map.clone() else { return };
         network.in_engine = true;
         let add = AddNetwork {
@@ -155,12 +159,17 @@ impl Control {
 
     /// Takes a network down: no interface, no peers, no session.
     pub(super) async fn take_down(&mut self, id: NetworkId, state: NetworkState) {
-        self.stop_interface(id).await;
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.session = None;
         network.coordinator.state = CoordinatorState::Unknown;
         network.answer_waiting(Err("the network was taken down meanwhile".into()));
-        if std::mem::take(&mut network.in_engine) {
+        self.take_off(id, state).await;
+    }
+
+    /// Takes interface and peers away, and goes on asking the coordinator.
+    pub(super) async fn take_off(&mut self, id: NetworkId, state: NetworkState) {
+        self.stop_interface(id).await;
+        if self.networks.get_mut(&id).is_some_and(|network| std::mem::take(&mut network.in_engine)) {
             self.engine(Command::RemoveNetwork(id)).await;
         }
         self.set_state(id, state);
@@ -181,7 +190,7 @@ impl Control {
             }
             (Some(_), None) | (None, _) => false,
         };
-        if !fits && network.wanted() {
+        if !fits && network.may_run() {
             self.stop_interface(id).await;
             self.start_interface(id).await;
         }

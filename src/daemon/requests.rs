@@ -133,6 +133,10 @@ impl Control {
             return;
         };
         let identity = &network.membership.identity;
+        if let Some(reason) = &identity.suspended {
+            let _ = reply.send(Err(ApiError::Refused(format!("disabled: {reason}"))));
+            return;
+        }
         let joined = Joined {
             network_id: id.to_string(),
             network: identity.network_name.to_string(),

@@ -61,7 +61,9 @@ impl Control {
     async fn handle_refusal(&mut self, id: NetworkId, refusal: &Refusal) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let text = format!("{}: {}", refusal.code.name(), refusal.text);
-        if refusal.code == ErrorCode::NotAMember {
+        if refusal.code == ErrorCode::Disabled {
+            self.suspend(id, &refusal.text).await;
+        } else if refusal.code == ErrorCode::NotAMember {
             network.conditions.clear("coordinator-unreachable");
             network.conditions.set("not-a-member", Severity::Error, refusal.text.clone());
             network.membership.identity.refused = Some(refusal.text.clone());
@@ -74,8 +76,33 @@ impl Control {
         self.set_coordinator(id, CoordinatorState::Refused);
     }
 
+    /// An administrator has disabled this node: nobody has to do with it until it is enabled, so it goes off too.
+    async fn suspend(&mut self, id: NetworkId, text: &str) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.conditions.clear("coordinator-unreachable");
+        network.conditions.set("disabled", Severity::Error, text);
+        network.answer_waiting(Err(text.to_owned()));
+        let identity = &mut network.membership.identity;
+        if identity.suspended.as_deref() != Some(text) {
+            identity.suspended = Some(text.to_owned());
+            self.saver.put(id, Part::Identity, &network.membership.identity, 0);
+        }
+        self.take_off(id, NetworkState::Refused).await;
+    }
+
+    /// The coordinator serves this node again.
+    fn resume(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        if network.membership.identity.suspended.take().is_some() {
+            network.conditions.clear("disabled");
+            self.saver.put(id, Part::Identity, &network.membership.identity, 0);
+            self.set_state(id, NetworkState::Joining);
+        }
+    }
+
     async fn handle_snapshot(&mut self, id: NetworkId, snapshot: Snapshot) {
         self.is_connected(id);
+        self.resume(id);
         let Some(network) = self.networks.get_mut(&id) else { return };
         map::keep_listed(&mut network.membership.live, &snapshot);
         network.membership.map = Some(snapshot.clone());
@@ -90,6 +117,7 @@ impl Control {
 
     async fn handle_patches(&mut self, id: NetworkId, patches: PatchSet) {
         self.is_connected(id);
+        self.resume(id);
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(map) = &mut network.membership.map else { return network.order(Order::Resynchronise) };
         if let Err(gap) = map::apply_patches(map, &patches) {
@@ -98,7 +126,9 @@ impl Control {
         }
         map::keep_listed(&mut network.membership.live, map);
         self.saver.put(id, Part::Map, map, map.revision.0);
-        if !self.engine(Command::ApplyPatches { network: id, patches }).await
+        if !network.in_engine {
+            self.start_engine(id).await;
+        } else if !self.engine(Command::ApplyPatches { network: id, patches }).await
             && let Some(network) = self.networks.get(&id)
         {
             network.order(Order::Resynchronise);

@@ -48,6 +48,9 @@ pub struct Identity {
     /// Why the coordinator has put this node out, once it has.
     #[n(9)]
     pub refused: Option<String>,
+    /// What the coordinator said when it disabled this node, while it is disabled.
+    #[n(20)]
+    pub suspended: Option<String>,
 }
 
 /// The private keys of a node in one network.

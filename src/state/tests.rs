@@ -23,6 +23,7 @@ pub(super) fn membership(id: u8) -> Membership {
             enabled: true,
             interface: 0,
             refused: None,
+            suspended: None,
         },
         keys: NodeKeys::generate().unwrap(),
         certificate: Certificate {

@@ -65,6 +65,28 @@ impl Team {
                 }
             }
         }
+        Self::in_lab(lab)
+    }
+
+    /// Any number of robots: the first ones share a plain network, the others an isolated Wi-Fi, each network behind a
+    /// symmetric NAT. So the first reach each other directly, and everything else is relayed.
+    pub fn crowd(name: &str, together: &[&str], apart: &[&str]) -> Self {
+        let mut lab = Lab::new(name).unwrap();
+        lab.add_network("internet", NetworkSpec::internet("198.51.100.0/24".parse().unwrap())).unwrap();
+        lab.add_host("coordinator", HostSpec::on("internet").at(COORDINATOR.parse().unwrap())).unwrap();
+        lab.add_network("lan", NetworkSpec::new("192.168.1.0/24".parse().unwrap())).unwrap();
+        lab.add_network("wifi", NetworkSpec::campus_wifi("192.168.2.0/24".parse().unwrap())).unwrap();
+        for (network, robots) in [("lan", together), ("wifi", apart)] {
+            let router = RouterSpec::new("internet", network, Nat::Symmetric);
+            lab.add_router(&format!("nat-{network}"), router).unwrap();
+            for robot in robots {
+                lab.add_host(robot, HostSpec::on(network)).unwrap();
+            }
+        }
+        Self::in_lab(lab)
+    }
+
+    fn in_lab(lab: Lab) -> Self {
         let mut team = Self { lab, coordinator: None, logs: tempfile::tempdir().unwrap() };
         team.start_coordinator();
         team

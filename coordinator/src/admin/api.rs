@@ -190,6 +190,9 @@ pub struct NodeView {
     /// Seconds that it may be away before it is removed; absent when it stays.
     pub ephemeral: Option<u64>,
     pub agent_version: String,
+    /// Since when an administrator keeps the node out; absent while it may take part.
+    #[serde(default)]
+    pub disabled: Option<UnixTime>,
     /// The run of its agent; absent while it was not seen since the coordinator's start.
     pub boot: Option<BootId>,
     pub candidates: Vec<CandidateView>,

@@ -6,6 +6,7 @@
 //! GET  /v1/nodes?network=      GET /v1/nodes/{name or id}  DELETE /v1/nodes/{name or id}
 //! POST /v1/nodes/{name or id}/rename                       POST /v1/nodes/{name or id}/tag
 //! GET  /v1/pending?network=    POST /v1/pending/{name, id or fingerprint}/approve, .../reject
+//! POST /v1/nodes/{name or id}/disable                   POST /v1/nodes/{name or id}/enable
 //! GET  /v1/keys/{id}           GET  /v1/audit?network=&limit=
 //! ```
 
@@ -41,7 +42,8 @@ use crate::audit::Actor;
 use crate::config::PublicUrl;
 use crate::hub::HubGone;
 use crate::registry::{
-    CreateKeyError, CreateNetworkError, NewKey, NewNetwork, RemoveNodeError, RevokeKeyError, Unavailable,
+    CreateKeyError, CreateNetworkError, NewKey, NewNetwork, NodeStanding, RemoveNodeError, RevokeKeyError,
+    SetNodeEnabledError, Unavailable,
 };
 use crate::session::Services;
 use crate::state::{MemberEntry, Network, World};
@@ -115,6 +117,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/pending", get(enrolment::list_pending))
         .route("/v1/pending/{node}/approve", post(enrolment::approve))
         .route("/v1/pending/{node}/reject", post(enrolment::reject))
+        .route("/v1/nodes/{node}/disable", post(disable_node))
+        .route("/v1/nodes/{node}/enable", post(enable_node))
         .route("/v1/audit", get(list_audit))
         .layer(middleware::from_fn(check_caller))
         .with_state(admin)
@@ -413,6 +417,47 @@ async fn remove_node(
     admin.services.relays.revoke(node);
     admin.services.hub.forget((network_id, node)).await?;
     Ok(Json(views::node(network, &removed, None)))
+}
+
+async fn disable_node(
+    shared: Shared,
+    wanted: UrlPath<String>,
+    filter: Query<NetworkFilter>,
+    axum::Extension(actor): By,
+) -> Answer<NodeView> {
+    set_node_enabled(shared, wanted, filter, (false, actor)).await
+}
+
+async fn enable_node(
+    shared: Shared,
+    wanted: UrlPath<String>,
+    filter: Query<NetworkFilter>,
+    axum::Extension(actor): By,
+) -> Answer<NodeView> {
+    set_node_enabled(shared, wanted, filter, (true, actor)).await
+}
+
+async fn set_node_enabled(
+    State(admin): Shared,
+    UrlPath(wanted): UrlPath<String>,
+    Query(filter): Query<NetworkFilter>,
+    (enabled, actor): (bool, Actor),
+) -> Answer<NodeView> {
+    let world = admin.services.registry.world();
+    let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
+    let standing = NodeStanding { network: network.info.id, node: member.node, enabled };
+    let changed = admin.services.registry.set_node_enabled(standing, actor).await;
+    let changed = changed.map_err(|error| match error {
+        SetNodeEnabledError::Unavailable(error) => error.into(),
+        SetNodeEnabledError::NoNode => problem(ProblemCode::NotFound, error),
+    })?;
+    if changed.is_active() {
+        admin.services.relays.readmit(changed.node);
+    } else {
+        admin.services.relays.revoke(changed.node);
+    }
+    let presence = presence(&admin).await?;
+    Ok(Json(views::node(network, &changed, presence.get(&(network.info.id, changed.node)))))
 }
 
 /// Rows shown unless more are asked for.

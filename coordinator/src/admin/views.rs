@@ -112,6 +112,7 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         expires: heard.expires(),
         ephemeral: member.ephemeral.map(|d| d.as_secs()),
         agent_version: presence.map_or_else(|| member.agent_version.clone(), |p| p.agent_version.clone()),
+        disabled: member.disabled,
         boot: presence.and_then(|p| p.boot),
         candidates: presence.map_or_else(Vec::new, |p| {
             p.candidates.iter().map(|c| CandidateView { kind: c.kind, address: c.address }).collect()

@@ -215,6 +215,9 @@ async fn node(command: NodeCommand) -> Outcome {
     let path = |node: &NodeArgs| {
         with_network(&format!("/v1/nodes/{}", escaped(&node.node)), node.network.as_deref())
     };
+    let verb = |node: &NodeArgs, verb: &str| {
+        with_network(&format!("/v1/nodes/{}/{verb}", escaped(&node.node)), node.network.as_deref())
+    };
     match command {
         NodeCommand::List { network, common } => {
             let all: Vec<NodeView> =
@@ -230,6 +233,18 @@ async fn node(command: NodeCommand) -> Outcome {
         NodeCommand::Pending { network, common } => enrolment::pending(network.as_deref(), &common).await,
         NodeCommand::Approve { node, name, common } => enrolment::approve(&node, name, &common).await,
         NodeCommand::Reject { node, common } => enrolment::reject(&node, &common).await,
+        NodeCommand::Disable { node, common } => {
+            let node: NodeView = common.client().post(&verb(&node, "disable"), &()).await?;
+            common.show(&node, |node| {
+                format!("{} is disabled in {}; it keeps its name and address.\n", node.name, node.network)
+            })
+        }
+        NodeCommand::Enable { node, common } => {
+            let node: NodeView = common.client().post(&verb(&node, "enable"), &()).await?;
+            common.show(&node, |node| {
+                format!("{} may take part in {} again; it comes back by itself.\n", node.name, node.network)
+            })
+        }
         NodeCommand::Remove { node, common } => {
             let node: NodeView = common.client().delete(&path(&node)).await?;
             common.show(&node, |node| format!("{} is no member of {} any more.\n", node.name, node.network))
@@ -247,7 +262,7 @@ fn nodes_text(all: &[NodeView]) -> String {
             vec![
                 n.name.to_string(),
                 n.network.to_string(),
-                if n.online { "online" } else { "offline" }.to_owned(),
+                state_of(n).to_owned(),
                 or_dash(address),
                 seen,
                 or_dash(n.agent_version.clone()),
@@ -256,6 +271,14 @@ fn nodes_text(all: &[NodeView]) -> String {
         })
         .collect();
     table(&["name", "network", "state", "address", "last seen", "version", "tags"], &rows)
+}
+
+fn state_of(node: &NodeView) -> &'static str {
+    match (node.disabled.is_some(), node.online) {
+        (true, _) => "disabled",
+        (false, true) => "online",
+        (false, false) => "offline",
+    }
 }
 
 fn node_text(node: &NodeView) -> String {
@@ -269,7 +292,15 @@ fn node_text(node: &NodeView) -> String {
         ("name", node.name.to_string()),
         ("id", node.id.to_string()),
         ("network", node.network.to_string()),
-        ("state", if node.online { "online" } else { "offline" }.to_owned()),
+        (
+            "state",
+            node.disabled.map_or_else(
+                || state_of(node).to_owned(),
+                |since| {
+                    format!("disabled since {} (ria-coordinator node enable {})", shown(since), node.name)
+                },
+            ),
+        ),
         ("addresses", addresses.join(", ")),
         ("reachable at", or_dash(candidates.join(", "))),
         ("map revision", or_dash(acked)),

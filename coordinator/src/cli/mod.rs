@@ -285,6 +285,22 @@ enum NodeCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Keep a node out for the time being: nothing of it gets through, at once; it keeps its name and address
+    #[command(after_help = "Example:\n  ria-coordinator node disable robot-7    (back: node enable robot-7)")]
+    Disable {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let a disabled node take part again; it comes back by itself
+    #[command(after_help = "Example:\n  ria-coordinator node enable robot-7")]
+    Enable {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Remove a node from its network for good; it can come back only with a new join key
     #[command(after_help = "Example:\n  ria-coordinator node remove robot-7")]
     Remove {

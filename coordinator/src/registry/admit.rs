@@ -53,6 +53,7 @@ impl Writer {
         let holds_secret = same(&key.secret_digest, &enrolment.secret_digest);
         let now = UnixTime::from(SystemTime::now());
         match known_member(network, &enrolment) {
+            Ok(Some(member)) if !member.is_active() => return Err(ErrorCode::Disabled.into()),
             // Its answer got lost, so it asks again: the key may be used up or at its end by now.
             Ok(Some(member)) if member.join_key == key.id && member.expires() > now => {
                 return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
@@ -238,6 +239,7 @@ pub(super) fn new_member(
         last_contact: now,
         agent_version,
         ephemeral: key.ephemeral,
+        disabled: None,
     }))
 }
 

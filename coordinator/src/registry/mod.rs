@@ -13,6 +13,7 @@ mod admit;
 mod draft;
 mod edit;
 mod limiter;
+mod standing;
 mod waiting;
 mod writer;
 
@@ -118,6 +119,15 @@ pub enum DecideError {
     Unavailable(#[from] Unavailable),
 }
 
+/// A node can't be disabled or enabled.
+#[derive(Debug, thiserror::Error)]
+pub enum SetNodeEnabledError {
+    #[error("there is no such node")]
+    NoNode,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// A node is not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
@@ -154,7 +164,8 @@ store_error_is_unavailable!(
     RevokeKeyError,
     RemoveNodeError,
     EditNodeError,
-    DecideError
+    DecideError,
+    SetNodeEnabledError
 );
 
 /// A network to make.
@@ -212,6 +223,14 @@ pub struct Contact {
     pub agent_version: String,
 }
 
+/// Whether a member may take part.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeStanding {
+    pub network: NetworkId,
+    pub node: NodeId,
+    pub enabled: bool,
+}
+
 type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// What the writer can be asked for.
@@ -225,6 +244,7 @@ enum Command {
     NoteFailedProof(IpAddr),
     RemoveNode(NetworkId, NodeId, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
     EditNode(NetworkId, NodeId, NodeEdit, Actor, Reply<Arc<MemberEntry>, EditNodeError>),
+    SetNodeEnabled(NodeStanding, Actor, Reply<Arc<MemberEntry>, SetNodeEnabledError>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
 }
 
@@ -370,6 +390,15 @@ impl Registry {
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
         self.ask(|reply| Command::RemoveNode(network, node, actor, reply)).await
+    }
+
+    /// Keeps a member out, or lets it take part again; doing so again changes nothing.
+    pub async fn set_node_enabled(
+        &self,
+        standing: NodeStanding,
+        actor: Actor,
+    ) -> Result<Arc<MemberEntry>, SetNodeEnabledError> {
+        self.ask(|reply| Command::SetNodeEnabled(standing, actor, reply)).await
     }
 
     /// Stores when nodes were heard of last.

@@ -72,6 +72,9 @@ impl Writer {
             Command::RemoveNode(network, node, actor, reply) => {
                 let _ = reply.send(self.remove_node(network, node, actor).await);
             }
+            Command::SetNodeEnabled(standing, actor, reply) => {
+                let _ = reply.send(self.set_node_enabled(standing, actor).await);
+            }
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }

@@ -38,13 +38,20 @@ pub struct Relay {
     listeners: Vec<Listener>,
     server: Server,
     handle: RelayHandle,
-    revocations: mpsc::UnboundedReceiver<NodeId>,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+/// What a running relay is told.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Revoke(NodeId),
+    Readmit(NodeId),
 }
 
 /// Speaks to a running relay.
 #[derive(Debug, Clone)]
 pub struct RelayHandle {
-    revocations: mpsc::UnboundedSender<NodeId>,
+    orders: mpsc::UnboundedSender<Order>,
     counters: Arc<Counters>,
 }
 
@@ -52,7 +59,12 @@ impl RelayHandle {
     /// Ends a node's allocations and refuses its credentials, all that were ever issued.
     pub fn revoke(&self, node: NodeId) {
         // A relay that has ended relays nothing for this node either.
-        let _ = self.revocations.send(node);
+        let _ = self.orders.send(Order::Revoke(node));
+    }
+
+    /// Takes a node's credentials again after [`Self::revoke`].
+    pub fn readmit(&self, node: NodeId) {
+        let _ = self.orders.send(Order::Readmit(node));
     }
 
     /// What the relay has done since it was bound.
@@ -73,9 +85,9 @@ impl Relay {
         let settings =
             ServerConfig { secret: config.secret, external: config.external, limits: config.limits };
         let server = Server::new(settings, Box::new(OsRng), Instant::now());
-        let (sender, revocations) = mpsc::unbounded_channel();
-        let handle = RelayHandle { revocations: sender, counters: server.counters() };
-        Ok(Self { listeners, server, handle, revocations })
+        let (sender, orders) = mpsc::unbounded_channel();
+        let handle = RelayHandle { orders: sender, counters: server.counters() };
+        Ok(Self { listeners, server, handle, orders })
     }
 
     /// The port to publish: that of the first address.
@@ -90,7 +102,7 @@ impl Relay {
 
     /// Relays until it is cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
-        let Self { listeners, server, handle, mut revocations } = self;
+        let Self { listeners, server, handle, mut orders } = self;
         let counters = Arc::clone(&handle.counters);
         let mut traffic = Traffic { listeners, server, counters, outbox: Outbox::default() };
         let mut buffers = ReceiveBuffers::new();
@@ -99,10 +111,7 @@ impl Relay {
             let wake = traffic.server.poll_timeout();
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                Some(node) = revocations.recv() => {
-                    traffic.server.revoke(node, clock().unix.plus(LIFETIME));
-                    info!("a node was revoked; the relay serves it no more");
-                }
+                Some(order) = orders.recv() => traffic.obey(order),
                 () = sleep_until(wake) => traffic.server.handle_timeout(clock()),
                 index = readable(&traffic.listeners, first) => {
                     if let Err(error) = traffic.drain(index, &mut buffers) {
@@ -271,6 +280,16 @@ struct Traffic {
 }
 
 impl Traffic {
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Revoke(node) => {
+                self.server.revoke(node, clock().unix.plus(LIFETIME));
+                info!("a node was revoked; the relay serves it no more");
+            }
+            Order::Readmit(node) => self.server.readmit(node),
+        }
+    }
+
     /// Handles what one socket has.
     fn drain(&mut self, index: usize, buffers: &mut ReceiveBuffers) -> io::Result<()> {
         for _ in 0..BATCHES_IN_A_ROW {

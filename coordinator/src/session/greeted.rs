@@ -189,6 +189,9 @@ async fn authorise(
     if !holds_key || !holds_certificate {
         return Err(ErrorCode::Certificate.into());
     }
+    if !member.is_active() {
+        return Err(ErrorCode::Disabled.into());
+    }
     let ended = member.expires() <= UnixTime::from(SystemTime::now());
     Ok(if ended { Standing::Ended } else { Standing::Member(member.clone()) })
 }

@@ -72,9 +72,7 @@ impl Session<'_> {
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         let mut changes = network.feed.subscribe();
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
-        if !network.members.contains_key(&self.node.1) {
-            return Err(ErrorCode::NotAMember.into());
-        }
+        self.check_standing()?;
         socket.send(&view::catch_up(&network, has)).await?;
         self.told = network.revision;
         let mut relays = interval(RELAYS_EVERY);
@@ -91,7 +89,9 @@ impl Session<'_> {
                 change = changes.recv() => {
                     let change = received(change)?;
                     if view::removes(&change, self.node.1) {
-                        return Err(ErrorCode::NotAMember.into());
+                        self.check_standing()?;
+                        // It was put out and is back already: it begins anew.
+                        return Err(End::Replaced);
                     }
                     if change.set.from >= self.told {
                         self.told = change.set.to;
@@ -108,6 +108,16 @@ impl Session<'_> {
                 _ = relays.tick() => self.send_relays(socket).await?,
                 message = socket.next() => self.handle_message(socket, message?).await?,
             }
+        }
+    }
+
+    /// Whether the node may take part, as things are now.
+    fn check_standing(&self) -> Result<(), ErrorCode> {
+        let network = self.services.registry.network(self.node.0);
+        match network.as_ref().and_then(|network| network.members.get(&self.node.1)) {
+            None => Err(ErrorCode::NotAMember),
+            Some(member) if !member.is_active() => Err(ErrorCode::Disabled),
+            Some(_) => Ok(()),
         }
     }
 

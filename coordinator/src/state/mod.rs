@@ -83,6 +83,11 @@ impl Network {
         }
     }
 
+    /// The members that are in each other's maps.
+    pub fn active_members(&self) -> impl Iterator<Item = &Arc<MemberEntry>> {
+        self.members.values().filter(|member| member.is_active())
+    }
+
     /// The member of this name.
     pub fn member_named(&self, name: &Name) -> Option<&Arc<MemberEntry>> {
         self.members.values().find(|m| &m.name == name)
@@ -163,9 +168,16 @@ pub struct MemberEntry {
     pub agent_version: String,
     /// How long it may be away before it is removed; absent: it stays.
     pub ephemeral: Option<Duration>,
+    /// Since when an administrator keeps it out. It keeps name and addresses, and is in nobody's map.
+    pub disabled: Option<UnixTime>,
 }
 
 impl MemberEntry {
+    /// Whether others may have to do with it: whether it is in their maps and may use relays.
+    pub fn is_active(&self) -> bool {
+        self.disabled.is_none()
+    }
+
     /// As the map lists it.
     pub fn to_member(&self, network: NetworkId) -> Member {
         let record = MemberRecord {
@@ -259,6 +271,7 @@ pub(crate) mod tests {
             last_contact: UnixTime(1000),
             agent_version: String::new(),
             ephemeral: None,
+            disabled: None,
         })
     }
 

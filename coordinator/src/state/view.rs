@@ -19,7 +19,7 @@ pub fn snapshot(network: &Network) -> Snapshot {
     Snapshot {
         revision: network.revision,
         network: network.info.clone(),
-        members: network.members.values().map(|m| m.to_member(network.info.id)).collect(),
+        members: network.active_members().map(|m| m.to_member(network.info.id)).collect(),
     }
 }
 
@@ -36,7 +36,7 @@ pub fn change(change: &Change) -> Bytes {
     change.encoded.clone()
 }
 
-/// Whether a change ends the membership of `node`.
+/// Whether a change takes `node` out of everybody's map.
 pub fn removes(change: &Change, node: NodeId) -> bool {
     change.set.patches.iter().any(|patch| matches!(patch, Patch::MemberRemoved(gone) if *gone == node))
 }

@@ -185,6 +185,7 @@ fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
         last_contact: time(row, "last_contact")?,
         agent_version: text(row, "agent_version")?,
         ephemeral: optional_seconds(row, "ephemeral")?,
+        disabled: optional_time(row, "disabled")?,
     })
 }
 

@@ -162,6 +162,18 @@ impl<'t> Write<'t> {
         Ok(())
     }
 
+    /// A member is kept out from now on, or may take part again.
+    pub async fn member_disabled(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let sql = "UPDATE nodes SET disabled = $3 WHERE network = $1 AND id = $2";
+        sqlx::query(sql)
+            .bind(network.to_string())
+            .bind(member.node.to_string())
+            .bind(member.disabled.map(|time| big(time.0)))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
     /// A node was heard of.
     pub async fn contact(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
         let sql = "UPDATE nodes SET last_contact = $3, agent_version = $4 WHERE network = $1 AND id = $2";

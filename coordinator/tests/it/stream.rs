@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, Issuer, KeyPair};
 use ria_protocol::error::ErrorCode;
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::map::{Candidate, CandidateKind, Patch, Revision};
-use ria_protocol::message::{CoordinatorMessage, NodeMessage};
+use ria_protocol::message::{CoordinatorMessage, Hello, NodeMessage};
 
 use crate::support::{Connection, Robot, Server, Start, soon};
 
@@ -111,6 +111,50 @@ async fn a_removed_node_is_cut_off_and_the_others_are_told() {
     let (_, start) = b.join(server.address, &key).await;
     assert_ne!(b.node, before);
     assert_eq!(start.map.snapshot().members.len(), 2);
+}
+
+#[tokio::test]
+async fn a_disabled_node_is_kept_out_and_keeps_its_place() {
+    let mut server = Server::start();
+    let Pair { key, a, mut b, mut at_a, mut at_b, .. } = Pair::join(&server).await;
+    at_a.patches().await;
+    for _ in 0..2 {
+        let node = server.json(&["node", "disable", "b"]);
+        assert!(node["disabled"].is_u64(), "{node}");
+    }
+    assert_eq!(at_b.refusal().await.code, ErrorCode::Disabled);
+    assert_eq!(at_a.patches().await.patches, [Patch::MemberRemoved(b.node)]);
+    assert_eq!(b.refused_to_come_back(server.address).await, ErrorCode::Disabled);
+    // To an agent that does not know the word, it is something that passes.
+    let mut older = b.connect_silently(server.address).await;
+    let hello = Hello { protocol_min: 1, protocol_max: 1, agent_version: "old".to_owned() };
+    older.send(&NodeMessage::Hello(hello)).await;
+    older.next().await;
+    older.send(&b.resume(None)).await;
+    let refusal = older.refusal().await;
+    assert_eq!(refusal.code, ErrorCode::Unavailable);
+    assert!(refusal.text.contains("disabled"), "{refusal:?}");
+    // Enrolling again with its keys is no way around it, nor does its name come free.
+    let mut again = b.connect(server.address).await;
+    again.send(&NodeMessage::Enrol(b.enrol_request(&again, &key))).await;
+    assert_eq!(again.refusal().await.code, ErrorCode::Disabled);
+    let (_, other) = Robot::new("b", &key).enrol(server.address, &key).await;
+    assert_eq!(other.name.as_str(), "b-2");
+
+    server.kill();
+    server.start_again();
+    assert_eq!(b.refused_to_come_back(server.address).await, ErrorCode::Disabled);
+    let (_, start) = a.come_back(server.address, None).await;
+    let listed = start.map.snapshot().members;
+    assert!(listed.iter().all(|m| m.name.as_str() != "b"), "{listed:?}");
+
+    assert_eq!(server.json(&["node", "enable", "b"])["disabled"], serde_json::Value::Null);
+    let before = b.node;
+    let (_, start) = b.come_back(server.address, None).await;
+    let snapshot = start.map.snapshot();
+    assert_eq!((b.node, snapshot.members.len()), (before, 3));
+    let (_, enrolled) = b.enrol(server.address, &key).await;
+    assert_eq!(enrolled.node, before);
 }
 
 #[tokio::test]

@@ -58,6 +58,10 @@ impl Authority {
         *denied = until.max(*denied);
     }
 
+    pub(super) fn allow(&mut self, node: NodeId) {
+        self.denied.remove(&node);
+    }
+
     pub(super) fn sweep(&mut self, now: UnixTime) {
         self.denied.retain(|_, until| now <= *until);
     }

@@ -177,6 +177,11 @@ impl Server {
         self.counters.set_allocations(self.table.len());
     }
 
+    /// Serves a node again that was revoked.
+    pub fn readmit(&mut self, node: NodeId) {
+        self.authority.allow(node);
+    }
+
     /// When [`Self::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.sweep_at

@@ -233,6 +233,10 @@ fn a_revoked_node_is_cut_off_at_once_and_stays_out() {
     assert_eq!(world.relayed(1), b, "the other one is not touched");
     let drops = world.counters();
     assert_eq!((drops.dropped(DropReason::NoAllocation), drops.dropped(DropReason::PeerGone)), (1, 1));
+    // Taken back: it finds its way in by itself, with the credentials that it has.
+    world.server.readmit(node(1));
+    world.run(60 * SECOND);
+    assert!(world.robots[0].client.relayed_address().is_some());
 }
 
 #[test]
