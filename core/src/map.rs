@@ -99,6 +99,21 @@ impl NetworkMap {
         self.members.get(&node)?.checked.as_ref().ok()
     }
 
+    /// Whether there is such a member, in good standing or not.
+    pub fn lists(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+
+    /// All members, in good standing or not.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// All members in good standing, in order of their id.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &MapMember)> {
         self.members.iter().filter_map(|(node, held)| Some((*node, held.checked.as_ref().ok()?)))

@@ -31,6 +31,9 @@ use crate::shard::message::{Route, ShardCommand, ShardEvent, Slot};
 /// Most networks of one engine: each costs a trial of every handshake of a stranger.
 pub(super) const MAX_NETWORKS: usize = 64;
 
+/// Members whose news are kept although the map does not list them yet.
+const LIVE_AHEAD: usize = 64;
+
 /// A datagram of the control part.
 #[derive(Debug)]
 pub(super) struct ControlDatagram {
@@ -180,7 +183,10 @@ impl Control {
             match change {
                 MapChange::Network => {}
                 MapChange::Added(node) => self.add_peer((id, *node), now),
-                MapChange::Removed(node) => self.remove_peer((id, *node), now),
+                MapChange::Removed(node) => {
+                    self.remove_peer((id, *node), now);
+                    self.forget_live((id, *node));
+                }
                 MapChange::Changed(node) => {
                     if self.identity_changed((id, *node)) {
                         self.remove_peer((id, *node), now);
@@ -265,6 +271,14 @@ impl Control {
         self.events.push_back(Event::PeerRemoved { network: id, peer: node });
     }
 
+    /// Where somebody was who is no member any more is of no more use. A member that is only left out may come back.
+    fn forget_live(&mut self, (id, node): PeerId) {
+        let network = self.networks.get_mut(&id);
+        if let Some(network) = network.filter(|network| !network.map.lists(node)) {
+            network.live.remove(&node);
+        }
+    }
+
     fn set_routes(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get(&id) else { return };
         let claims = network.peers.values().flat_map(|peer| {
@@ -300,6 +314,7 @@ impl Control {
             let gone = gone.filter(|old| news.iter().all(|new| new.node != old.node));
             let gone: Vec<Live> = gone.map(|old| Live { online: false, ..old.clone() }).collect();
             news.extend(gone);
+            network.live.retain(|node, _| network.map.lists(*node));
         }
         for live in news {
             self.handle_live(id, &live, now);
@@ -311,7 +326,10 @@ impl Control {
         let overlays = self.all_overlays();
         let host = self.host.clone();
         let Some(network) = self.networks.get_mut(&id) else { return };
-        network.live.insert(live.node, live.clone());
+        // News may be ahead of the map, but not without end.
+        if network.map.lists(live.node) || network.live.len() < network.map.len() + LIVE_AHEAD {
+            network.live.insert(live.node, live.clone());
+        }
         let Some(peer) = network.peers.get_mut(&live.node) else { return };
         let before = peer.relayed_candidate();
         let families = (host.iter().any(SocketAddr::is_ipv4), host.iter().any(SocketAddr::is_ipv6));

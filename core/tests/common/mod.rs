@@ -4,8 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 pub mod fake;
-pub mod nat;
-pub mod turn;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +20,7 @@ use ria_protocol::map::{
 };
 use ria_protocol::message::LiveUpdate;
 use ria_protocol::record::{MemberRecord, SignedRecord};
+pub use ria_sim::{nat, turn};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 

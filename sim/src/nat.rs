@@ -28,6 +28,8 @@ pub struct Nat {
     mapping: Mapping,
     filtering: Filtering,
     next_port: u16,
+    /// Until it has restarted once: mappings of a lease before may stand in the way then.
+    preserves_ports: bool,
     /// Private endpoint (and destination, for a symmetric NAT) to public port.
     ports: BTreeMap<(SocketAddr, Option<SocketAddr>), u16>,
     /// Public port to private endpoint.
@@ -37,20 +39,32 @@ pub struct Nat {
 }
 
 impl Nat {
+    /// A NAT with this public address.
     pub fn new(public: IpAddr, mapping: Mapping, filtering: Filtering) -> Self {
         Self {
             public,
             mapping,
             filtering,
             next_port: 20_000,
+            preserves_ports: true,
             ports: BTreeMap::new(),
             back: BTreeMap::new(),
             sent: Vec::new(),
         }
     }
 
+    /// Its public address.
     pub fn public(&self) -> IpAddr {
         self.public
+    }
+
+    /// Forgets all mappings, as a router does that restarts; what goes out then comes from other ports.
+    pub fn rebind(&mut self) {
+        self.next_port += 100;
+        self.ports.clear();
+        self.back.clear();
+        self.sent.clear();
+        self.preserves_ports = false;
     }
 
     /// A datagram goes out; returns its public source.
@@ -60,7 +74,7 @@ impl Nat {
         let port = match self.ports.get(&key) {
             Some(port) => *port,
             None => {
-                let port = if symmetric || self.back.contains_key(&from.port()) {
+                let port = if symmetric || !self.preserves_ports || self.back.contains_key(&from.port()) {
                     self.next_port += 1;
                     self.next_port
                 } else {

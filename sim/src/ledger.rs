@@ -1,0 +1,171 @@
+//! The inner packets under way: each is known, so what comes out of an engine can be held against what went into one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ria_protocol::id::NodeId;
+use ria_protocol::keys::WgPublicKey;
+use ria_protocol::map::Snapshot;
+
+use crate::agent::records;
+use crate::internet::HostId;
+use crate::random::hash;
+
+/// The longest that a packet may take: it waits for a path for 3 s at most, and the worst weather is slow.
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// Something came out that must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong(pub String);
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A packet that was sent.
+#[derive(Debug)]
+struct Sent {
+    at: Instant,
+    sender: Party,
+    to: HostId,
+    hash: u64,
+    /// Whether the sender's map listed the receiver.
+    allowed: bool,
+    arrived: bool,
+}
+
+/// Who a host was when it sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Party {
+    /// Which host.
+    pub host: HostId,
+    /// Which node.
+    pub node: NodeId,
+    /// Its key.
+    pub key: WgPublicKey,
+}
+
+/// All packets of the recent past.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    packets: BTreeMap<u64, Sent>,
+    next: u64,
+    /// Packets that arrived.
+    pub arrived: u64,
+}
+
+impl Ledger {
+    /// A packet that `sender` sends now; the number is how it is asked for later.
+    pub fn send(
+        &mut self,
+        sender: Party,
+        map: &Snapshot,
+        (from, to, host): (IpAddr, IpAddr, HostId),
+        now: Instant,
+    ) -> (u64, Vec<u8>) {
+        self.next += 1;
+        let number = self.next;
+        let len = 60 + usize::try_from(number * 37 % 1200).unwrap_or_default();
+        let bytes = packet(from, to, number, len);
+        let allowed = owner(map, to).is_some();
+        let sent = Sent { at: now, sender, to: host, hash: hash(0, &bytes), allowed, arrived: false };
+        self.packets.insert(number, sent);
+        while let Some(entry) = self.packets.first_entry()
+            && now.saturating_duration_since(entry.get().at) > 2 * LONGEST
+        {
+            entry.remove();
+        }
+        (number, bytes)
+    }
+
+    /// A packet came out at a host with this map.
+    pub fn arrive(
+        &mut self,
+        host: HostId,
+        map: Option<&Snapshot>,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), Wrong> {
+        let wrong = |what: &str| Err(Wrong(format!("host {host} was handed a packet {what}")));
+        let Some((number, source)) = read(bytes) else { return wrong("that nobody made") };
+        let Some(sent) = self.packets.get_mut(&number) else { return wrong("that nobody sent lately") };
+        if sent.hash != hash(0, bytes) {
+            return wrong("that was changed on the way");
+        }
+        if sent.to != host {
+            return wrong("for another host");
+        }
+        if sent.arrived {
+            return wrong("a second time");
+        }
+        if now.saturating_duration_since(sent.at) > LONGEST {
+            return wrong("long after it was sent");
+        }
+        if !sent.allowed {
+            return wrong("whose sender knew that it was no member");
+        }
+        let Some(map) = map else { return wrong("without being a member itself") };
+        let Some((node, key)) = owner(map, source) else { return wrong("of somebody who is no member") };
+        if (node, key) != (sent.sender.node, sent.sender.key) {
+            return wrong(&format!("under the address of {node} from host {}", sent.sender.host));
+        }
+        sent.arrived = true;
+        self.arrived += 1;
+        Ok(())
+    }
+
+    /// Whether a packet has arrived.
+    pub fn has_arrived(&self, number: u64) -> bool {
+        self.packets.get(&number).is_some_and(|sent| sent.arrived)
+    }
+}
+
+/// The member that an address belongs to.
+fn owner(map: &Snapshot, address: IpAddr) -> Option<(NodeId, WgPublicKey)> {
+    let mut all = records(map);
+    let it = all.find(|record| record.prefixes.iter().any(|prefix| prefix.contains(address)));
+    it.map(|record| (record.node, record.wg_key))
+}
+
+/// An IP packet with a number in it, and content that follows from the number.
+fn packet(from: IpAddr, to: IpAddr, number: u64, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..len).map(|at| number.to_le_bytes()[0].wrapping_add(at.to_le_bytes()[0])).collect();
+    let mut put = |at: usize, part: &[u8]| {
+        if let Some(place) = bytes.get_mut(at..at + part.len()) {
+            place.copy_from_slice(part);
+        }
+    };
+    let total = u16::try_from(len).unwrap_or(u16::MAX);
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            put(0, &[0x45, 0]);
+            put(2, &total.to_be_bytes());
+            put(12, &from.octets());
+            put(16, &to.octets());
+            put(20, &number.to_be_bytes());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            put(0, &[0x60, 0, 0, 0]);
+            put(4, &total.saturating_sub(40).to_be_bytes());
+            put(8, &from.octets());
+            put(24, &to.octets());
+            put(40, &number.to_be_bytes());
+        }
+        _ => {}
+    }
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Option<(u64, IpAddr)> {
+    let number = |at: usize| Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    match bytes.first()? >> 4 {
+        4 => Some((number(20)?, IpAddr::from(*bytes.get(12..)?.first_chunk::<4>()?))),
+        6 => Some((number(40)?, IpAddr::from(*bytes.get(8..)?.first_chunk::<16>()?))),
+        _ => None,
+    }
+}

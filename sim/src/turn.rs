@@ -1,0 +1,156 @@
+//! A TURN server that is just enough for engines in a simulation: one process, virtual relayed addresses, allocations
+//! joined inside. Ria's real one is in the coordinator and has tests of its own against the same client.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use stun_types::attribute::{AttributeWrite, ErrorCode, Nonce, Realm, Username, XorMappedAddress};
+use stun_types::message::{
+    BINDING, IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageClass,
+    MessageWriteVec, TransactionId,
+};
+use stun_types::prelude::{MessageWrite, MessageWriteExt};
+use turn_types::attribute::{ChannelNumber, Lifetime, XorPeerAddress, XorRelayedAddress};
+use turn_types::message::{ALLOCATE, CHANNEL_BIND, REFRESH};
+
+/// Password of all users.
+pub const PASSWORD: &str = "secret";
+const REALM: &str = "sim";
+const NONCE: &str = "nonce";
+
+/// Seconds that an allocation lasts, as the server says. It never ends one by itself.
+const LIFETIME: u32 = 600;
+
+struct Allocation {
+    /// Of the request that made it: a retransmission gets the same answer.
+    request: TransactionId,
+    relayed: SocketAddr,
+    channels: BTreeMap<u16, SocketAddr>,
+}
+
+/// The server.
+pub struct TurnServer {
+    /// Where it answers.
+    pub address: SocketAddr,
+    allocations: BTreeMap<SocketAddr, Allocation>,
+    next_port: u16,
+}
+
+impl TurnServer {
+    /// A server without allocations.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, allocations: BTreeMap::new(), next_port: 50_000 }
+    }
+
+    /// Forgets everything, as a restart does.
+    pub fn restart(&mut self) {
+        self.allocations.clear();
+    }
+
+    /// What goes out for a datagram that came in.
+    pub fn handle(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        match datagram.first()? {
+            0x40..=0x4f => self.forward(from, datagram),
+            _ => self.answer(from, &Message::from_bytes(datagram).ok()?).map(|answer| (from, answer)),
+        }
+    }
+
+    fn forward(&self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let source = self.allocations.get(&from)?;
+        let to = source.channels.get(&u16::from_be_bytes(*datagram.first_chunk()?))?;
+        let (client, target) = self.allocations.iter().find(|(_, target)| target.relayed == *to)?;
+        let back = target.channels.iter().find(|(_, peer)| **peer == source.relayed)?.0;
+        let mut forwarded = datagram.to_vec();
+        *forwarded.first_chunk_mut()? = back.to_be_bytes();
+        Some((*client, forwarded))
+    }
+
+    fn answer(&mut self, from: SocketAddr, message: &Message<'_>) -> Option<Vec<u8>> {
+        if message.class() != MessageClass::Request {
+            return None;
+        }
+        let id = message.transaction_id();
+        if message.method() == BINDING {
+            return success(message, None, &[&XorMappedAddress::new(from, id)]);
+        }
+        let Ok(user) = message.attribute::<Username>() else {
+            let (realm, nonce) = (Realm::new(REALM).ok()?, Nonce::new(NONCE).ok()?);
+            return error(message, None, &[&ErrorCode::new(401, "who is it").ok()?, &realm, &nonce]);
+        };
+        let key = key(user.username());
+        message.validate_integrity_with_key(&key).ok()?;
+        if message.method() == ALLOCATE {
+            return self.allocate(from, message, &key);
+        }
+        let Some(allocation) = self.allocations.get_mut(&from) else { return mismatch(message, &key) };
+        match message.method() {
+            REFRESH => {
+                if message.attribute::<Lifetime>().is_ok_and(|lifetime| lifetime.seconds() == 0) {
+                    self.allocations.remove(&from);
+                }
+                success(message, Some(&key), &[&Lifetime::new(LIFETIME)])
+            }
+            CHANNEL_BIND => {
+                let channel = message.attribute::<ChannelNumber>().ok()?.channel();
+                let peer = message.attribute::<XorPeerAddress>().ok()?.addr(id);
+                allocation.channels.insert(channel, peer);
+                success(message, Some(&key), &[])
+            }
+            _ => None,
+        }
+    }
+
+    fn allocate(&mut self, from: SocketAddr, message: &Message<'_>, key: &IntegrityKey) -> Option<Vec<u8>> {
+        let id = message.transaction_id();
+        if self.allocations.get(&from).is_some_and(|old| old.request != id) {
+            return mismatch(message, key);
+        }
+        let fresh = SocketAddr::new(self.address.ip(), self.next_port);
+        self.next_port = self.next_port.checked_add(1).unwrap_or(20_000);
+        let channels = BTreeMap::new();
+        let allocation =
+            self.allocations.entry(from).or_insert(Allocation { request: id, relayed: fresh, channels });
+        let relayed = XorRelayedAddress::new(allocation.relayed, id);
+        let mapped = XorMappedAddress::new(from, id);
+        success(message, Some(key), &[&relayed, &mapped, &Lifetime::new(LIFETIME)])
+    }
+}
+
+fn success(
+    request: &Message<'_>,
+    key: Option<&IntegrityKey>,
+    attributes: &[&dyn AttributeWrite],
+) -> Option<Vec<u8>> {
+    finish(Message::builder_success(request, MessageWriteVec::new()), key, attributes)
+}
+
+fn error(
+    request: &Message<'_>,
+    key: Option<&IntegrityKey>,
+    attributes: &[&dyn AttributeWrite],
+) -> Option<Vec<u8>> {
+    finish(Message::builder_error(request, MessageWriteVec::new()), key, attributes)
+}
+
+fn finish(
+    mut answer: MessageWriteVec,
+    key: Option<&IntegrityKey>,
+    attributes: &[&dyn AttributeWrite],
+) -> Option<Vec<u8>> {
+    for attribute in attributes {
+        answer.add_attribute(*attribute).ok()?;
+    }
+    if let Some(key) = key {
+        answer.add_message_integrity_with_key(key, IntegrityAlgorithm::Sha1).ok()?;
+    }
+    Some(answer.finish())
+}
+
+fn mismatch(message: &Message<'_>, key: &IntegrityKey) -> Option<Vec<u8>> {
+    error(message, Some(key), &[&ErrorCode::new(437, "allocation mismatch").ok()?])
+}
+
+fn key(user: &str) -> IntegrityKey {
+    let credentials = LongTermKeyCredentials::new(user.to_owned(), PASSWORD.to_owned(), REALM.to_owned());
+    credentials.make_key(IntegrityAlgorithm::Sha1)
+}
