@@ -243,6 +243,9 @@ dictionary! {
         tx_bytes: u64,
         /// Packets dropped since the start, by reason.
         drops: BTreeMap<String, u64>,
+        ; optional
+        /// By how many seconds this machine's clock is ahead of the coordinator's; negative when it is behind.
+        clock_offset: f64,
     }
 }
 

@@ -3,8 +3,14 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::{Table, Value};
+
+use crate::duration::Lifetime;
+use crate::relay::DEFAULT_CREDENTIALS;
+use crate::state::DEFAULT_MEMBERSHIP;
+use crate::tls::authority::NodeLifetimes;
 
 /// Where the file is looked for unless it is named.
 pub const DEFAULT_FILE: &str = "/etc/ria/coordinator.toml";
@@ -12,6 +18,9 @@ pub const DEFAULT_FILE: &str = "/etc/ria/coordinator.toml";
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/ria/coordinator.sock";
 const DEFAULT_DATA_DIR: &str = "/var/lib/ria-coordinator";
 const DEFAULT_RELAY_PORT: u16 = 3478;
+const DEFAULT_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Nodes renew when a third has passed; what is shorter would keep them busy with nothing else.
+const SHORTEST: Duration = Duration::from_secs(6);
 
 /// All settings of `serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +32,8 @@ pub struct Config {
     pub database: Option<String>,
     pub admin_socket: PathBuf,
     pub relay: RelaySettings,
+    /// How long certificates of nodes and memberships last.
+    pub lifetimes: NodeLifetimes,
     /// The file that was read.
     pub file: Option<PathBuf>,
 }
@@ -35,6 +46,8 @@ pub struct RelaySettings {
     /// Addresses that relayed addresses show, where they are not those that the relay is bound to; at most one of
     /// each family.
     pub external: Vec<IpAddr>,
+    /// How long credentials live; nodes are given new ones when half of it has passed.
+    pub credentials: Duration,
 }
 
 /// An address under which nodes reach the coordinator: `https://host[:port]`.
@@ -176,6 +189,21 @@ impl Sources<'_> {
         }
     }
 
+    /// A time that is not too short to work with.
+    fn lifetime(&mut self, found: Option<Found>, default: Duration) -> Duration {
+        let Some((text, place)) = self.text(found) else { return default };
+        let parsed = match text.parse() {
+            Ok(Lifetime::For(time)) if time >= SHORTEST => Some(time),
+            Ok(Lifetime::For(_)) => {
+                self.wrong(&place, format!("{text:?} is too short; give {} s or more", SHORTEST.as_secs()))
+            }
+            Ok(Lifetime::Forever) | Err(_) => {
+                self.wrong(&place, format!("{text:?} is no duration; write it as 30m, 12h or 7d"))
+            }
+        };
+        parsed.unwrap_or(default)
+    }
+
     fn flag(&mut self, found: Option<Found>) -> Option<bool> {
         let found = found?;
         let from_text = || found.value.as_str().and_then(|text| text.parse().ok());
@@ -257,8 +285,16 @@ impl Config {
                 )
             }
         });
+        let section = Some("certificates");
+        let certificate = sources.find(None, "RIA_CERTIFICATES_LIFETIME", section, "lifetime");
+        let membership = sources.find(None, "RIA_CERTIFICATES_MEMBERSHIP", section, "membership");
+        let lifetimes = NodeLifetimes {
+            certificate: sources.lifetime(certificate, DEFAULT_CERTIFICATE),
+            membership: sources.lifetime(membership, DEFAULT_MEMBERSHIP),
+        };
         Self {
             data_dir,
+            lifetimes,
             listen: listen.unwrap_or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443)),
             public_urls,
             database,
@@ -283,6 +319,8 @@ impl RelaySettings {
             text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"))
         });
         let external = external.unwrap_or_default();
+        let credentials = sources.find(None, "RIA_RELAY_CREDENTIALS", section, "credentials");
+        let credentials = sources.lifetime(credentials, DEFAULT_CREDENTIALS);
         if external.iter().filter(|ip| ip.is_ipv4()).count() > 1
             || external.iter().filter(|ip| ip.is_ipv6()).count() > 1
         {
@@ -293,6 +331,7 @@ impl RelaySettings {
             listen: listen
                 .unwrap_or_else(|| vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_RELAY_PORT)]),
             external,
+            credentials,
         }
     }
 }
@@ -314,18 +353,23 @@ fn read_file(named: Option<PathBuf>) -> Result<(Table, Option<PathBuf>), ConfigE
     }
 }
 
-const KEYS: [&str; 6] = ["data_dir", "listen", "public_url", "database", "admin_socket", "[relay]"];
-const RELAY_KEYS: [&str; 3] = ["relay.enabled", "relay.listen", "relay.external"];
+const KEYS: [&str; 7] =
+    ["data_dir", "listen", "public_url", "database", "admin_socket", "[relay]", "[certificates]"];
+const SECTIONS: [(&str, &[&str]); 2] = [
+    ("relay", &["relay.enabled", "relay.listen", "relay.external", "relay.credentials"]),
+    ("certificates", &["certificates.lifetime", "certificates.membership"]),
+];
 
 fn report_unknown(sources: &mut Sources<'_>) {
     let file = std::mem::take(&mut sources.file);
     let name = &sources.file_name;
     for (key, value) in file {
-        let problems: Vec<String> = match value.as_table().filter(|_| key == "relay") {
-            Some(section) => {
-                section.keys().map(|key| unknown(&format!("relay.{key}"), &RELAY_KEYS)).collect()
+        let section = SECTIONS.iter().find(|(name, _)| *name == key);
+        let problems: Vec<String> = match (value.as_table(), section) {
+            (Some(table), Some((_, known))) => {
+                table.keys().map(|inner| unknown(&format!("{key}.{inner}"), known)).collect()
             }
-            None => vec![unknown(&key, &KEYS)],
+            (_, _) => vec![unknown(&key, &KEYS)],
         };
         sources.mistakes.extend(problems.into_iter().map(|problem| format!("{name}: {problem}")));
     }

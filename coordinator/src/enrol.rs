@@ -8,6 +8,7 @@ use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::KeyId;
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::name::Name;
+use ria_protocol::rotation::{self, Rotate};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use x25519_dalek::{EphemeralSecret, PublicKey};
@@ -29,6 +30,12 @@ impl Challenge {
     /// What the node is told.
     pub fn public(&self) -> WgPublicKey {
         self.public
+    }
+}
+
+impl std::fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Challenge({})", self.public)
     }
 }
 
@@ -93,6 +100,18 @@ pub fn verify(
         from: connection.from,
         only_known: request.only_known.unwrap_or(false),
     })
+}
+
+/// Checks the proof that a member holds the WireGuard key that it wants to be known by.
+pub fn verify_rotation(request: &Rotate, challenge: Challenge, exporter: &[u8; 32]) -> Result<(), Refusal> {
+    let public = challenge.public;
+    let shared = challenge.secret.diffie_hellman(&PublicKey::from(request.wg_key.0));
+    let transcript = rotation::Transcript { exporter, challenge: &public, wg_key: &request.wg_key };
+    if rotation::proof_holds(shared.as_bytes(), &transcript, &request.proof) {
+        Ok(())
+    } else {
+        Err(ErrorCode::ProofFailed.into())
+    }
 }
 
 /// Whether a certificate request is signed by its own key, and that is the key of this connection.

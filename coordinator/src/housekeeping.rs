@@ -116,8 +116,12 @@ mod tests {
             lab.members.insert(entry.node, entry);
         }
         let node = (id, member(3, "short").node);
-        let world =
-            World { networks: [(id, Arc::new(lab))].into(), keys: BTreeMap::new(), audit_head: Head::START };
+        let world = World {
+            networks: [(id, Arc::new(lab))].into(),
+            keys: BTreeMap::new(),
+            audit_head: Head::START,
+            membership: crate::state::DEFAULT_MEMBERSHIP,
+        };
         let here = Present { online: [node].into(), waiting: BTreeSet::new() };
         let nobody = Present::default();
         let mut absent = Absent::default();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::config::RelaySettings;
-use crate::relay::{LIFETIME, Relay, RelayConfig, RelayCounters, RelayCredentials, RelayHandle};
+use crate::relay::{Relay, RelayConfig, RelayCounters, RelayCredentials, RelayHandle};
 
 /// The relay can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,7 @@ pub struct RelayStartError(#[from] io::Error);
 /// The relays of this coordinator.
 pub struct Relays {
     own: Option<Own>,
+    credentials: Duration,
 }
 
 struct Own {
@@ -39,20 +41,21 @@ impl Relays {
         stop: CancellationToken,
     ) -> Result<(Self, Option<JoinHandle<()>>), RelayStartError> {
         if !settings.enabled {
-            return Ok((Self { own: None }, None));
+            return Ok((Self { own: None, credentials: settings.credentials }, None));
         }
         let mut config = RelayConfig::new(settings.listen.clone(), *secret);
         config.external.clone_from(&settings.external);
+        config.credentials = settings.credentials;
         let relay = Relay::bind(config)?;
         let own = Own { handle: relay.handle(), port: relay.local_port(), secret };
         let task = tokio::spawn(relay.run(stop));
-        Ok((Self { own: Some(own) }, Some(task)))
+        Ok((Self { own: Some(own), credentials: settings.credentials }, Some(task)))
     }
 
     /// Fresh credentials of a node for each relay.
     pub fn issue(&self, network: NetworkId, node: NodeId, now: UnixTime) -> Vec<map::Relay> {
         let entry = |own: &Own| {
-            let issued = RelayCredentials::issue(&own.secret, network, node, now);
+            let issued = RelayCredentials::issue(&own.secret, network, node, now.plus(self.credentials));
             map::Relay {
                 name: "coordinator".to_owned(),
                 host: map::RelayHost::Coordinator,
@@ -84,9 +87,14 @@ impl Relays {
         self.own.as_ref().map(|own| own.handle.counters())
     }
 
+    /// How often a node is given fresh credentials.
+    pub fn renewed_every(&self) -> Duration {
+        self.credentials / 2
+    }
+
     /// Nodes that were removed after this time may still have credentials that look good.
-    pub fn credentials_since(now: UnixTime) -> UnixTime {
-        UnixTime(now.0.saturating_sub(LIFETIME.as_secs()))
+    pub fn credentials_since(&self, now: UnixTime) -> UnixTime {
+        UnixTime(now.0.saturating_sub(self.credentials.as_secs()))
     }
 }
 

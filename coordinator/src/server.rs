@@ -32,6 +32,7 @@ use crate::store::{self, Store, StoreError, sqlite_url};
 use crate::tls::accept::{self, Tls};
 use crate::tls::authority::{AuthorityError, Identity};
 use crate::tls::leaf::LeafError;
+use crate::tls::succession::Authorities;
 
 /// Everything has stopped by then, or is left behind.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
@@ -98,21 +99,21 @@ impl Coordinator {
         }
         let store = Store::open(&url).await?;
         let identity = Identity::load_or_create(&config.data_dir, registry::known_authority(&store).await?)?;
-        registry::bind_authority(&store, identity.authority.pin()).await?;
-        let authority = Arc::new(identity.authority);
+        registry::bind_authority(&store, &identity.authority).await?;
+        let authorities = Authorities::new(Identity::path(&config.data_dir), identity.authority);
 
         // Sockets are bound before anything runs, so that a mistake shows at once.
         let hosts = config.public_urls.iter().map(|url| url.host().to_owned());
-        let tls = Tls::new(authority.clone(), accept::page_names(hosts))?;
+        let tls = Tls::new(&authorities, accept::page_names(hosts))?;
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(|e| StartError::Listen(e.to_string()))?;
         let draining = CancellationToken::new();
         let (relays, relay_task) = Relays::start(&config.relay, identity.relay_secret, draining.clone())?;
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
-        let (registry, writer) = Registry::start(store.clone()).await?;
+        let (registry, writer) = Registry::start(store.clone(), config.lifetimes.membership).await?;
         // The relay forgets whom it must refuse, the database does not.
-        let since = Relays::credentials_since(UnixTime::from(SystemTime::now()));
+        let since = relays.credentials_since(UnixTime::from(SystemTime::now()));
         store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
         let world = registry.world();
         let members = world.networks.values().flat_map(|network| network.members.values());
@@ -121,7 +122,8 @@ impl Coordinator {
         let services = Arc::new(Services {
             registry,
             hub,
-            authority,
+            authorities: authorities.clone(),
+            lifetimes: config.lifetimes,
             relays,
             draining,
             tasks: TaskTracker::new(),
@@ -129,7 +131,7 @@ impl Coordinator {
         });
         let mut parts = vec![
             tokio::spawn(accept::serve(listener, tls.clone(), services.clone())),
-            tokio::spawn(renew_certificates(tls, services.draining.clone())),
+            tokio::spawn(renew_certificates(tls, authorities, services.draining.clone())),
             tokio::spawn(housekeeping::run(services.clone())),
             spawn_admin(admin_listener, &services, store, config.public_urls.clone()),
         ];
@@ -250,9 +252,15 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn renew_certificates(tls: Tls, draining: CancellationToken) {
+async fn renew_certificates(tls: Tls, authorities: Authorities, draining: CancellationToken) {
     let mut tick = tokio::time::interval(CERTIFICATES_CHECKED_EVERY);
-    while draining.run_until_cancelled(tick.tick()).await.is_some() {
+    let mut taken_over = authorities.subscribe();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            Ok(()) = taken_over.changed() => {}
+            () = draining.cancelled() => return,
+        }
         tls.renew_if_due();
     }
 }

@@ -13,7 +13,6 @@ pub mod counters;
 mod demux;
 pub mod engine;
 pub mod filter;
-mod icmp;
 pub mod ip;
 pub mod map;
 pub mod packet;

@@ -149,6 +149,12 @@ pub struct Certificate {
     /// When the node's certificate ends.
     #[n(2)]
     pub not_after: UnixTime,
+    /// When it was issued; it is renewed when a third of the time from then to its end has passed.
+    #[n(3)]
+    pub issued: Option<UnixTime>,
+    /// For how many seconds a node stays a member that is not heard of.
+    #[n(4)]
+    pub membership: Option<u64>,
 }
 
 /// The certificate of a certification authority (RFC 5280, DER).
@@ -192,7 +198,7 @@ pub fn proof_holds(shared_secret: &[u8; 32], transcript: &Transcript<'_>, proof:
     shared_secret != &[0; 32] && ring_equal(expected.as_ref(), proof)
 }
 
-fn ring_equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn ring_equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 

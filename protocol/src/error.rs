@@ -52,6 +52,9 @@ pub enum ErrorCode {
     /// The coordinator is shutting down or can't write.
     #[n(13)]
     Unavailable,
+    /// The new WireGuard key belongs to another member (since version 2).
+    #[n(14)]
+    KeyTaken,
     /// An administrator decided not to let this node in (since version 2).
     #[n(16)]
     Rejected,
@@ -84,6 +87,7 @@ impl ErrorCode {
             Self::RateLimited => "rate-limited",
             Self::ApprovalPending => "approval-pending",
             Self::Unavailable => "unavailable",
+            Self::KeyTaken => "key-taken",
             Self::Rejected => "rejected",
             Self::MembershipEnded => "membership-ended",
             Self::Cloned => "cloned",
@@ -126,6 +130,9 @@ impl ErrorCode {
                 "an administrator has disabled this node in this network; it comes back by itself once it is enabled again (ria-coordinator node enable)"
             }
             Self::Unavailable => "the coordinator can't do this at the moment; this is tried again by itself",
+            Self::KeyTaken => {
+                "the new WireGuard key belongs to another member; make another one with `ria rotate-key`"
+            }
             Self::Rejected => {
                 "an administrator did not let this node in; ask whether that was meant (ria-coordinator node approve \
                  lets it in after all)"

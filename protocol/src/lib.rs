@@ -7,6 +7,7 @@
 //! This crate does no I/O, reads no clock and holds no state.
 #![warn(missing_docs)]
 
+pub mod authority;
 mod drop_reasons;
 pub mod enrol;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod message;
 pub mod name;
 pub mod prefix;
 pub mod record;
+pub mod rotation;
 pub mod time;
 pub mod version;
 pub mod witness;

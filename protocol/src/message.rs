@@ -14,11 +14,12 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::enrol::{Certificate, Enrol, Enrolled, MembershipNews};
+use crate::enrol::{Authority, Certificate, Enrol, Enrolled, MembershipNews};
 use crate::error::Refusal;
 use crate::id::{BootId, NetworkId, NodeId};
-use crate::keys::WgPublicKey;
+use crate::keys::{SpkiHash, WgPublicKey};
 use crate::map::{Candidate, Live, PatchSet, Relay, Revision, Snapshot};
+use crate::rotation::Rotate;
 use crate::time::UnixTime;
 use crate::witness::{Epoch, Keep, Testimony};
 
@@ -49,6 +50,9 @@ pub enum NodeMessage {
     /// What the node has kept for its coordinator, before Resume, when that has begun another epoch. Version 2.
     #[n(14)]
     Testify(#[n(0)] Testimony),
+    /// This node has another WireGuard key from now on. The answer is the member's changed record in the map.
+    #[n(7)]
+    Rotate(#[n(0)] Rotate),
 }
 
 /// From a coordinator to a node.
@@ -90,6 +94,9 @@ pub enum CoordinatorMessage {
     /// Something to keep and to hand back in another epoch. Version 2.
     #[n(13)]
     Keep(#[n(0)] Keep),
+    /// The authorities to trust from now on, in place of those before; never empty.
+    #[n(10)]
+    Authorities(#[n(0)] Vec<Authority>),
 }
 
 /// A node's first words.
@@ -126,6 +133,9 @@ pub struct Welcome {
     /// The life of the coordinator's database; absent in version 1.
     #[n(10)]
     pub epoch: Option<Epoch>,
+    /// The authority itself is at the other end now, and says that it is this time (see [`crate::authority`]).
+    #[cbor(n(15), with = "minicbor::bytes")]
+    pub authority_proof: Option<Vec<u8>>,
 }
 
 /// A member begins a session.
@@ -144,6 +154,12 @@ pub struct Resume {
     /// This run of the agent.
     #[n(3)]
     pub boot: BootId,
+    /// The node's clock.
+    #[n(15)]
+    pub clock: Option<UnixTime>,
+    /// Public keys of the authorities that the node trusts.
+    #[n(16)]
+    pub trusts: Option<Vec<SpkiHash>>,
 }
 
 /// News of members.
@@ -192,6 +208,8 @@ mod tests {
             node: NodeId::from_bytes([2; 10]),
             revision: Some(Revision(300)),
             boot: BootId::from_bytes([3; 10]),
+            clock: None,
+            trusts: None,
         });
         let bytes = to_bytes(&message);
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

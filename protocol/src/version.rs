@@ -74,7 +74,7 @@ impl NodeMessage {
             | Self::Report(_)
             | Self::Renew(_)
             | Self::Leave => Protocol::V1,
-            Self::Testify(_) => Protocol::V2,
+            Self::Testify(_) | Self::Rotate(_) => Protocol::V2,
         }
     }
 }
@@ -93,7 +93,7 @@ impl CoordinatorMessage {
             | Self::Renewed(_)
             | Self::Drain(_)
             | Self::Left => Protocol::V1,
-            Self::Membership(_) | Self::Keep(_) => Protocol::V2,
+            Self::Membership(_) | Self::Keep(_) | Self::Authorities(_) => Protocol::V2,
         }
     }
 }
@@ -107,6 +107,8 @@ impl ErrorCode {
             Self::NotAMember
         } else if matches!(self, Self::Cloned | Self::Disabled) {
             Self::Unavailable
+        } else if matches!(self, Self::KeyTaken) {
+            Self::BadMessage
         } else {
             self
         }

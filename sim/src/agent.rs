@@ -311,7 +311,7 @@ impl Agent {
 }
 
 fn resume(node: NodeId, revision: Option<Revision>, boot: BootId) -> Resume {
-    Resume { network: network(), node, revision, boot }
+    Resume { network: network(), node, revision, boot, clock: None, trusts: None }
 }
 
 /// The records of a map's members.

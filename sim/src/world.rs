@@ -177,12 +177,7 @@ impl World {
             tags: vec![],
             expires: None,
         };
-        Member {
-            record: SignedRecord::unsigned(&record),
-            name: valid(name.parse()),
-            kind: MemberKind::Node,
-            stock: None,
-        }
+        Member { record: SignedRecord::unsigned(&record), name: valid(name.parse()), kind: MemberKind::Node }
     }
 
     /// The coordinator's data changes.

@@ -117,7 +117,9 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
     let drops = if dropped == 0 { String::new() } else { format!(", {dropped} packets dropped") };
     add("traffic", format!("{} in, {} out{drops}", bytes(n.rx_bytes), bytes(n.tx_bytes)));
     if n.certificate_expires > 0.0 {
-        add("certificate", certificate(n.certificate_expires - now()));
+        // The end is by the coordinator's clock, and so is what is left.
+        let coordinator = now() - n.clock_offset.unwrap_or(0.0);
+        add("certificate", certificate(n.certificate_expires - coordinator));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ria_protocol::enrol::EXPORTER_LABEL;
 use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME, MAX_COORDINATOR_MESSAGE, STREAM_PATH};
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -34,6 +34,8 @@ pub struct Dialled {
     pub address: IpAddr,
     /// What binds an enrolment proof to this connection.
     pub exporter: [u8; 32],
+    /// The certificate that it showed, and what vouches for it.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// A coordinator can't be reached.
@@ -136,8 +138,8 @@ async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialErro
         .unwrap_or_else(|_| Err(DialError::TimedOut(shown.clone())))?;
     let address = tcp.peer_addr().map_err(|source| DialError::Network { host: shown.clone(), source })?.ip();
     let opened = timeout(HANDSHAKE_TIMEOUT, open(&shown, tcp, tls)).await;
-    let (socket, exporter) = opened.unwrap_or(Err(DialError::TimedOut(shown)))?;
-    Ok(Dialled { socket, url: url.to_owned(), address: address.to_canonical(), exporter })
+    let (socket, exporter, chain) = opened.unwrap_or(Err(DialError::TimedOut(shown)))?;
+    Ok(Dialled { socket, url: url.to_owned(), address: address.to_canonical(), exporter, chain })
 }
 
 async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
@@ -170,7 +172,7 @@ async fn connect(host: &str, port: u16, addresses: Vec<SocketAddr>) -> Result<Tc
     Err(last)
 }
 
-type Opened = (WebSocketStream<TlsStream<TcpStream>>, [u8; 32]);
+type Opened = (WebSocketStream<TlsStream<TcpStream>>, [u8; 32], Vec<CertificateDer<'static>>);
 
 async fn open(host: &str, tcp: TcpStream, tls: Arc<ClientConfig>) -> Result<Opened, DialError> {
     let not_ria = |reason: String| DialError::NotRia { host: host.to_owned(), reason };
@@ -183,6 +185,8 @@ async fn open(host: &str, tcp: TcpStream, tls: Arc<ClientConfig>) -> Result<Open
     let exporter = session
         .export_keying_material([0; 32], EXPORTER_LABEL, None)
         .map_err(|error| not_ria(error.to_string()))?;
+    let chain = session.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
         .write_buffer_size(0)
@@ -192,7 +196,7 @@ async fn open(host: &str, tcp: TcpStream, tls: Arc<ClientConfig>) -> Result<Open
     let (socket, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config))
         .await
         .map_err(|error| not_ria(error.to_string()))?;
-    Ok((socket, exporter))
+    Ok((socket, exporter, chain))
 }
 
 fn tls_error(host: &str, error: io::Error) -> DialError {
@@ -201,31 +205,7 @@ fn tls_error(host: &str, error: io::Error) -> DialError {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(e))) if e.0.is::<OtherAuthority>() => {
             DialError::OtherAuthority(host)
         }
-        Some(rustls::Error::InvalidCertificate(error)) if let Some(how) = wrong_time(error) => {
-            DialError::WrongTime { host, how }
-        }
         _ => DialError::NotRia { host, reason: error.to_string() },
-    }
-}
-
-/// How the clocks differ, if they do.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enumeration, of which a few values matter")]
-fn wrong_time(error: &CertificateError) -> Option<String> {
-    let span = |later: UnixTime, earlier: UnixTime| match later.as_secs().saturating_sub(earlier.as_secs()) {
-        seconds @ 0..7200 => format!("{seconds} s"),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86_400),
-    };
-    match error {
-        CertificateError::Expired => Some("has expired".into()),
-        CertificateError::ExpiredContext { time, not_after } => {
-            Some(format!("expired {} ago", span(*time, *not_after)))
-        }
-        CertificateError::NotValidYet => Some("is not valid yet".into()),
-        CertificateError::NotValidYetContext { time, not_before } => {
-            Some(format!("is valid only in {}", span(*not_before, *time)))
-        }
-        _ => None,
     }
 }
 
@@ -269,22 +249,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wrong_clock_is_told_with_its_error() {
-        let at = |days: u64| UnixTime::since_unix_epoch(Duration::from_secs(days * 86_400));
-        let expired = CertificateError::ExpiredContext { time: at(370), not_after: at(7) };
-        let error = tls_error("lab:443", io::Error::other(rustls::Error::InvalidCertificate(expired)));
-        assert!(error.to_string().contains("lab:443 expired 363 days ago"), "{error}");
-        let early = CertificateError::NotValidYetContext { time: at(1), not_before: at(3) };
-        assert_eq!(wrong_time(&early).as_deref(), Some("is valid only in 2 days"));
-        assert_eq!(wrong_time(&CertificateError::BadEncoding), None);
-    }
-
     fn tls() -> Arc<ClientConfig> {
         let keys = crate::state::membership::NodeKeys::generate().unwrap();
         let pin = ria_protocol::keys::SpkiHash([0; 32]);
         super::super::tls::client_config(super::super::tls::Trust::Pin(pin), Default::default(), &keys, None)
             .unwrap()
+            .config
     }
 
     #[tokio::test]

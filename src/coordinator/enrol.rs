@@ -10,8 +10,9 @@ use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume, Welcome};
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 
-use super::dial::{self, DialError, Dialled};
-use super::stream::{Stream, StreamError, unexpected};
+use super::dial::DialError;
+use super::greet::{GreetError, Greeted, greet};
+use super::stream::{StreamError, unexpected};
 use super::tls::{self, TlsSetupError, Trust};
 use crate::state::membership::NodeKeys;
 
@@ -75,12 +76,20 @@ impl From<StreamError> for EnrolError {
     }
 }
 
+impl From<GreetError> for EnrolError {
+    fn from(error: GreetError) -> Self {
+        match error {
+            GreetError::Dial(error) => Self::Dial(error),
+            GreetError::Stream(error) => error.into(),
+        }
+    }
+}
+
 /// Enrols with the coordinator of the join key.
 pub async fn enrol(request: &Request<'_>) -> Result<Enrolment, EnrolError> {
     let trust = Trust::Pin(request.key.ca_pin);
     let tls = tls::client_config(trust, UnixTime::default(), request.keys, None)?;
-    let Dialled { socket, address, exporter, .. } = dial::dial(&request.key.urls, &tls).await?;
-    let (mut stream, welcome) = Stream::open(socket).await?;
+    let Greeted { mut stream, welcome, address, exporter, .. } = greet(&request.key.urls, &tls).await?;
     let message = enrol_message(request, &welcome, &exporter)?;
     stream.send(&NodeMessage::Enrol(message)).await?;
     let CoordinatorMessage::Enrolled(enrolled) = stream.answer().await? else {
@@ -102,8 +111,8 @@ pub async fn withdraw(
     let attempt = async {
         let trust = Trust::Authorities(certificate.authorities.clone());
         let tls = tls::client_config(trust, time, keys, Some(&certificate.leaf))?;
-        let (mut stream, _) = Stream::open(dial::dial(urls, &tls).await?.socket).await?;
-        let resume = Resume { network, node, revision: None, boot };
+        let Greeted { mut stream, .. } = greet(urls, &tls).await?;
+        let resume = Resume { network, node, revision: None, boot, clock: None, trusts: None };
         stream.send(&NodeMessage::Resume(resume)).await?;
         stream.send(&NodeMessage::Leave).await?;
         while stream.answer().await? != CoordinatorMessage::Left {}

@@ -1,7 +1,8 @@
 //! The agent's side of the node stream: finding, verifying and talking to the coordinator.
 //!
 //! ```text
-//! dial: DNS, TCP, TLS 1.3 (tls: who is trusted, at what time), WebSocket
+//! dial: DNS, TCP, TLS 1.3 (tls: who is trusted), WebSocket
+//!   └ greet: first words, and whether the certificate is good now (freshness)
 //!   └ stream: typed messages, liveness
 //!       ├ enrol: once, with a join key
 //!       └ session: for ever, with back-off; a task per network that speaks to the agent's loop by channels
@@ -12,6 +13,8 @@
 pub mod backoff;
 pub mod dial;
 pub mod enrol;
+pub mod freshness;
+pub mod greet;
 pub mod relays;
 pub mod session;
 pub mod stream;

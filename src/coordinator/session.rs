@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use ria_protocol::enrol::Certificate;
+use ria_protocol::enrol::{Authority, Certificate};
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::{Backoff, jitter};
-use super::dial::{self, Dialled};
 use super::enrol::certificate_request;
+use super::greet::{CoordinatorTime, GreetError, Greeted, greet};
 use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, Trust};
 use crate::state::membership::NodeKeys;
@@ -29,6 +29,9 @@ const REPORT_DELAY: Duration = Duration::from_millis(50);
 
 /// How long a farewell may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the answer to a request for a new certificate is waited for before it is asked for again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(3600);
 
 /// Between attempts when the coordinator knows this node but refuses it for a reason that only people can mend.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
@@ -84,7 +87,7 @@ pub enum SessionEvent {
         /// Version of the coordinator.
         version: String,
         /// Its clock.
-        time: UnixTime,
+        time: CoordinatorTime,
         /// What this connection speaks.
         protocol: Protocol,
     },
@@ -102,6 +105,8 @@ pub enum SessionEvent {
     Relays(Vec<Relay>),
     /// A new certificate.
     Renewed(Certificate),
+    /// Whom to trust from now on.
+    Authorities(Vec<Authority>),
 }
 
 /// The door to a session's task. The task ends when this is dropped.
@@ -115,8 +120,15 @@ impl Session {
     /// Starts the task.
     pub fn start(config: SessionConfig, events: mpsc::Sender<(NetworkId, SessionEvent)>) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let runner =
-            Runner { revision: config.revision, config, events, inbox, report: None, report_at: None };
+        let runner = Runner {
+            revision: config.revision,
+            config,
+            events,
+            inbox,
+            report: None,
+            report_at: None,
+            clock: None,
+        };
         Self { orders, task: tokio::spawn(runner.run()) }
     }
 
@@ -142,6 +154,8 @@ struct Runner {
     report: Option<Vec<Candidate>>,
     /// When the report is to be sent; `None` while the coordinator has it.
     report_at: Option<Instant>,
+    /// The coordinator's clock at the beginning of this connection.
+    clock: Option<CoordinatorTime>,
 }
 
 /// Why a connection ended.
@@ -161,6 +175,15 @@ impl From<StreamError> for End {
             | StreamError::Broken(_)
             | StreamError::Silent
             | StreamError::Malformed(_)) => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<GreetError> for End {
+    fn from(error: GreetError) -> Self {
+        match error {
+            GreetError::Dial(error) => Self::Failed(error.to_string()),
+            GreetError::Stream(error) => error.into(),
         }
     }
 }
@@ -216,7 +239,8 @@ impl Runner {
             Err(end) => return (end, false),
         };
         if let SessionEvent::Connected { time, .. } = &connected {
-            self.config.time = self.config.time.max(*time);
+            self.config.time = time.remembered(self.config.time, Instant::now());
+            self.clock = Some(*time);
         }
         self.tell(connected).await;
         self.report_at = self.report.is_some().then(Instant::now);
@@ -230,7 +254,14 @@ impl Runner {
         loop {
             let report_at = self.report_at.unwrap_or_else(far_away);
             tokio::select! {
-                message = stream.receive() => self.take(message?).await?,
+                message = stream.receive() => {
+                    let message = message?;
+                    let renewed = matches!(message, CoordinatorMessage::Renewed(_));
+                    self.take(message).await?;
+                    if renewed {
+                        renew_at = self.renewal();
+                    }
+                }
                 order = self.inbox.recv() => match order {
                     Some(order) => self.obey(order, stream).await?,
                     None => return Ok(()),
@@ -244,8 +275,8 @@ impl Runner {
                 () = sleep_until(renew_at) => {
                     let request = certificate_request(&self.config.keys).map_err(|e| End::Failed(e.to_string()))?;
                     stream.send(&NodeMessage::Renew(request)).await?;
-                    // The answer sets the next time for the next connection; ask again should it get lost.
-                    renew_at = Instant::now() + Duration::from_secs(3600);
+                    // The answer sets the next time; ask again should it get lost.
+                    renew_at = Instant::now() + RENEWAL_RETRY;
                 }
             }
         }
@@ -266,6 +297,11 @@ impl Runner {
             CoordinatorMessage::Renewed(certificate) => {
                 self.config.certificate = certificate.clone();
                 SessionEvent::Renewed(certificate)
+            }
+            CoordinatorMessage::Authorities(authorities) if authorities.is_empty() => return Ok(()),
+            CoordinatorMessage::Authorities(authorities) => {
+                self.config.certificate.authorities.clone_from(&authorities);
+                SessionEvent::Authorities(authorities)
             }
             CoordinatorMessage::Drain(after) => {
                 return Err(End::Drained(Duration::from_millis(after.into())));
@@ -313,12 +349,11 @@ impl Runner {
         }
     }
 
-    /// When to ask for a new certificate: when a third of its life is left.
+    /// When to ask for a new certificate, by the coordinator's clock: when a third of its life has passed.
     fn renewal(&self) -> Instant {
-        let Some((begin, end)) = tls::validity(&self.config.certificate.leaf) else { return far_away() };
-        let due = end.saturating_sub(end.saturating_sub(begin) / 3);
-        let now = UnixTime::from(SystemTime::now()).max(self.config.time);
-        Instant::now() + UnixTime(due).since(now)
+        let now = Instant::now();
+        let coordinator = self.clock.map_or(self.config.time, |clock| clock.now(now));
+        now + renewal_due(&self.config.certificate).since(coordinator)
     }
 
     async fn tell(&self, event: SessionEvent) {
@@ -332,13 +367,18 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Str
     let trust = Trust::Authorities(config.certificate.authorities.clone());
     let tls = tls::client_config(trust, config.time, &config.keys, Some(&config.certificate.leaf))
         .map_err(|error| End::Failed(error.to_string()))?;
-    let Dialled { socket, url, address, .. } =
-        dial::dial(&config.urls, &tls).await.map_err(|error| End::Failed(error.to_string()))?;
-    let (mut stream, welcome) = Stream::open(socket).await?;
-    let resume = Resume { network: config.network, node: config.node, revision, boot: config.boot };
+    let Greeted { mut stream, welcome, url, address, time, .. } = greet(&config.urls, &tls).await?;
+    let resume = Resume {
+        network: config.network,
+        node: config.node,
+        revision,
+        boot: config.boot,
+        clock: Some(SystemTime::now().into()),
+        trusts: Some(tls::pins(&config.certificate.authorities)),
+    };
     stream.send(&NodeMessage::Resume(resume)).await?;
     let (protocol, version) = (stream.protocol(), welcome.coordinator_version);
-    Ok((stream, SessionEvent::Connected { url, address, version, time: welcome.time, protocol }))
+    Ok((stream, SessionEvent::Connected { url, address, version, time, protocol }))
 }
 
 async fn leave(stream: &mut Stream) -> bool {
@@ -376,6 +416,14 @@ async fn orders_while_away(
             }
         }
     }
+}
+
+/// When a third of a certificate's life has passed. One that does not say when it was issued is backdated by a day.
+fn renewal_due(certificate: &Certificate) -> UnixTime {
+    const BACKDATED: u64 = 86_400;
+    let begin = || tls::validity(&certificate.leaf).map_or(0, |(begin, _)| begin + BACKDATED);
+    let issued = certificate.issued.map_or_else(begin, |issued| issued.0);
+    UnixTime(issued.saturating_add(certificate.not_after.0.saturating_sub(issued) / 3))
 }
 
 /// A time that does not come.

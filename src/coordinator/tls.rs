@@ -1,11 +1,9 @@
 //! Who is trusted: the coordinator proves itself by a certificate of its own authority, never by host name.
 //!
 //! While joining, the authority is the one whose public key hashes to the pin in the join key; afterwards it is one of
-//! those that came with the node's certificate.
+//! those that came with the node's certificate. An authority may vouch for the one that takes over from it.
 //!
-//! Robots boot in 1970. Certificates are checked against the later of the system's clock and the coordinator's clock at
-//! the last contact. A system clock that stands before that is known to be wrong, and then nothing is held against a
-//! certificate for being newer: that it has begun matters little, that it has not ended is still checked.
+//! Time is judged apart, in [`freshness`](super::freshness): the handshake finds out who it is, whenever that may be.
 
 use std::sync::Arc;
 
@@ -24,9 +22,6 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::state::membership::NodeKeys;
-
-/// No Ria existed before this moment (2026-01-01), so a clock that stands before it was never set.
-const CLOCK_UNSET_BEFORE: u64 = 1_767_225_600;
 
 /// Which authority is believed.
 #[derive(Debug, Clone)]
@@ -56,6 +51,17 @@ pub enum TlsSetupError {
     Key(#[from] crate::state::membership::KeyError),
 }
 
+/// How to connect, and whom to believe.
+#[derive(Debug, Clone)]
+pub struct CoordinatorTls {
+    /// For rustls.
+    pub config: Arc<ClientConfig>,
+    /// Which authority is believed.
+    pub trust: Trust,
+    /// The coordinator's clock at the last contact.
+    pub floor: ria_protocol::time::UnixTime,
+}
+
 /// TLS 1.3 with ALPN `ria/1`; `leaf` is the node's issued certificate, absent before enrolment (then one that the node
 /// signs itself shows possession of its key). No time before `floor` is believed.
 pub fn client_config(
@@ -63,13 +69,13 @@ pub fn client_config(
     floor: ria_protocol::time::UnixTime,
     keys: &NodeKeys,
     leaf: Option<&[u8]>,
-) -> Result<Arc<ClientConfig>, TlsSetupError> {
+) -> Result<CoordinatorTls, TlsSetupError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let leaf = match leaf {
         Some(leaf) => CertificateDer::from(leaf.to_vec()),
         None => self_signed(keys)?,
     };
-    let verifier = CoordinatorVerifier { trust, floor: floor.0, provider: provider.clone() };
+    let verifier = CoordinatorVerifier { trust: trust.clone(), provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -78,7 +84,7 @@ pub fn client_config(
     config.alpn_protocols = vec![ALPN_NODE.to_vec()];
     // Without resumption each connection shows the certificate that the node has now.
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(CoordinatorTls { config: Arc::new(config), trust, floor })
 }
 
 fn self_signed(keys: &NodeKeys) -> Result<CertificateDer<'static>, TlsSetupError> {
@@ -90,33 +96,28 @@ fn self_signed(keys: &NodeKeys) -> Result<CertificateDer<'static>, TlsSetupError
 #[derive(Debug)]
 struct CoordinatorVerifier {
     trust: Trust,
-    floor: u64,
     provider: Arc<CryptoProvider>,
+}
+
+impl Trust {
+    /// The certificates that are believed, with what the server shows.
+    pub(super) fn anchors<'c>(&self, chain: &[CertificateDer<'c>]) -> Vec<CertificateDer<'c>> {
+        match self {
+            Self::Pin(pin) => chain.iter().filter(|cert| spki_hash(cert) == Some(*pin)).cloned().collect(),
+            Self::Authorities(authorities) => {
+                authorities.iter().map(|authority| CertificateDer::from(authority.0.clone())).collect()
+            }
+        }
+    }
 }
 
 impl CoordinatorVerifier {
     fn anchors(&self, chain: &[CertificateDer<'_>]) -> Result<RootCertStore, rustls::Error> {
         let mut anchors = RootCertStore::empty();
-        match &self.trust {
-            Trust::Pin(pin) => {
-                let pinned = chain.iter().find(|cert| spki_hash(cert) == Some(*pin));
-                anchors.add(pinned.ok_or_else(other_authority)?.clone().into_owned())?;
-            }
-            Trust::Authorities(authorities) => {
-                for authority in authorities {
-                    anchors.add(CertificateDer::from(authority.0.clone()))?;
-                }
-            }
+        for anchor in self.trust.anchors(chain) {
+            anchors.add(anchor.into_owned())?;
         }
-        Ok(anchors)
-    }
-
-    /// The time to check at, see the module's text.
-    fn time(&self, leaf: &CertificateDer<'_>, system: UnixTime) -> UnixTime {
-        let known = system.as_secs().max(self.floor);
-        let clock_is_wrong = system.as_secs() < self.floor.max(CLOCK_UNSET_BEFORE);
-        let begin = not_before(leaf).filter(|_| clock_is_wrong).unwrap_or(0);
-        UnixTime::since_unix_epoch(std::time::Duration::from_secs(known.max(begin)))
+        if anchors.is_empty() { Err(other_authority()) } else { Ok(anchors) }
     }
 
     fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
@@ -132,14 +133,14 @@ impl ServerCertVerifier for CoordinatorVerifier {
         chain: &[CertificateDer<'_>],
         _dialled: &ServerName<'_>,
         ocsp: &[u8],
-        now: UnixTime,
+        _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let name = ServerName::try_from(COORDINATOR_TLS_NAME)
             .map_err(|_| rustls::Error::General("the coordinator's TLS name is no DNS name".into()))?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(self.anchors(chain)?), self.provider.clone())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(leaf, chain, &name, ocsp, self.time(leaf, now))
+            .verify_server_cert(leaf, chain, &name, ocsp, some_good_time(leaf))
             .map_err(|error| match error {
                 rustls::Error::InvalidCertificate(
                     CertificateError::UnknownIssuer | CertificateError::BadSignature,
@@ -175,22 +176,30 @@ fn other_authority() -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(OtherAuthority))).into()
 }
 
+/// Public keys of authorities, by hash; one that can't be read is left out.
+pub fn pins(authorities: &[Authority]) -> Vec<SpkiHash> {
+    let der = |authority: &Authority| CertificateDer::from(authority.0.clone());
+    authorities.iter().filter_map(|authority| spki_hash(&der(authority))).collect()
+}
+
 fn spki_hash(cert: &CertificateDer<'_>) -> Option<SpkiHash> {
     let (_, parsed) = X509Certificate::from_der(cert).ok()?;
     Some(SpkiHash::of(parsed.tbs_certificate.subject_pki.raw))
 }
 
-fn not_before(cert: &CertificateDer<'_>) -> Option<u64> {
-    let (_, parsed) = X509Certificate::from_der(cert).ok()?;
-    u64::try_from(parsed.validity().not_before.timestamp()).ok()
+/// A time at which the certificate is valid; whether that is now, is judged elsewhere.
+fn some_good_time(leaf: &CertificateDer<'_>) -> UnixTime {
+    let begin = validity(leaf).map_or(0, |(begin, _)| begin);
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(begin))
 }
 
 /// Begin and end of a certificate, seconds since 1970.
 pub fn validity(der: &[u8]) -> Option<(u64, u64)> {
     let (_, parsed) = X509Certificate::from_der(der).ok()?;
     let validity = parsed.validity();
-    let seconds = |t: x509_parser::time::ASN1Time| u64::try_from(t.timestamp()).ok();
-    Some((seconds(validity.not_before)?, seconds(validity.not_after)?))
+    // What is before 1970 counts as 1970.
+    let seconds = |t: x509_parser::time::ASN1Time| u64::try_from(t.timestamp()).unwrap_or(0);
+    Some((seconds(validity.not_before), seconds(validity.not_after)))
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ impl Conditions {
         }
     }
 
+    /// Whether there is such a condition.
+    pub fn has(&self, code: &str) -> bool {
+        self.0.contains_key(code)
+    }
+
     /// Ends a condition; returns whether there was one.
     pub fn clear(&mut self, code: &'static str) -> bool {
         let cleared = self.0.remove(code).is_some();

@@ -21,6 +21,7 @@ use super::notify::notify;
 use super::packets::Packets;
 use super::pings::Pings;
 use super::storage::Storage;
+use super::times::Look;
 use crate::config::Config;
 use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
@@ -92,6 +93,7 @@ pub struct Control {
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) session_events: mpsc::Sender<(NetworkId, SessionEvent)>,
     pub(super) changed: bool,
+    pub(super) look: Look,
     changes: watch::Sender<u64>,
     inbox: Inbox,
 }
@@ -156,6 +158,7 @@ impl Control {
             inputs: inputs_in,
             session_events: sessions_in,
             changed: true,
+            look: Look::now(),
             changes,
             inbox: Inbox { commands, inputs, sessions, engine, saved, host: host_changes },
         };
@@ -229,8 +232,10 @@ impl Control {
     /// Stores what is not stored yet; the interfaces go with the packet thread.
     fn end(mut self) {
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        let look = Look::now();
         for id in ids {
             self.save_live(id);
+            self.store_time(id, &look);
         }
         self.networks.clear();
     }
@@ -260,6 +265,7 @@ impl Control {
 
     async fn handle_tick(&mut self) {
         let now = Instant::now();
+        self.check_times();
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         for id in ids {
             self.expire_waiting(id, now);

@@ -29,6 +29,7 @@ mod pings;
 mod requests;
 mod status;
 mod storage;
+mod times;
 mod uplink;
 
 use std::path::PathBuf;

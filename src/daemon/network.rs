@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::conditions::Conditions;
 use super::handle::Reply;
+use crate::coordinator::greet::CoordinatorTime;
 use crate::coordinator::session::{Order, Session, SessionConfig};
 use crate::netdev::tun::{TunPlan, own_addresses};
 use crate::state::map;
@@ -40,6 +41,12 @@ pub struct Network {
     pub waiting: Vec<Waiting>,
     /// Names of the engine's peers; of one that was removed the map does not tell any more.
     pub peer_names: BTreeMap<NodeId, String>,
+    /// The coordinator's clock, since the last greeting of this run.
+    pub clock: Option<CoordinatorTime>,
+    /// When the coordinator's time was stored last.
+    pub clock_stored: Option<Instant>,
+    /// By how much the clock was off when that was told last.
+    pub clock_told: Option<i64>,
     /// Since when the stored live state is older than the known one.
     pub live_unsaved: Option<Instant>,
 }
@@ -109,6 +116,9 @@ impl Network {
             conditions,
             waiting: Vec::new(),
             peer_names: BTreeMap::new(),
+            clock: None,
+            clock_stored: None,
+            clock_told: None,
             live_unsaved: None,
         }
     }
@@ -147,10 +157,7 @@ impl Network {
     pub fn plan(&self, reserved: Vec<u16>) -> Option<TunPlan> {
         let map = self.membership.map.as_ref()?;
         let (_, own) = map::member(map, self.membership.identity.node)?;
-        let addresses = own_addresses(
-            &own.own_prefixes().collect::<Vec<_>>(),
-            &[map.network.prefix_v4, map.network.prefix_v6],
-        );
+        let addresses = own_addresses(&own.prefixes, &[map.network.prefix_v4, map.network.prefix_v6]);
         let preferred = self.membership.identity.interface;
         Some(TunPlan { preferred, reserved, addresses, mtu: map.network.mtu })
     }

@@ -15,6 +15,7 @@ use super::control::Control;
 use super::handle::{NetworkView, State};
 use super::network::Network;
 use super::packets::PacketStatus;
+use super::times::Look;
 
 /// Everything at this moment.
 pub fn state(control: &Control, packets: &PacketStatus) -> State {
@@ -89,6 +90,7 @@ fn own(control: &Control, network: &Network) -> NetworkStatus {
         map_revision: map.map(|map| map.revision.0).unwrap_or_default(),
         udp_port: control.udp_port.into(),
         conditions: network.conditions.list(),
+        clock_offset: network.clock_offset(&Look::now()).map(|seconds| seconds as f64),
         certificate_expires: network.membership.certificate.not_after.0 as f64,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         coordinator_version: network.coordinator.version.clone(),

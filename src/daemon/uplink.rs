@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::control::Control;
 use super::events::Draft;
+use super::times::Look;
 use crate::coordinator::session::{Order, SessionEvent};
 use crate::state::{Part, map};
 
@@ -27,11 +28,14 @@ impl Control {
                 network.coordinator.version = version;
                 network.coordinator.protocol = Some(protocol);
                 tracing::debug!(%protocol, "connected with the coordinator");
+                network.clock = Some(time);
                 let contact = &mut network.membership.contact;
                 let moved = contact.address.replace(address) != Some(address);
-                contact.time = contact.time.max(time);
-                self.saver.put(id, Part::Contact, contact, 0);
-                if moved && network.in_engine {
+                let resolve = moved && network.in_engine;
+                let look = Look::now();
+                self.store_time(id, &look);
+                self.check_times_of(id, &look);
+                if resolve {
                     self.resolve_relays(id);
                 }
             }
@@ -45,6 +49,16 @@ impl Control {
                 let Some(network) = self.networks.get_mut(&id) else { return };
                 tracing::info!(network = %network.membership.identity.network_name, "certificate renewed");
                 network.membership.certificate = certificate;
+                self.saver.put(id, Part::Certificate, &network.membership.certificate, 0);
+            }
+            SessionEvent::Authorities(authorities) => {
+                let Some(network) = self.networks.get_mut(&id) else { return };
+                tracing::info!(
+                    network = %network.membership.identity.network_name,
+                    authorities = authorities.len(),
+                    "the coordinator has told whom to trust from now on"
+                );
+                network.membership.certificate.authorities = authorities;
                 self.saver.put(id, Part::Certificate, &network.membership.certificate, 0);
             }
         }

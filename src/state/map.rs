@@ -100,7 +100,6 @@ mod tests {
             record: SignedRecord::unsigned(&record),
             name: name.parse().unwrap(),
             kind: MemberKind::Node,
-            stock: None,
         }
     }
 

@@ -472,4 +472,4 @@ fn is_storage_trouble(error: &io::Error) -> bool {
 #[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

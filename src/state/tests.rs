@@ -10,7 +10,7 @@ use ria_protocol::time::UnixTime;
 use super::membership::{Contact, Identity};
 use super::*;
 
-pub(super) fn membership(id: u8) -> Membership {
+pub(crate) fn membership(id: u8) -> Membership {
     Membership {
         identity: Identity {
             network: NetworkId::from_bytes([id; 10]),
@@ -30,6 +30,8 @@ pub(super) fn membership(id: u8) -> Membership {
             leaf: vec![1],
             authorities: vec![Authority(vec![2])],
             not_after: UnixTime(5),
+            issued: None,
+            membership: None,
         },
         map: None,
         live: vec![],

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// Where the coordinator is.
 pub const COORDINATOR: &str = "198.51.100.2";
 
+/// In each host: by how many seconds the agent's clock is off (faketime).
+const CLOCK_FILE: &str = "/run/clock";
+
 /// Longest wait for something that should happen soon; generous, since machines that test are slow.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -127,8 +130,17 @@ impl Team {
     /// A robot with a running agent.
     pub fn robot(&self, name: &str, options: &[&str]) -> Robot {
         let log = self.logs.path().join(format!("{name}.log"));
-        let mut robot = Robot { host: self.host(name), agent: None, log };
+        let mut robot = Robot { host: self.host(name), agent: None, log, has_own_clock: false };
         robot.start(options);
+        robot
+    }
+
+    /// A robot with a running agent, for which the clock is off by so many seconds, as [`Robot::set_clock`] says.
+    pub fn robot_with_clock(&self, name: &str, offset: i64) -> Robot {
+        let log = self.logs.path().join(format!("{name}.log"));
+        let mut robot = Robot { host: self.host(name), agent: None, log, has_own_clock: true };
+        robot.set_clock(offset);
+        robot.start(&[]);
         robot
     }
 
@@ -152,6 +164,7 @@ pub struct Robot {
     pub host: Host,
     agent: Option<Process>,
     log: PathBuf,
+    has_own_clock: bool,
 }
 
 impl Robot {
@@ -163,9 +176,22 @@ impl Robot {
 
     /// Starts the agent and does not wait.
     pub fn start_unwatched(&mut self, options: &[&str]) {
-        let program = program("ria");
-        let line = [&[program.to_str().unwrap(), "daemon"], options].concat();
-        self.agent = Some(self.host.spawn(&line, &self.log).unwrap());
+        let mut command = self.host.command(program("ria"));
+        command.arg("daemon").args(options).log(&self.log).unwrap();
+        if self.has_own_clock {
+            command.env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1");
+            command.env("FAKETIME_TIMESTAMP_FILE", CLOCK_FILE).env("FAKETIME_NO_CACHE", "1");
+            // Only the clock that people set: timers go on as always.
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
+        self.agent = Some(command.spawn().unwrap());
+    }
+
+    /// Sets the agent's clock, also while it runs: so many seconds ahead of the real one.
+    pub fn set_clock(&self, offset: i64) {
+        let file = self.host.path(CLOCK_FILE);
+        std::fs::write(file.with_extension("new"), format!("{offset:+}\n")).unwrap();
+        std::fs::rename(file.with_extension("new"), file).unwrap();
     }
 
     /// Kills the agent without warning.

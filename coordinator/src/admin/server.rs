@@ -357,7 +357,7 @@ async fn create_key(
     })?;
     let gone = || problem(ProblemCode::NotFound, CreateKeyError::NoNetwork);
     let view = views::key(&world, &created.entry, now).ok_or_else(gone)?;
-    let ca_pin = admin.services.authority.pin();
+    let ca_pin = admin.services.authorities.current().pin();
     let key = JoinKey { urls: urls.clone(), ca_pin, key_id: created.entry.id, secret: created.secret };
     Ok(Json(CreatedKey { key: key.to_text(), view, urls }))
 }
@@ -397,7 +397,8 @@ async fn show_node(
     let presence = presence(&admin).await?;
     let world = admin.services.registry.world();
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
-    Ok(Json(views::node(network, member, presence.get(&(network.info.id, member.node)))))
+    let presence = presence.get(&(network.info.id, member.node));
+    Ok(Json(views::node(network, member, presence)))
 }
 
 async fn remove_node(

@@ -109,7 +109,7 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         joined: member.joined,
         join_key: member.join_key,
         last_contact,
-        expires: heard.expires(),
+        expires: heard.expires(network.membership),
         ephemeral: member.ephemeral.map(|d| d.as_secs()),
         agent_version: presence.map_or_else(|| member.agent_version.clone(), |p| p.agent_version.clone()),
         disabled: member.disabled,

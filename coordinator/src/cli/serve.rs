@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{FAILED, ServeArgs, complain, environment, print};
 use crate::config::{Config, ConfigError, PublicUrl};
+use crate::duration::shown_span;
 use crate::server::Coordinator;
 
 /// Runs until it is told to stop.
@@ -97,6 +98,11 @@ fn to_json(config: &Config) -> serde_json::Value {
             "enabled": config.relay.enabled,
             "listen": config.relay.listen,
             "external": config.relay.external,
+            "credentials": config.relay.credentials.as_secs(),
+        },
+        "certificates": {
+            "lifetime": config.lifetimes.certificate.as_secs(),
+            "membership": config.lifetimes.membership.as_secs(),
         },
     })
 }
@@ -117,7 +123,10 @@ fn to_text(config: &Config) -> String {
         ("relay.enabled", config.relay.enabled.to_string()),
         ("relay.listen", listen.join(", ")),
         ("relay.external", shown(external.join(", "), "not set")),
+        ("relay.credentials", shown_span(config.relay.credentials.as_secs())),
+        ("certificates.lifetime", shown_span(config.lifetimes.certificate.as_secs())),
+        ("certificates.membership", shown_span(config.lifetimes.membership.as_secs())),
     ];
-    let lines = rows.map(|(key, value)| format!("{key:<15} {value}\n")).concat();
+    let lines = rows.map(|(key, value)| format!("{key:<23} {value}\n")).concat();
     format!("{lines}The settings are valid.\n")
 }

@@ -55,7 +55,7 @@ impl Writer {
         match known_member(network, &enrolment) {
             Ok(Some(member)) if !member.is_active() => return Err(ErrorCode::Disabled.into()),
             // Its answer got lost, so it asks again: the key may be used up or at its end by now.
-            Ok(Some(member)) if member.join_key == key.id && member.expires() > now => {
+            Ok(Some(member)) if member.join_key == key.id && member.expires(network.membership) > now => {
                 return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
             }
             Ok(Some(member)) if holds_secret => return self.admit_again(member, key, network, now).await,
@@ -106,7 +106,7 @@ impl Writer {
         tags.extend(key.tags.iter().cloned());
         tags.sort();
         tags.dedup();
-        let ended = member.expires() <= now;
+        let ended = member.expires(network.membership) <= now;
         if key.approve || (tags == member.tags && !ended) {
             return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
         }

@@ -45,7 +45,7 @@ impl Draft {
 
     /// Puts a network in its place.
     pub fn put(&mut self, network: Network) -> Arc<Network> {
-        let network = Arc::new(network);
+        let network = Arc::new(Network { membership: self.world.membership, ..network });
         self.world.networks.insert(network.info.id, network.clone());
         network
     }

@@ -13,6 +13,7 @@ mod admit;
 mod draft;
 mod edit;
 mod limiter;
+mod rotate;
 mod standing;
 mod waiting;
 mod writer;
@@ -24,18 +25,19 @@ use std::time::Duration;
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
 use ria_protocol::join_key::JoinSecret;
-use ria_protocol::keys::SpkiHash;
+use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::audit::Actor;
+use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::state::address::PrefixError;
 use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
 use crate::store::{Departure, Store, StoreError};
+use crate::tls::authority::Authority;
 
 pub use edit::NodeEdit;
 pub use waiting::Former;
@@ -128,6 +130,17 @@ pub enum SetNodeEnabledError {
     Unavailable(#[from] Unavailable),
 }
 
+/// A node's WireGuard key can't be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateKeyError {
+    #[error("there is no such node")]
+    NoNode,
+    #[error("the key belongs to another member")]
+    Taken,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// A node is not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
@@ -165,7 +178,8 @@ store_error_is_unavailable!(
     RemoveNodeError,
     EditNodeError,
     DecideError,
-    SetNodeEnabledError
+    SetNodeEnabledError,
+    RotateKeyError
 );
 
 /// A network to make.
@@ -245,6 +259,8 @@ enum Command {
     RemoveNode(NetworkId, NodeId, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
     EditNode(NetworkId, NodeId, NodeEdit, Actor, Reply<Arc<MemberEntry>, EditNodeError>),
     SetNodeEnabled(NodeStanding, Actor, Reply<Arc<MemberEntry>, SetNodeEnabledError>),
+    RotateKey(NetworkId, NodeId, WgPublicKey, Reply<(), RotateKeyError>),
+    NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
 }
 
@@ -259,9 +275,12 @@ pub struct Registry {
 
 impl Registry {
     /// Loads the state, makes the first network where there has never been one, and starts the writer; it ends when
-    /// the last `Registry` is gone.
-    pub async fn start(store: Store) -> Result<(Self, tokio::task::JoinHandle<()>), Unavailable> {
-        let world = Arc::new(store.load().await?);
+    /// the last `Registry` is gone. A member may stay unheard of for `membership`.
+    pub async fn start(
+        store: Store,
+        membership: Duration,
+    ) -> Result<(Self, tokio::task::JoinHandle<()>), Unavailable> {
+        let world = Arc::new(store.load().await?.with_membership(membership));
         let never_used = world.audit_head == crate::audit::Head::START;
         let (publish, published) = watch::channel(world);
         let (writable_tx, writable) = watch::channel(true);
@@ -401,6 +420,21 @@ impl Registry {
         self.ask(|reply| Command::SetNodeEnabled(standing, actor, reply)).await
     }
 
+    /// Has a member be known by another WireGuard key, which it has proved to hold.
+    pub async fn rotate_key(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        wg_key: WgPublicKey,
+    ) -> Result<(), RotateKeyError> {
+        self.ask(|reply| Command::RotateKey(network, node, wg_key, reply)).await
+    }
+
+    /// Another authority has taken over, or one was retired: the database belongs to it, and the audit log says so.
+    pub async fn note_authority(&self, authority: Arc<Authority>, event: Event) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::NoteAuthority(authority, event, reply)).await
+    }
+
     /// Stores when nodes were heard of last.
     pub async fn note_contacts(&self, contacts: Vec<Contact>) -> Result<(), Unavailable> {
         self.ask(|reply| Command::NoteContacts(contacts, reply)).await
@@ -438,18 +472,19 @@ pub async fn known_authority(store: &Store) -> Result<Option<SpkiHash>, StoreErr
     known.map(|text| text.parse().map_err(|e| StoreError::Damaged(format!("{META_CA}: {e}")))).transpose()
 }
 
-/// Ties the database to its certification authority, or checks that it is this one.
-pub async fn bind_authority(store: &Store, authority: SpkiHash) -> Result<(), AuthorityMismatch> {
-    match known_authority(store).await? {
-        Some(known) if known == authority => Ok(()),
-        Some(_) => Err(AuthorityMismatch::Other),
-        None => {
-            let mut transaction = store.begin().await?;
-            crate::store::Write::new(&mut transaction).meta(META_CA, &authority.to_string()).await?;
-            transaction.commit().await.map_err(StoreError::from)?;
-            Ok(())
-        }
+/// Ties the database to its certification authority, or checks that it is this one or one before it.
+pub async fn bind_authority(store: &Store, authority: &Authority) -> Result<(), AuthorityMismatch> {
+    let known = known_authority(store).await?;
+    let is_before = |pin| authority.older().iter().any(|older| older.pin == pin);
+    match known {
+        Some(known) if known == authority.pin() => return Ok(()),
+        Some(known) if !is_before(known) => return Err(AuthorityMismatch::Other),
+        Some(_) | None => {}
     }
+    let mut transaction = store.begin().await?;
+    crate::store::Write::new(&mut transaction).meta(META_CA, &authority.pin().to_string()).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 use super::*;
 use crate::audit::Head;
 use crate::store::{AuditQuery, sqlite_url};
+use crate::tls::authority::Identity;
+use crate::tls::succession::Authorities;
 
 async fn start(directory: &std::path::Path) -> (Registry, Store) {
     let store = Store::open(&sqlite_url(directory)).await.unwrap();
-    let (registry, _) = Registry::start(store.clone()).await.unwrap();
+    let (registry, _) = Registry::start(store.clone(), crate::state::DEFAULT_MEMBERSHIP).await.unwrap();
     (registry, store)
 }
 
@@ -77,9 +79,20 @@ async fn a_database_stays_with_its_authority() {
     // The database is closed with the last way to its writer.
     let (_registry, store) = start(directory.path()).await;
     assert_eq!(known_authority(&store).await.unwrap(), None);
-    bind_authority(&store, SpkiHash([1; 32])).await.unwrap();
-    bind_authority(&store, SpkiHash([1; 32])).await.unwrap();
-    let error = bind_authority(&store, SpkiHash([2; 32])).await.unwrap_err();
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [ours, theirs] = [here.path(), there.path()].map(|dir| {
+        let authority = Identity::load_or_create(dir, None).unwrap().authority;
+        Authorities::new(Identity::path(dir), authority)
+    });
+    bind_authority(&store, &ours.current()).await.unwrap();
+    bind_authority(&store, &ours.current()).await.unwrap();
+    let error = bind_authority(&store, &theirs.current()).await.unwrap_err();
+    assert!(matches!(error, AuthorityMismatch::Other), "{error}");
+    // The next authority takes the database over, also where a crash came in between, and the one before it is out.
+    let before = ours.current();
+    bind_authority(&store, &ours.roll().unwrap()).await.unwrap();
+    assert_eq!(known_authority(&store).await.unwrap(), Some(ours.current().pin()));
+    let error = bind_authority(&store, &before).await.unwrap_err();
     assert!(matches!(error, AuthorityMismatch::Other), "{error}");
 }
 

@@ -98,7 +98,7 @@ impl Writer {
         let network = world.networks.get(&former.network).ok_or(ErrorCode::NotAMember)?;
         let member = network.members.get(&former.node).ok_or(ErrorCode::NotAMember)?;
         let now = UnixTime::from(SystemTime::now());
-        if member.expires() > now {
+        if member.expires(network.membership) > now {
             return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
         }
         if let Some(entry) = network.waiting.get(&former.node) {

@@ -75,6 +75,12 @@ impl Writer {
             Command::SetNodeEnabled(standing, actor, reply) => {
                 let _ = reply.send(self.set_node_enabled(standing, actor).await);
             }
+            Command::RotateKey(network, node, wg_key, reply) => {
+                let _ = reply.send(self.rotate_key(network, node, wg_key).await);
+            }
+            Command::NoteAuthority(authority, event, reply) => {
+                let _ = reply.send(self.note_authority(&authority, &event).await);
+            }
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }

@@ -2,17 +2,12 @@
 //! username))`. A relay that knows the secret knows every user, also after its restart, and keeps no list.
 
 use std::fmt;
-use std::time::Duration;
 
 use data_encoding::BASE64;
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::time::UnixTime;
 use ring::hmac;
 use zeroize::Zeroize;
-
-/// How long credentials live. They are renewed daily, so a node that is cut off from its coordinator keeps its relay
-/// for a day at least.
-pub const LIFETIME: Duration = Duration::from_secs(48 * 3600);
 
 /// A node's TURN user name and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,9 +33,9 @@ impl Drop for RelayCredentials {
 }
 
 impl RelayCredentials {
-    /// Makes a node's credentials, good for [`LIFETIME`].
-    pub fn issue(secret: &[u8; 32], network: NetworkId, node: NodeId, now: UnixTime) -> Self {
-        let user = User { owner: Owner { network, node }, expires: now.plus(LIFETIME) };
+    /// Makes a node's credentials, good until `expires`.
+    pub fn issue(secret: &[u8; 32], network: NetworkId, node: NodeId, expires: UnixTime) -> Self {
+        let user = User { owner: Owner { network, node }, expires };
         let username = user.to_string();
         let password = password(&hmac::Key::new(hmac::HMAC_SHA256, secret), &username);
         Self { username, password, expires: user.expires }
@@ -95,7 +90,7 @@ mod tests {
         let credentials = RelayCredentials::issue(&[7; 32], network, node, UnixTime(1000));
         let user = User::parse(&credentials.username).unwrap();
         assert_eq!(user, User { owner: Owner { network, node }, expires: credentials.expires });
-        assert_eq!(credentials.expires, UnixTime(1000 + 48 * 3600));
+        assert_eq!(credentials.expires, UnixTime(1000));
         let later = RelayCredentials::issue(&[7; 32], network, node, UnixTime(1001));
         let other = RelayCredentials::issue(&[8; 32], network, node, UnixTime(1000));
         assert_ne!(credentials.password, later.password);

@@ -19,10 +19,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::RelayConfig;
 use super::counters::{Counters, DropReason, RelayCounters};
 use super::outbox::Outbox;
 use super::server::{Action, Clock, Server, ServerConfig, Tuple};
-use super::{LIFETIME, RelayConfig};
 
 /// Room for what GRO puts together: up to 64 datagrams, less than 64 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -39,6 +39,7 @@ pub struct Relay {
     server: Server,
     handle: RelayHandle,
     orders: mpsc::UnboundedReceiver<Order>,
+    credentials: Duration,
 }
 
 /// What a running relay is told.
@@ -87,7 +88,7 @@ impl Relay {
         let server = Server::new(settings, Box::new(OsRng), Instant::now());
         let (sender, orders) = mpsc::unbounded_channel();
         let handle = RelayHandle { orders: sender, counters: server.counters() };
-        Ok(Self { listeners, server, handle, orders })
+        Ok(Self { listeners, server, handle, orders, credentials: config.credentials })
     }
 
     /// The port to publish: that of the first address.
@@ -102,9 +103,9 @@ impl Relay {
 
     /// Relays until it is cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
-        let Self { listeners, server, handle, mut orders } = self;
+        let Self { listeners, server, handle, mut orders, credentials } = self;
         let counters = Arc::clone(&handle.counters);
-        let mut traffic = Traffic { listeners, server, counters, outbox: Outbox::default() };
+        let mut traffic = Traffic { listeners, server, counters, credentials, outbox: Outbox::default() };
         let mut buffers = ReceiveBuffers::new();
         let mut first = 0;
         loop {
@@ -276,6 +277,7 @@ struct Traffic {
     listeners: Vec<Listener>,
     server: Server,
     counters: Arc<Counters>,
+    credentials: Duration,
     outbox: Outbox,
 }
 
@@ -283,7 +285,7 @@ impl Traffic {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Revoke(node) => {
-                self.server.revoke(node, clock().unix.plus(LIFETIME));
+                self.server.revoke(node, clock().unix.plus(self.credentials));
                 info!("a node was revoked; the relay serves it no more");
             }
             Order::Readmit(node) => self.server.readmit(node),

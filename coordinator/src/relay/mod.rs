@@ -23,10 +23,15 @@ mod outbox;
 mod server;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 pub use counters::{Counters, DropReason, RelayCounters};
-pub use credentials::{LIFETIME, RelayCredentials};
+pub use credentials::RelayCredentials;
 pub use io::{Relay, RelayHandle};
+
+/// How long credentials live unless it is set. They are renewed daily, so a node that is cut off from its coordinator
+/// keeps its relay for a day at least.
+pub const DEFAULT_CREDENTIALS: Duration = Duration::from_secs(48 * 3600);
 
 /// What a relay needs to know.
 #[derive(Clone)]
@@ -38,6 +43,8 @@ pub struct RelayConfig {
     /// Addresses (at most one of each family) that relayed addresses show instead of the one at which a request
     /// arrived. They need not be reachable: nobody outside of the relay sends to them.
     pub external: Vec<IpAddr>,
+    /// How long credentials are good for at most: so long a node that was removed is remembered.
+    pub credentials: Duration,
     /// Bounds.
     pub limits: Limits,
 }
@@ -45,7 +52,13 @@ pub struct RelayConfig {
 impl RelayConfig {
     /// With the usual bounds.
     pub fn new(listen: Vec<SocketAddr>, secret: [u8; 32]) -> Self {
-        Self { listen, secret, external: Vec::new(), limits: Limits::default() }
+        Self {
+            listen,
+            secret,
+            external: Vec::new(),
+            credentials: DEFAULT_CREDENTIALS,
+            limits: Limits::default(),
+        }
     }
 }
 

@@ -29,11 +29,13 @@ pub(super) struct Joined {
     pub member: Arc<MemberEntry>,
     pub resume: Resume,
     pub agent_version: String,
+    /// For a proof of possession, if none was given on this connection yet.
+    pub challenge: Option<Challenge>,
 }
 
 /// Leads a node to the point where it is a member.
 pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -> Result<Joined, End> {
-    let (agent_version, challenge) = greet(socket).await?;
+    let (agent_version, challenge) = greet(socket, peer, services).await?;
     let mut challenge = Some(challenge);
     let mut enrolled = false;
     loop {
@@ -68,7 +70,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
                     }
                 };
                 peer.slot.release();
-                return Ok(Joined { member, resume, agent_version });
+                return Ok(Joined { member, resume, agent_version, challenge });
             }
             // This is the epoch that all nodes know: there is nothing to learn.
             NodeMessage::Testify(_) => {}
@@ -76,27 +78,37 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
             | NodeMessage::Ack(_)
             | NodeMessage::Report(_)
             | NodeMessage::Renew(_)
+            | NodeMessage::Rotate(_)
             | NodeMessage::Leave => return Err(ErrorCode::BadMessage.into()),
         }
     }
 }
 
-async fn greet(socket: &mut Socket) -> Result<(String, Challenge), End> {
+async fn greet(socket: &mut Socket, peer: &Peer, services: &Services) -> Result<(String, Challenge), End> {
     let NodeMessage::Hello(hello) = socket.next_before(Instant::now() + PATIENCE).await? else {
         return Err(ErrorCode::BadMessage.into());
     };
     let protocol = Protocol::common(&hello).ok_or(ErrorCode::ProtocolVersion)?;
     let challenge = Challenge::new();
+    let time = UnixTime::from(SystemTime::now());
     let welcome = Welcome {
         protocol: protocol.number(),
         coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
         challenge: challenge.public(),
-        time: UnixTime::from(SystemTime::now()),
+        time,
         epoch: None,
+        authority_proof: attested(peer, services, time),
     };
     socket.send(&CoordinatorMessage::Welcome(welcome)).await?;
     socket.agree_on(protocol);
     Ok((shown_version(&hello.agent_version), challenge))
+}
+
+/// The proof that lets a node whose clock is wrong believe the certificate of this connection. Without it, only such
+/// nodes have to go away.
+fn attested(peer: &Peer, services: &Services, time: UnixTime) -> Option<Vec<u8>> {
+    let proof = services.authorities.current().attest(&peer.exporter, time);
+    proof.inspect_err(|error| tracing::warn!(%error, "the authority can't sign its proof")).ok()
 }
 
 /// A version as people may be shown it: a stranger's text ends up on an administrator's terminal.
@@ -149,11 +161,7 @@ async fn settle(
 
 fn enrolled_as(services: &Services, admitted: &Admitted, csr: &[u8]) -> Result<Enrolled, End> {
     let (network, member) = (&admitted.network.info, &admitted.member);
-    let issued = services.authority.issue_node(network.id, member.node, csr);
-    let certificate = issued.map_err(|error| {
-        tracing::debug!(%error, "a certificate request can't be granted");
-        ErrorCode::BadMessage
-    })?;
+    let certificate = services.certificate((network.id, member.node), csr)?;
     Ok(Enrolled {
         network: network.id,
         node: member.node,
@@ -192,7 +200,7 @@ async fn authorise(
     if !member.is_active() {
         return Err(ErrorCode::Disabled.into());
     }
-    let ended = member.expires() <= UnixTime::from(SystemTime::now());
+    let ended = member.expires(services.lifetimes.membership) <= UnixTime::from(SystemTime::now());
     Ok(if ended { Standing::Ended } else { Standing::Member(member.clone()) })
 }
 

@@ -1,10 +1,11 @@
 //! A member's session: the map and its changes, news of other members, relays, renewal, and leaving.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::map::{Candidate, Revision};
-use ria_protocol::message::{CoordinatorMessage, NodeMessage};
+use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume};
+use ria_protocol::rotation::Rotate;
 use ria_protocol::time::UnixTime;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
@@ -13,13 +14,11 @@ use super::greeted::Joined;
 use super::socket::Socket;
 use super::{End, Peer, Services};
 use crate::audit::Actor;
-use crate::enrol::check_request;
+use crate::enrol::{Challenge, check_request, verify_rotation};
 use crate::hub::{Begin, Begun, NodeKey, SessionId};
-use crate::registry::RemoveNodeError;
+use crate::registry::{RemoveNodeError, RotateKeyError};
 use crate::state::view;
 
-/// Relay credentials are renewed this often.
-const RELAYS_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Addresses that a node may report; the rest is dropped.
 const MAX_CANDIDATES: usize = 64;
 
@@ -31,6 +30,8 @@ struct Session<'a> {
     id: SessionId,
     /// The revision that the node was told of last.
     told: Revision,
+    /// For one proof of another WireGuard key.
+    challenge: Option<Challenge>,
 }
 
 /// Serves a member until the session ends.
@@ -46,8 +47,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     let id = begun.id;
     let protocol = socket.protocol();
     tracing::debug!(node = %node.1, name = %joined.member.name, %protocol, "session begins");
-    let mut session = Session { services, peer, node, id, told: Revision(0) };
-    let end = match session.serve(socket, begun, joined.resume.revision).await {
+    let mut session = Session { services, peer, node, id, told: Revision(0), challenge: joined.challenge };
+    let end = match session.serve(socket, begun, &joined.resume).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -62,24 +63,23 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
 enum Never {}
 
 impl Session<'_> {
-    async fn serve(
-        &mut self,
-        socket: &mut Socket,
-        mut begun: Begun,
-        has: Option<Revision>,
-    ) -> Result<Never, End> {
+    async fn serve(&mut self, socket: &mut Socket, mut begun: Begun, resume: &Resume) -> Result<Never, End> {
         // Listening begins before the state is read, so that no change is missed between the two.
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         let mut changes = network.feed.subscribe();
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         self.check_standing()?;
-        socket.send(&view::catch_up(&network, has)).await?;
+        socket.send(&view::catch_up(&network, resume.revision)).await?;
         self.told = network.revision;
-        let mut relays = interval(RELAYS_EVERY);
+        let mut relays = interval(self.services.relays.renewed_every());
         relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
         relays.tick().await;
         self.send_relays(socket).await?;
         socket.send_encoded(view::live_whole(std::mem::take(&mut begun.whole), self.node.1)).await?;
+        let mut authorities = self.services.authorities.subscribe();
+        if resume.trusts.as_ref() != Some(&authorities.borrow_and_update().trusted_pins()) {
+            self.send_authorities(socket).await?;
+        }
 
         loop {
             tokio::select! {
@@ -106,6 +106,7 @@ impl Session<'_> {
                     }
                 }
                 _ = relays.tick() => self.send_relays(socket).await?,
+                Ok(()) = authorities.changed() => self.send_authorities(socket).await?,
                 message = socket.next() => self.handle_message(socket, message?).await?,
             }
         }
@@ -126,6 +127,12 @@ impl Session<'_> {
         Ok(socket.send(&CoordinatorMessage::Relays(relays)).await?)
     }
 
+    /// Whom the node shall trust from now on. One that speaks version 1 hears of it when it renews its certificate.
+    async fn send_authorities(&self, socket: &mut Socket) -> Result<(), End> {
+        let trusted = self.services.authorities.current().trusted();
+        Ok(socket.send(&CoordinatorMessage::Authorities(trusted)).await?)
+    }
+
     async fn handle_message(&mut self, socket: &mut Socket, message: NodeMessage) -> Result<(), End> {
         let hub = &self.services.hub;
         match message {
@@ -137,6 +144,7 @@ impl Session<'_> {
                 hub.report(self.node, self.id, usable).await.map_err(|_| End::Drained)
             }
             NodeMessage::Renew(csr) => self.renew(socket, &csr).await,
+            NodeMessage::Rotate(request) => self.rotate(&request).await,
             NodeMessage::Leave => self.leave().await,
             NodeMessage::Ack(_)
             | NodeMessage::Hello(_)
@@ -148,13 +156,25 @@ impl Session<'_> {
 
     async fn renew(&self, socket: &mut Socket, csr: &[u8]) -> Result<(), End> {
         check_request(csr, self.peer.identity.tls_key())?;
-        let issued = self.services.authority.issue_node(self.node.0, self.node.1, csr);
-        let certificate = issued.map_err(|error| {
-            tracing::debug!(%error, "a certificate request can't be granted");
-            ErrorCode::BadMessage
-        })?;
+        let certificate = self.services.certificate(self.node, csr)?;
         tracing::debug!(node = %self.node.1, "certificate renewed");
         Ok(socket.send(&CoordinatorMessage::Renewed(certificate)).await?)
+    }
+
+    /// The node is known by another WireGuard key from now on, which it hears with all others.
+    async fn rotate(&mut self, request: &Rotate) -> Result<(), End> {
+        let challenge = self.challenge.take().ok_or(ErrorCode::BadMessage)?;
+        verify_rotation(request, challenge, &self.peer.exporter)?;
+        let (network, node) = self.node;
+        match self.services.registry.rotate_key(network, node, request.wg_key).await {
+            Ok(()) => Ok(()),
+            Err(RotateKeyError::NoNode) => Err(ErrorCode::NotAMember.into()),
+            Err(RotateKeyError::Taken) => Err(ErrorCode::KeyTaken.into()),
+            Err(RotateKeyError::Unavailable(error)) => {
+                tracing::debug!(%error, "a key can't be rotated at the moment");
+                Err(ErrorCode::Unavailable.into())
+            }
+        }
     }
 
     async fn leave(&self) -> Result<(), End> {

@@ -19,15 +19,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::ws::WebSocket;
+use ria_protocol::enrol::Certificate;
 use ria_protocol::error::{ErrorCode, Refusal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept_gate::AnonymousSlot;
-use crate::hub::Hub;
+use crate::hub::{Hub, NodeKey};
 use crate::registry::Registry;
 use crate::relays::Relays;
-use crate::tls::authority::Authority;
+use crate::tls::authority::NodeLifetimes;
+use crate::tls::succession::Authorities;
 use crate::tls::verifier::Identity;
 use socket::{Closed, Socket};
 
@@ -36,13 +38,25 @@ use socket::{Closed, Socket};
 pub struct Services {
     pub registry: Registry,
     pub hub: Hub,
-    pub authority: Arc<Authority>,
+    pub authorities: Authorities,
+    pub lifetimes: NodeLifetimes,
     pub relays: Relays,
     /// Cancelled when the coordinator is about to stop.
     pub draining: CancellationToken,
     /// What has to end before the coordinator may.
     pub tasks: TaskTracker,
     pub counters: Counters,
+}
+
+impl Services {
+    /// A certificate for a node, by its request, which was checked before.
+    fn certificate(&self, (network, node): NodeKey, csr: &[u8]) -> Result<Certificate, Refusal> {
+        let issued = self.authorities.current().issue_node(network, node, csr, self.lifetimes);
+        issued.map_err(|error| {
+            tracing::debug!(%error, "a certificate request can't be granted");
+            ErrorCode::BadMessage.into()
+        })
+    }
 }
 
 /// What went wrong since the start.

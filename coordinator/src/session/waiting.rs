@@ -82,7 +82,7 @@ fn place(world: &World, network: NetworkId, node: NodeId) -> Place {
     let Some(network) = world.networks.get(&network) else { return Place::Gone };
     let now = UnixTime::from(std::time::SystemTime::now());
     match (network.members.get(&node), network.waiting.get(&node)) {
-        (Some(member), _) if member.expires() > now => {
+        (Some(member), _) if member.expires(network.membership) > now => {
             Place::Member(Admitted { network: Arc::clone(network), member: member.clone() })
         }
         (_, Some(entry)) if entry.rejected.is_some() => Place::Rejected,

@@ -32,8 +32,8 @@ pub const LOG_LENGTH: usize = 4096;
 /// Changes that a session may lag behind before it is closed and has to resume.
 const FEED_LENGTH: usize = 1024;
 
-/// A node that was not heard of for this long is no member any more.
-pub const NODE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a member may stay unheard of, unless it is set.
+pub const DEFAULT_MEMBERSHIP: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Everything durable.
 #[derive(Debug, Clone)]
@@ -42,9 +42,20 @@ pub struct World {
     pub keys: BTreeMap<KeyId, Arc<JoinKeyEntry>>,
     /// The last row of the audit log.
     pub audit_head: Head,
+    /// How long a member may stay unheard of.
+    pub membership: Duration,
 }
 
 impl World {
+    /// Has members be remembered for so long without being heard of.
+    pub fn with_membership(mut self, membership: Duration) -> Self {
+        self.membership = membership;
+        for network in self.networks.values_mut() {
+            *network = Arc::new(Network { membership, ..Network::clone(network) });
+        }
+        self
+    }
+
     /// The network of this name.
     pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
         self.networks.values().find(|n| n.info.name.as_str() == name)
@@ -60,6 +71,8 @@ pub struct Network {
     pub members: BTreeMap<NodeId, Arc<MemberEntry>>,
     /// Nodes that wait for approval, or were rejected not long ago.
     pub waiting: BTreeMap<NodeId, Arc<WaitingEntry>>,
+    /// How long a member may stay unheard of; the same as [`World::membership`].
+    pub membership: Duration,
     /// Addresses of former members, and when they left.
     pub freed: BTreeMap<IpAddr, UnixTime>,
     /// The latest changes, oldest first, without gaps up to `revision`.
@@ -75,6 +88,7 @@ impl Network {
             info,
             created,
             revision: Revision(1),
+            membership: DEFAULT_MEMBERSHIP,
             members: BTreeMap::new(),
             waiting: BTreeMap::new(),
             freed: BTreeMap::new(),
@@ -188,17 +202,12 @@ impl MemberEntry {
             tags: self.tags.clone(),
             expires: None,
         };
-        Member {
-            record: SignedRecord::unsigned(&record),
-            name: self.name.clone(),
-            kind: MemberKind::Node,
-            stock: None,
-        }
+        Member { record: SignedRecord::unsigned(&record), name: self.name.clone(), kind: MemberKind::Node }
     }
 
-    /// Until when it stays a member without being heard of.
-    pub fn expires(&self) -> UnixTime {
-        self.last_contact.plus(NODE_LIFETIME)
+    /// Until when it stays a member without being heard of, which it may for so long ([`Network::membership`]).
+    pub fn expires(&self, membership: Duration) -> UnixTime {
+        self.last_contact.plus(membership)
     }
 }
 

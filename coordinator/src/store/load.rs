@@ -17,7 +17,7 @@ use sqlx::any::AnyRow;
 
 use super::{Store, StoreError};
 use crate::audit::{Broken, Head, Row, Verifier};
-use crate::state::{Change, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
+use crate::state::{Change, DEFAULT_MEMBERSHIP, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
 
 pub(super) fn damaged(what: &str, error: impl Display) -> StoreError {
     StoreError::Damaged(format!("{what}: {error}"))
@@ -77,7 +77,7 @@ impl Store {
             sqlx::query("SELECT * FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(&self.writer).await?;
         let audit_head =
             last.map(|row| audit_row(&row)).transpose()?.map_or(Head::START, |row| Head::from(&row));
-        Ok(World { networks, keys, audit_head })
+        Ok(World { networks, keys, audit_head, membership: DEFAULT_MEMBERSHIP })
     }
 
     async fn load_network(&self, row: &AnyRow) -> Result<Network, StoreError> {

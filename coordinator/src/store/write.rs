@@ -33,9 +33,10 @@ impl<'t> Write<'t> {
         Self { transaction }
     }
 
-    /// A new value of [`super::Store::meta`].
+    /// A value of [`super::Store::meta`], new or in place of another.
     pub async fn meta(&mut self, name: &str, value: &str) -> Written {
-        let sql = "INSERT INTO meta (name, value) VALUES ($1, $2)";
+        let sql = "INSERT INTO meta (name, value) VALUES ($1, $2) \
+                   ON CONFLICT (name) DO UPDATE SET value = excluded.value";
         sqlx::query(sql).bind(name).bind(value).execute(&mut **self.transaction).await?;
         Ok(())
     }
@@ -169,6 +170,18 @@ impl<'t> Write<'t> {
             .bind(network.to_string())
             .bind(member.node.to_string())
             .bind(member.disabled.map(|time| big(time.0)))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// A member has another WireGuard key.
+    pub async fn wg_key(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let sql = "UPDATE nodes SET wg_key = $3 WHERE network = $1 AND id = $2";
+        sqlx::query(sql)
+            .bind(network.to_string())
+            .bind(member.node.to_string())
+            .bind(member.wg_key.to_string())
             .execute(&mut **self.transaction)
             .await?;
         Ok(())

@@ -23,8 +23,8 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::authority::Authority;
 use super::leaf::{Leaf, LeafError};
+use super::succession::Authorities;
 use super::verifier::{NodeVerifier, identify};
 use crate::accept_gate::{AnonymousSlot, Gate};
 use crate::session::{Peer, Services};
@@ -45,13 +45,13 @@ pub struct Tls {
 
 impl Tls {
     /// `page_names`: host names and addresses under which people reach the pages.
-    pub fn new(authority: Arc<Authority>, page_names: Vec<String>) -> Result<Self, LeafError> {
-        let node_leaf = Arc::new(Leaf::new(authority.clone(), vec![COORDINATOR_TLS_NAME.to_owned()])?);
-        let page_leaf = Arc::new(Leaf::new(authority.clone(), page_names)?);
+    pub fn new(authorities: &Authorities, page_names: Vec<String>) -> Result<Self, LeafError> {
+        let node_leaf = Arc::new(Leaf::new(authorities.clone(), vec![COORDINATOR_TLS_NAME.to_owned()])?);
+        let page_leaf = Arc::new(Leaf::new(authorities.clone(), page_names)?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut node = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(NodeVerifier::new(authority)))
+            .with_client_cert_verifier(Arc::new(NodeVerifier::new(authorities.clone())))
             .with_cert_resolver(node_leaf.clone() as Arc<dyn ResolvesServerCert>);
         node.alpn_protocols = vec![ALPN_NODE.to_vec()];
         // Every connection proves its key anew.
@@ -148,7 +148,7 @@ async fn serve_node(
     let (_, connection) = stream.get_ref();
     let certificate = connection.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
-    let identity = identify(certificate, &port.services.authority).map_err(io::Error::other)?;
+    let identity = identify(certificate, &port.services.authorities.current()).map_err(io::Error::other)?;
     let exporter =
         connection.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
     let peer = Peer { identity, exporter, address: from, slot: Arc::new(slot) };

@@ -1,10 +1,11 @@
-//! The coordinator's own certification authority and what else must never change or be lost: kept as one directory,
-//! made whole or not at all.
+//! The coordinator's own certification authority and what else must never be lost: kept as one directory, made whole or
+//! not at all.
 //!
 //! ```text
-//! <data dir>/identity/ca.key        private key, PEM          all 0600, directory 0700
-//!                     ca.crt        certificate, PEM
-//!                     relay.secret  32 bytes, base64
+//! <data dir>/identity/ca.key           private key, PEM          all 0600, directory 0700
+//!                     ca.crt           certificate, PEM
+//!                     relay.secret     32 bytes, base64
+//!                     authorities.pem  instead of the first two once the authority was rolled over (`succession`)
 //! ```
 
 use std::fs;
@@ -16,8 +17,9 @@ use std::time::{Duration, SystemTime};
 use data_encoding::BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
+use ria_protocol::authority::statement;
 use ria_protocol::enrol::{Authority as AuthorityCertificate, Certificate};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::keys::SpkiHash;
@@ -25,15 +27,14 @@ use ria_protocol::time::UnixTime;
 use rustls::pki_types::CertificateDer;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::succession::{self, Older};
 use crate::random;
 
 const DIRECTORY: &str = "identity";
-const CA_KEY: &str = "ca.key";
-const CA_CERTIFICATE: &str = "ca.crt";
+pub(super) const CA_KEY: &str = "ca.key";
+pub(super) const CA_CERTIFICATE: &str = "ca.crt";
 const RELAY_SECRET: &str = "relay.secret";
 
-/// Life of a node's certificate.
-pub const NODE_CERTIFICATE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Certificates begin this much earlier than now, for clocks that are a little behind.
 const BACKDATED: Duration = Duration::from_secs(24 * 3600);
 
@@ -56,12 +57,25 @@ pub enum AuthorityError {
     Generate(#[from] rcgen::Error),
 }
 
-/// The certification authority, with its private key.
+/// The certification authority, with its private key, and those before it.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) certificate: CertificateDer<'static>,
     pin: SpkiHash,
     spki: Vec<u8>,
+    /// Those before it, the latest first. Their private keys are gone.
+    pub(super) older: Vec<Older>,
+    /// Certificates by which each authority vouches for the one after it.
+    pub(super) crosses: Vec<CertificateDer<'static>>,
+}
+
+/// How long what a node is given lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeLifetimes {
+    /// Life of its certificate.
+    pub certificate: Duration,
+    /// How long it stays a member without being heard of.
+    pub membership: Duration,
 }
 
 impl std::fmt::Debug for Authority {
@@ -78,9 +92,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Where the directory is.
+    pub fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join(DIRECTORY)
+    }
+
     /// The directory, if there is one: then this coordinator has run before.
     pub fn directory(data_dir: &Path) -> Option<PathBuf> {
-        Some(data_dir.join(DIRECTORY)).filter(|directory| directory.is_dir())
+        Some(Self::path(data_dir)).filter(|directory| directory.is_dir())
     }
 
     /// Reads the directory; makes it when there is none, unless a database belongs to one that there should be.
@@ -101,26 +120,33 @@ impl Identity {
     }
 
     fn load(directory: &Path) -> Result<Self, AuthorityError> {
-        let read = |name: &str| {
-            let path = directory.join(name);
-            match fs::read_to_string(&path) {
-                Ok(text) => Ok((path, Zeroizing::new(text))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Err(AuthorityError::Missing { path })
-                }
-                Err(source) => Err(AuthorityError::File { path, source }),
+        let authority = match succession::load(directory)? {
+            Some(authority) => authority,
+            None => {
+                let (path, text) = read(directory, CA_KEY)?;
+                let key = KeyPair::from_pem(&text).map_err(|e| damaged(&path, e.to_string()))?;
+                let (path, text) = read(directory, CA_CERTIFICATE)?;
+                Authority::new(&text, key).map_err(|reason| damaged(&path, reason))?
             }
         };
-        let damaged = |path: &Path, reason: String| AuthorityError::Damaged { path: path.to_owned(), reason };
-
-        let (path, text) = read(CA_KEY)?;
-        let key = KeyPair::from_pem(&text).map_err(|e| damaged(&path, e.to_string()))?;
-        let (path, text) = read(CA_CERTIFICATE)?;
-        let authority = Authority::new(&text, key).map_err(|reason| damaged(&path, reason))?;
-        let (path, text) = read(RELAY_SECRET)?;
+        let (path, text) = read(directory, RELAY_SECRET)?;
         let bytes = BASE64.decode(text.trim().as_bytes()).map_err(|e| damaged(&path, e.to_string()))?;
         let secret = <[u8; 32]>::try_from(bytes).map_err(|_| damaged(&path, "wrong length".to_owned()))?;
         Ok(Self { authority, relay_secret: Zeroizing::new(secret) })
+    }
+}
+
+pub(super) fn damaged(path: &Path, reason: String) -> AuthorityError {
+    AuthorityError::Damaged { path: path.to_owned(), reason }
+}
+
+/// A file of the directory, which must be there.
+pub(super) fn read(directory: &Path, name: &str) -> Result<(PathBuf, Zeroizing<String>), AuthorityError> {
+    let path = directory.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((path, Zeroizing::new(text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(AuthorityError::Missing { path }),
+        Err(source) => Err(AuthorityError::File { path, source }),
     }
 }
 
@@ -170,12 +196,19 @@ fn write_all(
     fs::File::open(data_dir)?.sync_all()
 }
 
-fn ca_params(key: &KeyPair) -> CertificateParams {
+/// The short name of an authority.
+pub(super) fn short_name(pin: SpkiHash) -> String {
+    data_encoding::HEXLOWER.encode(&pin.0[..4])
+}
+
+/// What the certificate of an authority with this key says.
+pub(super) fn ca_params(key: &KeyPair) -> CertificateParams {
     let mut params = CertificateParams::default();
     // Several labs on one robot stay apart in its tools, and the name says nothing about the lab.
-    let suffix = data_encoding::HEXLOWER.encode(&SpkiHash::of(&key.subject_public_key_info()).0[..4]);
+    let suffix = short_name(SpkiHash::of(&key.subject_public_key_info()));
     params.distinguished_name.push(DnType::CommonName, format!("Ria coordinator CA {suffix}"));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // It vouches for the authorities after it as well.
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     // Fixed dates: a coordinator whose clock is wrong at its first start must not make an authority of no use.
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -199,9 +232,15 @@ impl Authority {
         if parsed.public_key().raw != spki.as_slice() {
             return Err("it does not belong to the key beside it".to_owned());
         }
-        let certificate = CertificateDer::from(pem.contents.clone());
+        Self::from_parts(CertificateDer::from(pem.contents.clone()), key)
+    }
+
+    /// From a certificate and its key.
+    pub(super) fn from_parts(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, String> {
+        let spki = key.subject_public_key_info();
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|e| e.to_string())?;
-        Ok(Self { issuer, certificate, pin: SpkiHash::of(&spki), spki })
+        let pin = SpkiHash::of(&spki);
+        Ok(Self { issuer, certificate, pin, spki, older: Vec::new(), crosses: Vec::new() })
     }
 
     /// SHA-256 of its public key, as in join keys.
@@ -209,9 +248,44 @@ impl Authority {
         self.pin
     }
 
-    /// Its public key (SubjectPublicKeyInfo, DER).
-    pub fn spki(&self) -> &[u8] {
-        &self.spki
+    /// Its short name, as in its certificate.
+    pub fn short_name(&self) -> String {
+        short_name(self.pin)
+    }
+
+    /// Public keys (SubjectPublicKeyInfo, DER) of this authority and those before it: each has issued certificates.
+    pub fn spkis(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(self.spki.as_slice()).chain(self.older.iter().map(|older| older.spki.as_slice()))
+    }
+
+    /// Those before it, the latest first.
+    pub fn older(&self) -> &[Older] {
+        &self.older
+    }
+
+    /// The certificates that nodes shall trust: its own, and those before it that are not retired.
+    pub fn trusted(&self) -> Vec<AuthorityCertificate> {
+        let older = self.older.iter().filter(|older| !older.retired).map(|older| &older.certificate);
+        std::iter::once(&self.certificate).chain(older).map(|c| AuthorityCertificate(c.to_vec())).collect()
+    }
+
+    /// Their public keys, by hash.
+    pub fn trusted_pins(&self) -> Vec<SpkiHash> {
+        let older = self.older.iter().filter(|older| !older.retired).map(|older| older.pin);
+        std::iter::once(self.pin).chain(older).collect()
+    }
+
+    /// What a server shows behind its own certificate: whichever authority a node has pinned, there is a way from it
+    /// to this one.
+    pub fn chain(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        let selves =
+            std::iter::once(&self.certificate).chain(self.older.iter().map(|older| &older.certificate));
+        self.crosses.iter().rev().chain(selves)
+    }
+
+    /// Proof that it is itself at this end of a connection, and of its time (see [`ria_protocol::authority`]).
+    pub fn attest(&self, exporter: &[u8; 32], time: UnixTime) -> Result<Vec<u8>, rcgen::Error> {
+        self.issuer.key().sign(&statement(exporter, time))
     }
 
     /// Its certificate.
@@ -239,6 +313,7 @@ impl Authority {
         network: NetworkId,
         node: NodeId,
         csr: &[u8],
+        lifetimes: NodeLifetimes,
     ) -> Result<Certificate, rcgen::Error> {
         let request = CertificateSigningRequestParams::from_der(&csr.into())?;
         // Nothing of the request but its key is taken over.
@@ -246,12 +321,15 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, node.to_string());
         params.subject_alt_names = vec![SanType::URI(format!("ria:{network}/{node}").try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let end = SystemTime::now() + NODE_CERTIFICATE_LIFE;
+        let now = SystemTime::now();
+        let end = now + lifetimes.certificate;
         let leaf = self.sign(params, &request.public_key, end)?;
         Ok(Certificate {
             leaf: leaf.der().to_vec(),
-            authorities: vec![AuthorityCertificate(self.certificate.to_vec())],
+            authorities: self.trusted(),
             not_after: UnixTime::from(end),
+            issued: Some(UnixTime::from(now)),
+            membership: Some(lifetimes.membership.as_secs()),
         })
     }
 

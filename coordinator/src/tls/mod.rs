@@ -4,4 +4,5 @@
 pub mod accept;
 pub mod authority;
 pub mod leaf;
+pub mod succession;
 pub mod verifier;

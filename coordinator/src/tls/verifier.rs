@@ -2,8 +2,6 @@
 //! certificates that a node signed itself; both prove only that the node holds the key. What it may do is decided
 //! afterwards, from [`Identity`] and the state.
 
-use std::sync::Arc;
-
 use ria_protocol::keys::SpkiHash;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -14,6 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::authority::Authority;
+use super::succession::Authorities;
 
 /// Far above any node's certificate.
 const MAX_CERTIFICATE: usize = 8 * 1024;
@@ -23,7 +22,7 @@ const MAX_CERTIFICATE: usize = 8 * 1024;
 pub enum Identity {
     /// It holds this key, and nothing else is known.
     SelfSigned(SpkiHash),
-    /// It holds this key, for which our authority has issued a certificate once.
+    /// It holds this key, for which our authority, or one before it, has issued a certificate once.
     Issued(SpkiHash),
 }
 
@@ -51,10 +50,11 @@ pub fn identify(certificate: &[u8], authority: &Authority) -> Result<Identity, I
         return Err(IdentifyError::Malformed);
     }
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| IdentifyError::Malformed)?;
-    let (_, ca_key) =
-        SubjectPublicKeyInfo::from_der(authority.spki()).map_err(|_| IdentifyError::Malformed)?;
     let tls_key = SpkiHash::of(parsed.public_key().raw);
-    if parsed.verify_signature(Some(&ca_key)).is_ok() {
+    let is_by = |spki: &[u8]| {
+        SubjectPublicKeyInfo::from_der(spki).is_ok_and(|(_, key)| parsed.verify_signature(Some(&key)).is_ok())
+    };
+    if authority.spkis().any(is_by) {
         // The authority also signs itself and server certificates: those are nobody's identity as a client.
         let usage = parsed.extended_key_usage().ok().flatten();
         return if usage.is_some_and(|usage| usage.value.client_auth) {
@@ -72,15 +72,15 @@ pub fn identify(certificate: &[u8], authority: &Authority) -> Result<Identity, I
 /// The check within the handshake.
 #[derive(Debug)]
 pub struct NodeVerifier {
-    authority: Arc<Authority>,
+    authorities: Authorities,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl NodeVerifier {
-    /// Takes the nodes of this authority, and strangers that want to become such.
-    pub fn new(authority: Arc<Authority>) -> Self {
+    /// Takes the nodes of these authorities, and strangers that want to become such.
+    pub fn new(authorities: Authorities) -> Self {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Self { authority, algorithms }
+        Self { authorities, algorithms }
     }
 }
 
@@ -96,7 +96,7 @@ impl ClientCertVerifier for NodeVerifier {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match identify(end_entity, &self.authority) {
+        match identify(end_entity, &self.authorities.current()) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(IdentifyError::Malformed) => Err(CertificateError::BadEncoding.into()),
             Err(IdentifyError::Foreign) => Err(CertificateError::UnknownIssuer.into()),
@@ -132,7 +132,7 @@ mod tests {
     use ria_protocol::id::{NetworkId, NodeId};
 
     use super::*;
-    use crate::tls::authority::Identity as Stored;
+    use crate::tls::authority::{Identity as Stored, NodeLifetimes};
 
     #[test]
     fn own_and_self_signed_certificates_are_told_apart_and_others_refused() {
@@ -144,7 +144,9 @@ mod tests {
         let csr = CertificateParams::default().serialize_request(&key).unwrap();
         let issue = |authority: &Authority| {
             let (network, node) = (NetworkId::from_bytes([1; 10]), NodeId::from_bytes([2; 10]));
-            authority.issue_node(network, node, csr.der()).unwrap().leaf
+            let day = std::time::Duration::from_secs(86_400);
+            let lifetimes = NodeLifetimes { certificate: day, membership: day };
+            authority.issue_node(network, node, csr.der(), lifetimes).unwrap().leaf
         };
         assert_eq!(identify(&issue(&ours), &ours), Ok(Identity::Issued(hash)));
         assert_eq!(identify(&issue(&theirs), &ours), Err(IdentifyError::Foreign));
@@ -155,5 +157,11 @@ mod tests {
         assert_eq!(identify(&server, &ours), Err(IdentifyError::Foreign));
         assert_eq!(identify(ours.certificate(), &ours), Err(IdentifyError::Foreign));
         assert_eq!(identify(b"\x30\x03abc", &ours), Err(IdentifyError::Malformed));
+        // What an authority has issued stays good when another takes over.
+        let issued = issue(&ours);
+        let authorities = Authorities::new(Stored::directory(here.path()).unwrap(), ours);
+        let next = authorities.roll().unwrap();
+        assert_eq!(identify(&issued, &next), Ok(Identity::Issued(hash)));
+        assert_eq!(identify(&issue(&next), &next), Ok(Identity::Issued(hash)));
     }
 }

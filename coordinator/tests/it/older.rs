@@ -66,6 +66,8 @@ fn robot(name: &'static str) -> Robot {
             leaf,
             authorities: Vec::new(),
             not_after: UnixTime(0),
+            issued: None,
+            membership: None,
         }),
         network: NetworkId::from_bytes([0; 10]),
         node: NodeId::from_bytes([0; 10]),

@@ -125,8 +125,6 @@ pub enum PingOutcome {
     NoPath,
     /// The network has no such peer.
     UnknownPeer,
-    /// It runs stock WireGuard, which knows no probes.
-    NoAgent,
 }
 
 /// Something odd.

@@ -55,12 +55,7 @@ fn member(node: u8, version: u8, signed: Signed) -> Member {
             Some(Signature(signature.as_ref().try_into().unwrap()))
         }
     };
-    Member {
-        record: signed_record,
-        name: format!("robot-{node}").parse().unwrap(),
-        kind: MemberKind::Node,
-        stock: None,
-    }
+    Member { record: signed_record, name: format!("robot-{node}").parse().unwrap(), kind: MemberKind::Node }
 }
 
 fn snapshot(revision: u64, network: NetworkInfo, members: Vec<Member>) -> Snapshot {

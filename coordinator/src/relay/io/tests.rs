@@ -24,7 +24,7 @@ impl Peer {
             &SECRET,
             NetworkId::from_bytes([1; 10]),
             NodeId::from_bytes([node; 10]),
-            clock().unix,
+            clock().unix.plus(crate::relay::DEFAULT_CREDENTIALS),
         );
         let credentials =
             ClientCredentials { username: issued.username.clone(), password: issued.password.clone() };

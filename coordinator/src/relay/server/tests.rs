@@ -222,7 +222,7 @@ fn credentials_that_are_not_renewed_end() {
 fn a_revoked_node_is_cut_off_at_once_and_stays_out() {
     let mut world = pair(10);
     let (a, b) = (world.relayed(0), world.relayed(1));
-    let until = world.clock().unix.plus(crate::relay::LIFETIME);
+    let until = world.clock().unix.plus(crate::relay::DEFAULT_CREDENTIALS);
     world.server.revoke(node(1), until);
     assert_eq!(world.counters().allocations, 1);
     assert!(world.say(0, b, b"still here") && world.say(1, a, b"hello?"));

@@ -142,6 +142,8 @@ impl Robot {
             node: self.node,
             revision: revision.map(Revision),
             boot: self.boot,
+            clock: None,
+            trusts: self.certificate.as_ref().map(pins),
         })
     }
 
@@ -167,6 +169,12 @@ impl Robot {
         connection.send(&self.resume(None)).await;
         connection.refusal().await.code
     }
+}
+
+/// Public keys of the authorities that came with a certificate.
+pub fn pins(certificate: &Certificate) -> Vec<SpkiHash> {
+    let pin = |der: &[u8]| SpkiHash::of(X509Certificate::from_der(der).unwrap().1.public_key().raw);
+    certificate.authorities.iter().map(|authority| pin(&authority.0)).collect()
 }
 
 /// How a session starts.

@@ -11,7 +11,7 @@ use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::time::UnixTime;
 
 use super::super::*;
-use crate::relay::{Limits, RelayCounters, RelayCredentials};
+use crate::relay::{DEFAULT_CREDENTIALS, Limits, RelayCounters, RelayCredentials};
 
 pub(super) const SECRET: [u8; 32] = [7; 32];
 pub(super) const START: UnixTime = UnixTime(1_800_000_000);
@@ -52,7 +52,12 @@ pub(super) fn node(n: u8) -> NodeId {
 }
 
 pub(super) fn credentials(network_number: u8, node_number: u8, issued: UnixTime) -> ClientCredentials {
-    let issued = RelayCredentials::issue(&SECRET, network(network_number), node(node_number), issued);
+    let issued = RelayCredentials::issue(
+        &SECRET,
+        network(network_number),
+        node(node_number),
+        issued.plus(DEFAULT_CREDENTIALS),
+    );
     ClientCredentials { username: issued.username.clone(), password: issued.password.clone() }
 }
 

@@ -1,0 +1,85 @@
+//! Robots whose clock is wrong: they boot in 1970 or a year off, and clocks are set while they run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netlab::Nat;
+use support::{Robot, Site, Team, eventually};
+
+const YEAR: i64 = 31_536_000;
+
+/// What makes the real time the second day of 1970.
+fn to_1970() -> i64 {
+    86_400 - i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+/// Waits until the status says how far the clock is off.
+fn wait_for_offset(robot: &Robot, expected: i64) {
+    eventually(&format!("the clock is told to be {expected} s off"), || {
+        let told = robot.status()["clock_offset"].as_f64();
+        told.is_some_and(|told| (told - expected as f64).abs() < 10.0)
+    });
+    let has = robot.conditions().contains(&"clock-off".to_owned());
+    assert_eq!(has, expected != 0, "{:?}", robot.conditions());
+}
+
+#[test]
+fn a_robot_that_boots_in_1970_or_a_year_off_joins_and_comes_back() {
+    let team = Team::new("agent-clocks", &Site::Together);
+    let key = team.key(&["--reusable", "--expires", "1h"]);
+    let mut robots =
+        [("robot-a", to_1970()), ("robot-b", YEAR)].map(|(name, offset)| team.robot_with_clock(name, offset));
+    for robot in &robots {
+        let joined = robot.join(&key);
+        assert_eq!(joined.code, 0, "{joined:?}");
+    }
+    robots[0].wait_for_link("robot-b", "up");
+    assert_eq!(robots[0].ping(&robots[1].address(), 3), 3);
+    wait_for_offset(&robots[0], to_1970());
+    wait_for_offset(&robots[1], YEAR);
+
+    // They come back with other clocks, the second one far before its own last handshakes.
+    for (robot, offset) in robots.iter_mut().zip([-YEAR, to_1970()]) {
+        robot.kill();
+        robot.set_clock(offset);
+        robot.start(&[]);
+    }
+    robots[0].wait_for_link("robot-b", "up");
+    robots[1].wait_for_link("robot-a", "up");
+    assert_eq!(robots[1].ping(&robots[0].address(), 3), 3);
+    for (robot, offset) in robots.iter().zip([-YEAR, to_1970()]) {
+        eventually("the coordinator is connected", || robot.status()["coordinator_state"] == "connected");
+        wait_for_offset(robot, offset);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_while_the_robot_runs_disturbs_nothing() {
+    let mut team = Team::new("agent-clock-set", &Site::Apart(Nat::Symmetric));
+    let key = team.key(&["--reusable"]);
+    let (a, mut b) = (team.robot("robot-a", &[]), team.robot_with_clock("robot-b", 0));
+    for robot in [&a, &b] {
+        assert_eq!(robot.join(&key).code, 0);
+    }
+    a.wait_for_link("robot-b", "up");
+    wait_for_offset(&b, 0);
+    let address = b.address();
+    for offset in [YEAR, to_1970(), 0] {
+        b.set_clock(offset);
+        wait_for_offset(&b, offset);
+        assert_eq!(a.ping(&address, 5), 5, "clock off by {offset} s");
+        assert_eq!(b.peer("robot-a")["link_state"], "up");
+    }
+    // A coordinator that comes back finds it under whichever clock, and so does its peer after a restart.
+    b.set_clock(YEAR);
+    team.kill_coordinator();
+    b.set_clock(to_1970());
+    team.start_coordinator();
+    eventually("connected again", || b.status()["coordinator_state"] == "connected");
+    b.kill();
+    b.start(&[]);
+    b.wait_for_link("robot-a", "up");
+    assert_eq!(a.ping(&address, 3), 3);
+}
