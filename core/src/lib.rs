@@ -15,6 +15,7 @@ pub mod engine;
 pub mod filter;
 pub mod ip;
 pub mod map;
+pub mod offload;
 pub mod packet;
 mod path;
 mod peer;
