@@ -31,4 +31,6 @@ pub use engine::{
     AddNetwork, Command, CommandError, Engine, EngineConfig, EngineStatus, Event, LinkState, NetworkStatus,
     OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, RelayServer, RelayStatus, Warning,
 };
-pub use packet::{DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, Received, Transmit};
+pub use packet::{
+    DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, Transmit,
+};

@@ -33,6 +33,20 @@ pub struct Received<'a> {
     pub data: &'a [u8],
 }
 
+/// Where IP packets come from: one after the other, each only there while it is looked at, so that a source may cut them
+/// out of larger ones in place.
+pub trait PacketSource {
+    /// Hands each packet to `each`, in order. Returns how many were unreadable and left out.
+    fn drain(self, each: impl FnMut(&[u8])) -> usize;
+}
+
+impl<'a, I: IntoIterator<Item = &'a [u8]>> PacketSource for I {
+    fn drain(self, each: impl FnMut(&[u8])) -> usize {
+        self.into_iter().for_each(each);
+        0
+    }
+}
+
 /// One or several datagrams of equal length (the last may be shorter) for one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit<'a> {

@@ -15,26 +15,22 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ria_core::offload::Coalescer;
 use ria_core::{
     Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch,
 };
 use ria_protocol::id::NetworkId;
 use tokio::sync::{mpsc, oneshot};
-use tun_rs::{AsyncDevice, SyncDevice};
+use tun_rs::SyncDevice;
 
+use crate::netdev::frames::{Frames, PacketDevice};
 use crate::netdev::udp::{BoundUdp, Sent, Udp};
-
-/// Packets taken from one interface per turn: 64 of them are 80 KiB at the usual MTU and encrypt in 0.1 ms.
-const TUN_BATCH: usize = 64;
 
 /// UDP batches taken per turn; each is up to 16 receive runs.
 const UDP_ROUNDS: usize = 4;
 
 /// How long a full socket buffer may hold up the thread before datagrams are dropped, as a network card would.
 const SEND_PATIENCE: Duration = Duration::from_millis(5);
-
-/// Longest packet that an interface gives: no interface here has a larger MTU.
-const PACKET_LEN: usize = 9216;
 
 /// From the agent's loop.
 pub enum Order {
@@ -129,7 +125,7 @@ impl Drop for Packets {
 
 struct Interface {
     network: NetworkId,
-    device: AsyncDevice,
+    device: PacketDevice,
 }
 
 struct Mover {
@@ -138,9 +134,9 @@ struct Mover {
     interfaces: Vec<Interface>,
     inbox: mpsc::UnboundedReceiver<Order>,
     events: mpsc::UnboundedSender<Event>,
-    /// Packets read from an interface, and how long each is.
-    packets: Vec<Vec<u8>>,
-    lengths: [usize; TUN_BATCH],
+    /// What was read from an interface.
+    frames: Frames,
+    coalescer: Coalescer,
     to_udp: DatagramBatch,
     to_interfaces: PacketBatch,
     interface_refused: u64,
@@ -165,8 +161,8 @@ impl Mover {
             interfaces: Vec::new(),
             inbox,
             events,
-            packets: vec![vec![0; PACKET_LEN]; TUN_BATCH],
-            lengths: [0; TUN_BATCH],
+            frames: Frames::default(),
+            coalescer: Coalescer::default(),
             to_udp: DatagramBatch::default(),
             to_interfaces: PacketBatch::default(),
             interface_refused: 0,
@@ -220,40 +216,22 @@ impl Mover {
             self.flush().await;
         }
         for index in 0..self.interfaces.len() {
-            let count = self.read_interface(index);
-            let Some(network) = self.interfaces.get(index).map(|i| i.network).filter(|_| count > 0) else {
-                continue;
-            };
-            let packets = self.packets.iter().zip(self.lengths).take(count);
-            let packets = packets.map(|(buffer, len)| buffer.get(..len).unwrap_or_default());
-            self.engine.handle_tun(network, packets, Instant::now(), &mut self.to_udp);
-            self.flush().await;
-        }
-    }
-
-    fn read_interface(&mut self, index: usize) -> usize {
-        let Some(interface) = self.interfaces.get(index) else { return 0 };
-        let mut count = 0;
-        for (buffer, length) in self.packets.iter_mut().zip(&mut self.lengths) {
-            match interface.device.try_recv(buffer) {
-                Ok(read) => *length = read,
-                // Nothing there; or the interface was taken away, which the agent's loop notices by netlink.
-                Err(_) => break,
+            let Some(interface) = self.interfaces.get(index) else { continue };
+            if self.frames.read(&interface.device) {
+                let network = interface.network;
+                self.engine.handle_tun(network, &mut self.frames, Instant::now(), &mut self.to_udp);
+                self.flush().await;
             }
-            count += 1;
         }
-        count
     }
 
     fn write_interfaces(&mut self) {
         for (network, packets) in self.to_interfaces.networks_mut() {
-            let interface = self.interfaces.iter().find(|i| i.network == network);
-            for packet in packets.iter() {
-                let written = interface.is_some_and(|i| i.device.try_send(packet).is_ok());
-                if !written {
-                    self.interface_refused = self.interface_refused.saturating_add(1);
-                }
-            }
+            let refused = match self.interfaces.iter().find(|i| i.network == network) {
+                Some(interface) => interface.device.write(packets, &mut self.coalescer),
+                None => packets.len() as u64,
+            };
+            self.interface_refused = self.interface_refused.saturating_add(refused);
         }
         self.to_interfaces.clear();
     }
@@ -299,7 +277,7 @@ impl Mover {
                 // The asker may have gone away meanwhile.
                 let _ = reply.send(result);
             }
-            Order::Attach(network, device) => match AsyncDevice::new(device) {
+            Order::Attach(network, device) => match PacketDevice::new(device) {
                 Ok(device) => self.interfaces.push(Interface { network, device }),
                 Err(error) => tracing::error!(%error, "the overlay interface can't be waited for"),
             },
@@ -321,7 +299,7 @@ impl Mover {
 /// Waits until some interface has a packet.
 async fn any_readable(interfaces: &[Interface]) {
     std::future::poll_fn(|context| {
-        let ready = interfaces.iter().any(|i| i.device.poll_readable(context).is_ready());
+        let ready = interfaces.iter().any(|i| i.device.device().poll_readable(context).is_ready());
         if ready { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

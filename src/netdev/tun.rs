@@ -1,7 +1,6 @@
 //! The overlay interface: a TUN device called `riaN`, which exists as long as its file descriptor.
 //!
-//! IP packets only, no virtio headers yet: segmentation offload comes with the buffers that it needs
-//! (`PACKET_HEADROOM` in ria-core keeps the room for it).
+//! It is made with the kernel's offloads where there are some, so that packets come and go in frames (`super::frames`).
 
 use std::fs::OpenOptions;
 use std::io;
@@ -119,8 +118,11 @@ fn open_free(plan: &TunPlan, host: &Host) -> Result<(SyncDevice, u16), TunError>
         if host.has_interface(&name) {
             continue;
         }
-        let built = DeviceBuilder::new().name(&name).offload(false).packet_information(false).build_sync();
-        match built {
+        let build = |offload| {
+            DeviceBuilder::new().name(&name).offload(offload).packet_information(false).build_sync()
+        };
+        // Some containers and old kernels refuse offloads for no reason that matters.
+        match build(true).or_else(|_| build(false)) {
             Ok(device) => return Ok((device, number)),
             // Somebody took the name since the list was read.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST | libc::EINVAL)) => {

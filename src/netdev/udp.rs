@@ -85,7 +85,8 @@ pub struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
     v6: bool,
-    buffers: Vec<Vec<u8>>,
+    /// All receive buffers in one piece, of which the kernel provides what is touched.
+    memory: Vec<u8>,
     meta: [RecvMeta; BUFFERS],
     /// Datagrams that the kernel refused.
     pub refused: u64,
@@ -97,8 +98,8 @@ impl Udp {
         let socket = UdpSocket::from_std(bound.socket)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let v6 = socket.local_addr()?.is_ipv6();
-        let buffers = vec![vec![0; BUFFER_LEN]; BUFFERS];
-        Ok(Self { socket, state, v6, buffers, meta: [RecvMeta::default(); BUFFERS], refused: 0 })
+        let memory = vec![0; BUFFERS * BUFFER_LEN];
+        Ok(Self { socket, state, v6, memory, meta: [RecvMeta::default(); BUFFERS], refused: 0 })
     }
 
     /// Waits until something is there.
@@ -114,7 +115,7 @@ impl Udp {
     /// Takes what is there; returns how many buffers were filled, 0 when none.
     pub fn receive(&mut self) -> usize {
         let mut slices = [const { None::<IoSliceMut<'_>> }; BUFFERS];
-        for (slot, buffer) in slices.iter_mut().zip(&mut self.buffers) {
+        for (slot, buffer) in slices.iter_mut().zip(self.memory.chunks_exact_mut(BUFFER_LEN)) {
             *slot = Some(IoSliceMut::new(buffer));
         }
         let mut slices = slices.map(|slot| slot.unwrap_or_else(|| IoSliceMut::new(&mut [])));
@@ -127,7 +128,7 @@ impl Udp {
 
     /// The datagrams of the first `count` buffers.
     pub fn received(&self, count: usize) -> impl Iterator<Item = Received<'_>> {
-        self.meta.iter().zip(&self.buffers).take(count).flat_map(|(meta, buffer)| {
+        self.meta.iter().zip(self.memory.chunks_exact(BUFFER_LEN)).take(count).flat_map(|(meta, buffer)| {
             let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
             let local = meta.dst_ip.map(|ip| ip.to_canonical());
             let data = buffer.get(..meta.len).unwrap_or_default();

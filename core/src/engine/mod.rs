@@ -38,7 +38,7 @@ pub use status::{EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, Pe
 use crate::counters::DropReason;
 use crate::demux::{Kind, classify};
 use crate::filter::Filter;
-use crate::packet::{DatagramBatch, PacketBatch, Received};
+use crate::packet::{DatagramBatch, PacketBatch, PacketSource, Received};
 use crate::path::Address;
 use crate::session::wireguard::WireGuard;
 use crate::session::{HANDSHAKE_ROOM, SessionFactory};
@@ -82,10 +82,10 @@ impl Engine {
     }
 
     /// IP packets that a network's interface sent. Encrypted ones are appended to `udp`.
-    pub fn handle_tun<'a>(
+    pub fn handle_tun(
         &mut self,
         network: NetworkId,
-        packets: impl IntoIterator<Item = &'a [u8]>,
+        packets: impl PacketSource,
         now: Instant,
         udp: &mut DatagramBatch,
     ) {

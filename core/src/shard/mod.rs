@@ -15,7 +15,7 @@ use ria_protocol::id::NetworkId;
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::{AllowAll, Filter, Verdict};
 use crate::ip::IpPacket;
-use crate::packet::{DatagramBatch, PacketBatch};
+use crate::packet::{DatagramBatch, PacketBatch, PacketSource};
 use crate::routes::Routes;
 use crate::session::HANDSHAKE_ROOM;
 use message::{Route, ShardCommand, ShardEvent, Slot};
@@ -143,17 +143,20 @@ impl Shard {
     }
 
     /// IP packets from a network's interface.
-    pub(crate) fn handle_tun<'a>(
+    pub(crate) fn handle_tun(
         &mut self,
         network: NetworkId,
-        packets: impl IntoIterator<Item = &'a [u8]>,
+        packets: impl PacketSource,
         now: Instant,
         out: &mut DatagramBatch,
     ) {
-        for packet in packets {
+        let unreadable = packets.drain(|packet| {
             if let Err(reason) = self.send_packet(network, packet, now, out) {
                 self.drops.count(reason);
             }
+        });
+        for _ in 0..unreadable {
+            self.drops.count(DropReason::Malformed);
         }
         self.report_touched(now);
     }
