@@ -1,0 +1,64 @@
+//! `./scripts/bench faults`: what faults cost (docs/benchmarks.md). One module each.
+
+mod agent;
+mod clock;
+mod coordinator;
+mod crowd;
+mod memory;
+
+use anyhow::Result;
+use netlab::{HostSpec, Lab, NetworkSpec};
+use serde_json::json;
+
+use crate::Figures;
+use crate::support::{median, percentile};
+
+/// What is measured, by the metrics that come of it.
+type Measurement = (&'static [&'static str], fn(Option<usize>) -> Result<Vec<f64>>);
+
+const MEASUREMENTS: &[Measurement] = &[
+    (
+        &["coordinator_restart_lost_packets", "coordinator_restart_packets", "agents_20_cpu_percent"],
+        coordinator_restarts,
+    ),
+    (&["agent_restart_gap_ms", "agent_restart_gap_p99_ms"], agent_restarts),
+    (&["clock_1970_join_s"], |_| Ok(vec![clock::join_in_1970()?])),
+    (&["agent_rss_mib_100", "agent_rss_anonymous_mib_100"], |_| memory::with_peers(100)),
+];
+
+/// Runs all, or those with one of the metrics named.
+pub fn run(runs: Option<usize>, only: &[String]) -> Result<Figures> {
+    let mut figures = Figures::new();
+    for (metrics, measure) in MEASUREMENTS {
+        if !only.is_empty() && !metrics.iter().any(|metric| only.iter().any(|o| o == metric)) {
+            continue;
+        }
+        eprintln!("measuring {}", metrics.join(", "));
+        let values = measure(runs)?;
+        figures
+            .extend(metrics.iter().zip(values).map(|(metric, value)| ((*metric).to_owned(), json!(value))));
+    }
+    Ok(figures)
+}
+
+fn coordinator_restarts(runs: Option<usize>) -> Result<Vec<f64>> {
+    let restarts = coordinator::restart_under_flows(20, runs.unwrap_or(3))?;
+    #[allow(clippy::cast_precision_loss, reason = "a few hundred thousand packets")]
+    Ok(vec![restarts.lost as f64, restarts.sent as f64, restarts.idle_cpu_percent])
+}
+
+fn agent_restarts(runs: Option<usize>) -> Result<Vec<f64>> {
+    let gaps = agent::restart_gaps_ms(runs.unwrap_or(20))?;
+    Ok(vec![median(&gaps), percentile(&gaps, 0.99)])
+}
+
+/// A plain network with these hosts, and the coordinator on it.
+fn plain_network(hosts: impl IntoIterator<Item = String>) -> Result<Lab> {
+    let mut lab = Lab::new("bench-faults")?;
+    lab.add_network("lan", NetworkSpec::new("192.168.0.0/22".parse()?))?;
+    lab.add_host("coordinator", HostSpec::on("lan"))?;
+    for host in hosts {
+        lab.add_host(&host, HostSpec::on("lan"))?;
+    }
+    Ok(lab)
+}
