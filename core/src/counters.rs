@@ -37,6 +37,10 @@ ria_protocol::drop_reasons! {
         NoPath => "no-path",
         /// The caller's buffer had no room left.
         BatchFull => "batch-full",
+        /// A packet for a peer that came from this very peer.
+        Hairpin => "hairpin",
+        /// A packet to be passed on whose hop limit was used up.
+        HopLimit => "hop-limit",
         /// The network or interface that the packet came for is not there.
         NoSuchNetwork => "no-such-network",
     }

@@ -59,6 +59,33 @@ impl<'a> IpPacket<'a> {
     }
 }
 
+/// Takes one from a packet's hop limit (TTL), as every router does; `false`, and no change, when it is used up.
+pub(crate) fn decrement_hop_limit(packet: &mut [u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => {
+            let Some(header) = packet.first_chunk_mut::<20>() else { return false };
+            if header[8] <= 1 {
+                return false;
+            }
+            header[8] -= 1;
+            // RFC 1624, equation 3: the word that holds the TTL became 0x0100 less.
+            let before = u16::from_be_bytes([header[10], header[11]]);
+            let (sum, carry) = (!before).overflowing_sub(0x0100);
+            let sum = !sum.wrapping_sub(u16::from(carry));
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            true
+        }
+        Some(6) => match packet.get_mut(7) {
+            Some(limit) if *limit > 1 => {
+                *limit -= 1;
+                true
+            }
+            Some(_) | None => false,
+        },
+        Some(_) | None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

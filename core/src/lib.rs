@@ -13,6 +13,7 @@ pub mod counters;
 mod demux;
 pub mod engine;
 pub mod filter;
+mod icmp;
 pub mod ip;
 pub mod map;
 pub mod offload;

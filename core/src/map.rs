@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use ria_protocol::id::{NetworkId, NodeId};
-use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision, Snapshot};
+use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision, Snapshot, StockPeer};
 use ria_protocol::name::Name;
 use ria_protocol::record::{MemberRecord, RecordError};
 
@@ -19,6 +19,8 @@ pub struct MapMember {
     pub name: Name,
     /// What it is.
     pub kind: MemberKind,
+    /// How a static peer is talked to.
+    pub stock: Option<StockPeer>,
 }
 
 /// What a snapshot or patch changed.
@@ -165,7 +167,7 @@ impl NetworkMap {
     fn check(&self, member: &Member) -> Result<MapMember, RecordError> {
         let lock_keys = self.info().map_or(&[][..], |info| &info.lock_keys);
         let record = member.record.open(self.network, lock_keys)?;
-        Ok(MapMember { record, name: member.name.clone(), kind: member.kind })
+        Ok(MapMember { record, name: member.name.clone(), kind: member.kind, stock: member.stock.clone() })
     }
 
     /// Takes a member; returns it when it is refused.

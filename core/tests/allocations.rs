@@ -6,8 +6,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::nat::{Filtering, Mapping};
-use common::{World, ms, network, packet, two_behind};
+use common::stock::{device_overlay, routed};
+use common::{World, ms, network, node, overlay, packet, two_behind};
 use ria_core::{DatagramBatch, PacketBatch, PathKind, Received};
+use ria_protocol::map::{Patch, StockPeer};
 
 struct Counting;
 
@@ -84,4 +86,33 @@ fn packets_cost_no_allocation() {
         // Time stands still, so nothing but packets is at work.
         assert_eq!(allocations(&mut world, 104), 0, "for 6400 packets, {kind:?}");
     }
+}
+
+#[test]
+fn packets_through_a_gateway_cost_none_either() {
+    let mut world = World::new(2);
+    world.host(None);
+    world.host(None);
+    world.introduce_all();
+    let device = world.device(0, None);
+    let member = world.device_member(device, StockPeer { gateway: Some(node(0)), ..StockPeer::default() });
+    world.patch(&[0], &Patch::MemberSet(member));
+    world.send_from_device(device, &routed(device_overlay(device), overlay(0), 1, 64, 100));
+    world.run(ms(3000));
+    assert!(world.both_up());
+    let packet = routed(device_overlay(device), overlay(1), 1, 64, 1200);
+    let (mut tun, mut out, mut counted) = (PacketBatch::default(), DatagramBatch::default(), 0);
+    for round in 0..104 {
+        let from = world.devices[device].address;
+        let datagrams: Vec<_> =
+            (0..64).flat_map(|_| world.devices[device].send(&packet, world.now)).collect();
+        let before = COUNT.get();
+        let batch = datagrams.iter().map(|data| Received { from, local: None, data });
+        world.hosts[0].engine.handle_udp(batch, world.now, &mut tun, &mut out);
+        counted += if round >= 4 { COUNT.get() - before } else { 0 };
+        assert_eq!((tun.network_mut(network()).len(), out.len()), (0, 64));
+        out.clear();
+        tun.clear();
+    }
+    assert_eq!(counted, 0, "for 6400 packets");
 }

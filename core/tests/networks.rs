@@ -50,7 +50,7 @@ fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
         expires: None,
     };
     let name = format!("robot-{number}").parse().unwrap();
-    Member { record: SignedRecord::unsigned(&record), name, kind: MemberKind::Node }
+    Member { record: SignedRecord::unsigned(&record), name, kind: MemberKind::Node, stock: None }
 }
 
 fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {

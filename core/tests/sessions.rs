@@ -192,7 +192,7 @@ fn a_handshake_of_an_unknown_key_gets_silence() {
     let mut world = two(1);
     let own = WireGuard.network(&[77; 32]);
     let mut out = [0; HANDSHAKE_ROOM];
-    let mut session = own.session(&world.hosts[0].public_key(), 5);
+    let mut session = own.session(&world.hosts[0].public_key(), None, 5);
     let len = session.initiate(&mut out).unwrap();
     world.record = true;
     let from = "198.51.100.200:9".parse().unwrap();
@@ -202,7 +202,7 @@ fn a_handshake_of_an_unknown_key_gets_silence() {
     assert!(!world.recorded.iter().any(|(_, to, _)| *to == from));
     // One for another key than ours can't even be read.
     let other = ria_protocol::keys::WgPublicKey(PublicKey::from(&StaticSecret::from([9; 32])).to_bytes());
-    let len = own.session(&other, 5).initiate(&mut out).unwrap();
+    let len = own.session(&other, None, 5).initiate(&mut out).unwrap();
     world.inject(0, from, &out[..len]);
     assert_eq!(world.drops(0, DropReason::Stranger), 2);
 }

@@ -1,4 +1,5 @@
-//! Public keys and signatures as values. Private keys have no type here: they never travel.
+//! Public keys and signatures as values. Private keys have no type here: they never travel. The one secret that does is
+//! the pre-shared key of a static peer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +79,32 @@ pub struct Signature(#[cbor(with = "minicbor::bytes")] pub [u8; 64]);
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signature({})", BASE64.encode(&self.0))
+    }
+}
+
+/// A pre-shared key (WireGuard's whitepaper, section 5.2): shared by a static peer and the members that talk to it.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct PresharedKey(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
+
+impl PresharedKey {
+    /// The key as WireGuard's files have it. Only for the one who is meant to know it.
+    pub fn reveal(&self) -> String {
+        BASE64.encode(&self.0)
+    }
+}
+
+impl fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresharedKey(secret)")
+    }
+}
+
+impl FromStr for PresharedKey {
+    type Err = ParseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<WgPublicKey>().map(|bytes| Self(bytes.0))
     }
 }
 

@@ -10,7 +10,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BootId, NetworkId, NodeId};
-use crate::keys::LockKey;
+use crate::keys::{LockKey, PresharedKey};
 use crate::name::Name;
 use crate::prefix::Prefix;
 use crate::record::SignedRecord;
@@ -88,6 +88,28 @@ pub struct Member {
     /// What it is.
     #[n(2)]
     pub kind: MemberKind,
+    /// How a static peer is talked to; absent for others, and in maps written before protocol 2.
+    #[n(10)]
+    pub stock: Option<StockPeer>,
+}
+
+/// How members talk to a static peer: a device with stock WireGuard, which hears nothing from a coordinator.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StockPeer {
+    /// The member that forwards for it, and alone talks to it; absent when all members talk to it themselves. Not part
+    /// of the signed record: who may forward follows from the prefixes in the gateway's own record.
+    #[n(0)]
+    pub gateway: Option<NodeId>,
+    /// Only in the maps of members that talk to it themselves.
+    #[n(1)]
+    pub psk: Option<PresharedKey>,
+    /// Where it listens, when that is known beforehand; else members learn it from what it sends.
+    #[n(2)]
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds between the keepalives that it was told to send; absent for none.
+    #[n(3)]
+    pub keepalive: Option<u16>,
 }
 
 /// The durable state of a network as one node may see it.

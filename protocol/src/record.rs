@@ -28,7 +28,7 @@ pub struct MemberRecord {
     /// Its WireGuard public key.
     #[n(2)]
     pub wg_key: WgPublicKey,
-    /// Source addresses that it may use: its own, and more when it is a gateway.
+    /// Source addresses that it may use: its own first, one of each family; behind them those that it forwards for.
     #[n(3)]
     pub prefixes: Vec<Prefix>,
     /// Tags, sorted.
@@ -37,6 +37,15 @@ pub struct MemberRecord {
     /// When its membership ends by itself; absent means never.
     #[n(5)]
     pub expires: Option<UnixTime>,
+}
+
+impl MemberRecord {
+    /// The prefixes of the member itself, without those that it forwards for: the first of each family.
+    pub fn own_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        let first =
+            |v4: bool| self.prefixes.iter().copied().find(move |prefix| prefix.address().is_ipv4() == v4);
+        first(true).into_iter().chain(first(false))
+    }
 }
 
 /// A member record as bytes, with the signature of a lock key where there is one.

@@ -14,10 +14,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use ria_core::DropReason;
 use ria_core::session::{HANDSHAKE_ROOM, Initiator, NetworkSessions, OVERHEAD, Session, SessionFactory};
-use ria_protocol::keys::WgPublicKey;
+use ria_protocol::keys::{PresharedKey, WgPublicKey};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::random::{hash, mix};
@@ -94,7 +95,7 @@ impl NetworkSessions for SimNetwork {
         self.public
     }
 
-    fn identify(&mut self, datagram: &[u8], _source: IpAddr, _reply: &mut [u8]) -> Initiator {
+    fn identify(&mut self, datagram: &[u8], _source: IpAddr, _now: Instant, _reply: &mut [u8]) -> Initiator {
         let Some(initiation) = Initiation::read(datagram) else {
             return Initiator::Drop(DropReason::Malformed);
         };
@@ -107,7 +108,7 @@ impl NetworkSessions for SimNetwork {
         Initiator::Peer(WgPublicKey(initiation.initiator))
     }
 
-    fn session(&self, peer: &WgPublicKey, index: u32) -> Box<dyn Session> {
+    fn session(&self, peer: &WgPublicKey, _psk: Option<&PresharedKey>, index: u32) -> Box<dyn Session> {
         let now = self.clock.now();
         Box::new(SimSession {
             own: self.public,

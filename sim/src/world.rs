@@ -177,7 +177,12 @@ impl World {
             tags: vec![],
             expires: None,
         };
-        Member { record: SignedRecord::unsigned(&record), name: valid(name.parse()), kind: MemberKind::Node }
+        Member {
+            record: SignedRecord::unsigned(&record),
+            name: valid(name.parse()),
+            kind: MemberKind::Node,
+            stock: None,
+        }
     }
 
     /// The coordinator's data changes.

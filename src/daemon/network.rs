@@ -157,7 +157,10 @@ impl Network {
     pub fn plan(&self, reserved: Vec<u16>) -> Option<TunPlan> {
         let map = self.membership.map.as_ref()?;
         let (_, own) = map::member(map, self.membership.identity.node)?;
-        let addresses = own_addresses(&own.prefixes, &[map.network.prefix_v4, map.network.prefix_v6]);
+        let addresses = own_addresses(
+            &own.own_prefixes().collect::<Vec<_>>(),
+            &[map.network.prefix_v4, map.network.prefix_v6],
+        );
         let preferred = self.membership.identity.interface;
         Some(TunPlan { preferred, reserved, addresses, mtu: map.network.mtu })
     }

@@ -70,7 +70,7 @@ fn reply(seq: u32, outcome: PingOutcome) -> PingReply {
             endpoint: endpoint.to_string(),
             rtt: Some(rtt.as_secs_f64()),
         },
-        PingOutcome::NoAnswer | PingOutcome::NoPath | PingOutcome::UnknownPeer => {
+        PingOutcome::NoAnswer | PingOutcome::NoPath | PingOutcome::UnknownPeer | PingOutcome::NoAgent => {
             PingReply { seq, ok: false, path: PathKind::None, ..PingReply::default() }
         }
     }

@@ -100,6 +100,7 @@ mod tests {
             record: SignedRecord::unsigned(&record),
             name: name.parse().unwrap(),
             kind: MemberKind::Node,
+            stock: None,
         }
     }
 

@@ -202,7 +202,12 @@ impl MemberEntry {
             tags: self.tags.clone(),
             expires: None,
         };
-        Member { record: SignedRecord::unsigned(&record), name: self.name.clone(), kind: MemberKind::Node }
+        Member {
+            record: SignedRecord::unsigned(&record),
+            name: self.name.clone(),
+            kind: MemberKind::Node,
+            stock: None,
+        }
     }
 
     /// Until when it stays a member without being heard of, which it may for so long ([`Network::membership`]).

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use ria_protocol::id::{NetworkId, NodeId};
-use ria_protocol::map::{Live, MemberKind, PatchSet, Snapshot};
+use ria_protocol::map::{Live, PatchSet, Snapshot};
 use ria_protocol::message::LiveUpdate;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::record::RecordError;
@@ -22,6 +22,7 @@ use crate::map::{Folded, MapChange, NetworkMap};
 use crate::path::Address;
 use crate::path::candidates::usable;
 use crate::path::probe::{PairKeys, PairTag, pair_tag};
+use crate::peer::stock::Role;
 use crate::peer::{Action, NewPeer, Peer};
 use crate::rng::Rng;
 use crate::routes::Routes;
@@ -205,14 +206,13 @@ impl Control {
         }
     }
 
-    /// Whether a member's key or kind is another than its peer was made with.
+    /// Whether a member's key, or the way to talk to it, is another than its peer was made with.
     fn identity_changed(&self, (id, node): PeerId) -> bool {
         let Some(network) = self.networks.get(&id) else { return false };
         let Some(member) = network.map.member(node) else { return false };
-        let same_key = network.by_key.get(&member.record.wg_key) == Some(&node);
-        let same_kind =
-            network.peers.get(&node).is_some_and(|peer| peer.runs_agent() == runs_agent(member.kind));
-        node != network.node && !(same_key && same_kind)
+        let role = Role::of(member, network.node);
+        let same = |peer: &Peer| peer.key == member.record.wg_key && *peer.role() == role;
+        node != network.node && !network.peers.get(&node).is_some_and(same)
     }
 
     fn add_peer(&mut self, (id, node): PeerId, now: Instant) {
@@ -230,25 +230,26 @@ impl Control {
             self.events.push_back(Event::Warned { network: id, warning });
             return;
         };
-        let session = network.sessions.session(&key, slot);
-        let leads = network.public < key;
-        let peer = Peer::new(NewPeer {
-            node,
-            slot,
-            own_boot: network.boot,
-            keys,
-            rng: self.rng.fork(),
-            runs_agent: runs_agent(member.kind),
-        });
-        self.tags.insert(peer.tag_in(), (id, node));
-        network.by_key.insert(key, node);
+        let role = Role::of(&member, network.node);
+        let own_boot = network.boot;
+        let rng = self.rng.fork();
+        let peer = Peer::new(NewPeer { node, slot, key, own_boot, keys, rng, role: role.clone() });
+        if role == Role::Agent {
+            self.tags.insert(peer.tag_in(), (id, node));
+        }
+        // One behind a gateway is a stranger to this node.
+        if let Some(conduct) = role.conduct(network.public < key) {
+            let session = network.sessions.session(&key, role.psk(), slot);
+            network.by_key.insert(key, node);
+            self.to_shard.push_back(ShardCommand::AddPeer { slot, network: id, node, session, conduct });
+        }
         network.peers.insert(node, peer);
         let live = network.live.get(&node).cloned();
-        self.to_shard.push_back(ShardCommand::AddPeer { slot, network: id, node, session, leads });
         self.events.push_back(Event::PeerAdded { network: id, peer: node });
         if let Some(live) = live {
             self.handle_live(id, &live, now);
         }
+        self.with_peer((id, node), now, |peer| peer.handle_added(now));
     }
 
     fn remove_peer(&mut self, (id, node): PeerId, now: Instant) {
@@ -281,7 +282,8 @@ impl Control {
 
     fn set_routes(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get(&id) else { return };
-        let claims = network.peers.values().flat_map(|peer| {
+        // What lies behind a gateway is routed to it by its own record, which is what owners sign.
+        let claims = network.peers.values().filter(|peer| peer.gateway().is_none()).flat_map(|peer| {
             let member = network.map.member(peer.node);
             let prefixes = member.map_or(&[][..], |member| &member.record.prefixes);
             prefixes.iter().map(|prefix| (*prefix, peer.slot))
@@ -293,7 +295,10 @@ impl Control {
                 self.events.push_back(Event::Warned { network: id, warning });
             }
         }
-        self.to_shard.push_back(ShardCommand::SetRoutes { network: id, routes: Box::new(routes) });
+        let own = network.map.member(network.node);
+        let own = own.map(|own| own.record.own_prefixes().map(|prefix| prefix.address()).collect());
+        let (routes, own) = (Box::new(routes), own.unwrap_or_default());
+        self.to_shard.push_back(ShardCommand::SetRoutes { network: id, routes, own });
     }
 
     fn check_listed(&mut self, id: NetworkId) {
@@ -367,10 +372,11 @@ impl Control {
         &mut self,
         datagram: &[u8],
         source: IpAddr,
+        now: Instant,
         reply: &mut [u8],
     ) -> Result<Identified, DropReason> {
         for network in self.networks.values_mut() {
-            match network.sessions.identify(datagram, source, reply) {
+            match network.sessions.identify(datagram, source, now, reply) {
                 Initiator::NotForUs => {}
                 Initiator::Drop(reason) => return Err(reason),
                 Initiator::Cookie(len) => return Ok(Identified::Cookie(len)),
@@ -407,13 +413,15 @@ impl Control {
         let slot = match event {
             ShardEvent::SessionUp { slot }
             | ShardEvent::SessionDown { slot }
-            | ShardEvent::Traffic { slot, .. } => slot,
+            | ShardEvent::Traffic { slot, .. }
+            | ShardEvent::Roamed { slot, .. } => slot,
         };
         let Some(peer_id) = self.slots.peer(slot) else { return };
         self.with_peer(peer_id, now, |peer| match event {
             ShardEvent::SessionUp { .. } => peer.handle_session(true, now),
             ShardEvent::SessionDown { .. } => peer.handle_session(false, now),
             ShardEvent::Traffic { traffic, .. } => peer.handle_traffic(traffic, now),
+            ShardEvent::Roamed { to, .. } => peer.handle_roamed(to, now),
         });
         self.note_relayed(peer_id, now);
     }
@@ -472,7 +480,7 @@ impl Control {
             Action::ReplaceSession { since } => {
                 let session = self.networks.get(&network).and_then(|network| {
                     let member = network.map.member(peer)?;
-                    Some(network.sessions.session(&member.record.wg_key, slot))
+                    Some(network.sessions.session(&member.record.wg_key, None, slot))
                 });
                 if let Some(session) = session {
                     self.to_shard.push_back(ShardCommand::ReplaceSession { slot, session, since });
@@ -527,11 +535,4 @@ pub(super) struct Via {
     /// The network whose relay brought it.
     pub(super) network: Option<NetworkId>,
     pub(super) address: Address,
-}
-
-fn runs_agent(kind: MemberKind) -> bool {
-    match kind {
-        MemberKind::Node | MemberKind::Gateway => true,
-        MemberKind::Static => false,
-    }
 }

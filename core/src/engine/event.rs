@@ -125,6 +125,8 @@ pub enum PingOutcome {
     NoPath,
     /// The network has no such peer.
     UnknownPeer,
+    /// It runs stock WireGuard, which knows no probes.
+    NoAgent,
 }
 
 /// Something odd.

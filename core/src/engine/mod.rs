@@ -43,7 +43,7 @@ use crate::path::Address;
 use crate::session::wireguard::WireGuard;
 use crate::session::{HANDSHAKE_ROOM, SessionFactory};
 use crate::shard::message::{Route, Slot};
-use crate::shard::{SLOT_BITS, Shard};
+use crate::shard::{SLOT_BITS, Shard, Sinks};
 use crate::stun::canonical;
 use control::{Control, Identified, Via};
 
@@ -143,7 +143,11 @@ impl Engine {
     ) -> Result<(), DropReason> {
         match kind {
             Kind::Session { slot, data: true } => {
-                self.shard.handle_data(in_shard(slot)?, payload, now, sinks.tun, sinks.udp);
+                let direct = match way.via.address {
+                    Address::Direct(_) => self.back(way),
+                    Address::Relayed(_) => None,
+                };
+                self.shard.handle_data(in_shard(slot)?, payload, direct, now, sinks);
                 Ok(())
             }
             Kind::Session { slot, data: false } => {
@@ -167,7 +171,7 @@ impl Engine {
     ) -> Result<(), DropReason> {
         let back = self.back(way).ok_or(DropReason::NoPath)?;
         let mut reply = [0; HANDSHAKE_ROOM];
-        match self.control.identify(datagram, way.via.address.socket().ip(), &mut reply)? {
+        match self.control.identify(datagram, way.via.address.socket().ip(), now, &mut reply)? {
             Identified::Peer(slot) => self.shard.handle_handshake(slot, &back, datagram, now, udp),
             Identified::Cookie(len) => {
                 self.shard.send_reply(&back, reply.get(..len).unwrap_or_default(), udp)
@@ -240,14 +244,8 @@ impl Engine {
     pub fn status(&self, now: Instant) -> EngineStatus {
         let mut drops = self.control.drops;
         drops.add(self.shard.drops());
-        EngineStatus { networks: self.control.status(now), drops }
+        EngineStatus { networks: self.control.status(now), drops, forwarded: self.shard.forwarded() }
     }
-}
-
-/// Where packets and datagrams go that come out of a batch.
-struct Sinks<'a> {
-    tun: &'a mut PacketBatch,
-    udp: &'a mut DatagramBatch,
 }
 
 /// The way that a datagram came.

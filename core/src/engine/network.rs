@@ -11,10 +11,11 @@ use ria_protocol::prefix::Prefix;
 use x25519_dalek::StaticSecret;
 
 use super::command::RelayServer;
-use super::status::{NetworkStatus, OwnStatus, RelayStatus};
+use super::status::{NetworkStatus, OwnStatus, PeerStatus, RelayStatus};
 use crate::map::NetworkMap;
 use crate::path::candidates::{MAX_DIRECT, usable};
 use crate::peer::Peer;
+use crate::peer::stock::{REASON_BEHIND, REASON_NO_GATEWAY};
 use crate::relay::RelayClient;
 use crate::session::NetworkSessions;
 use crate::stun::BindingClient;
@@ -83,10 +84,21 @@ impl Network {
         all
     }
 
+    /// What can be told of a peer behind another member: how that one is reached.
+    fn behind_gateway(&self, peer: &Peer, status: PeerStatus) -> PeerStatus {
+        let Some(gateway) = peer.gateway() else { return status };
+        let member = self.map.member(gateway);
+        let reached = self.peers.get(&gateway).map(|gateway| (gateway.link_state(), gateway.path_kind()));
+        let (link_state, path) = reached.unwrap_or_default();
+        let path_reason = if member.is_some() { REASON_BEHIND } else { REASON_NO_GATEWAY };
+        PeerStatus { gateway: member.map(|m| m.name.clone()), link_state, path, path_reason, ..status }
+    }
+
     pub(super) fn status(&self, now: Instant) -> NetworkStatus {
         let relay_name = self.relay.as_ref().map(|relay| relay.server.name.as_str());
         let peer = |(node, peer): (&NodeId, &Peer)| {
-            Some(peer.status(self.map.member(*node)?, relay_name, self.mtu, now))
+            let status = peer.status(self.map.member(*node)?, relay_name, self.mtu, now);
+            Some(self.behind_gateway(peer, status))
         };
         NetworkStatus {
             id: self.id,
@@ -94,7 +106,7 @@ impl Network {
             public_key: self.public,
             own: self.map.member(self.node).map(|own| OwnStatus {
                 name: own.name.clone(),
-                prefixes: own.record.prefixes.clone(),
+                prefixes: own.record.own_prefixes().collect(),
                 tags: own.record.tags.clone(),
             }),
             revision: self.map.revision(),

@@ -14,7 +14,7 @@ use crate::counters::DropCounters;
 /// State of the link to a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkState {
-    /// Nothing is known of where the peer might be, or it is no agent.
+    /// Nothing is known of where the peer might be, or it is a stock peer to which nobody has anything to say.
     #[default]
     Idle,
     /// Ways to the peer are being tried; none has worked yet.
@@ -48,6 +48,8 @@ pub struct EngineStatus {
     pub networks: Vec<NetworkStatus>,
     /// Dropped packets.
     pub drops: DropCounters,
+    /// Packets passed on between static peers and others, as their gateway.
+    pub forwarded: u64,
 }
 
 /// One network.
@@ -80,7 +82,7 @@ pub struct NetworkStatus {
 pub struct OwnStatus {
     /// Its name.
     pub name: Name,
-    /// Its addresses.
+    /// Its addresses, without those that it forwards for.
     pub prefixes: Vec<Prefix>,
     /// Its tags.
     pub tags: Vec<String>,
@@ -110,8 +112,10 @@ pub struct PeerStatus {
     pub kind: MemberKind,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Its addresses and those behind it.
+    /// Its addresses, without those that it forwards for.
     pub prefixes: Vec<Prefix>,
+    /// The member through which it is reached, when that is not this node.
+    pub gateway: Option<Name>,
     /// Its public key.
     pub public_key: WgPublicKey,
     /// Whether it is connected to the coordinator, as far as known.

@@ -55,7 +55,12 @@ fn member(node: u8, version: u8, signed: Signed) -> Member {
             Some(Signature(signature.as_ref().try_into().unwrap()))
         }
     };
-    Member { record: signed_record, name: format!("robot-{node}").parse().unwrap(), kind: MemberKind::Node }
+    Member {
+        record: signed_record,
+        name: format!("robot-{node}").parse().unwrap(),
+        kind: MemberKind::Node,
+        stock: None,
+    }
 }
 
 fn snapshot(revision: u64, network: NetworkInfo, members: Vec<Member>) -> Snapshot {

@@ -78,6 +78,25 @@ impl Link {
         actions.push_back(Action::LinkChanged { before, after, gap });
     }
 
+    /// The same for a peer that answers no probes: `state` follows from its handshakes and from what it leaves unanswered.
+    pub(crate) fn set(&mut self, after: LinkState, now: Instant, actions: &mut VecDeque<Action>) {
+        let before = self.state;
+        if after == before {
+            return;
+        }
+        let gap = if before == LinkState::Lost && matches!(after, LinkState::Up) {
+            self.lost_after.take().map(|at| now.saturating_duration_since(at))
+        } else {
+            None
+        };
+        if after == LinkState::Lost {
+            self.lost_after = self.heard;
+        }
+        self.state = after;
+        self.was_up |= self.is_up();
+        actions.push_back(Action::LinkChanged { before, after, gap });
+    }
+
     fn next(&self, known: bool, quality: Option<(f32, bool)>, now: Instant) -> LinkState {
         let without = if self.was_up {
             LinkState::Lost

@@ -7,12 +7,14 @@
 pub(crate) mod link;
 mod ping;
 mod report;
+pub(crate) mod stock;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{BootId, NodeId};
+use ria_protocol::keys::WgPublicKey;
 use ria_protocol::map::{Candidate, CandidateKind, Live};
 
 use crate::counters::DropReason;
@@ -27,6 +29,7 @@ use crate::rng::Rng;
 use crate::shard::message::{Slot, Traffic};
 use link::Link;
 use ping::Pings;
+use stock::Role;
 
 /// Traffic of this age makes a path busy: probes then come several times a second.
 const BUSY_FOR: Duration = Duration::from_secs(3);
@@ -58,6 +61,7 @@ pub(crate) enum Action {
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
     pub(crate) slot: Slot,
+    pub(crate) key: WgPublicKey,
     /// This run of this node.
     own_boot: BootId,
     keys: PairKeys,
@@ -65,8 +69,7 @@ pub(crate) struct Peer {
     paths: Vec<Path>,
     active: Option<Address>,
     reason: &'static str,
-    /// Whether it answers probes.
-    runs_agent: bool,
+    role: Role,
     pub(crate) online: bool,
     hinted_boot: Option<BootId>,
     boot: Option<BootId>,
@@ -88,11 +91,11 @@ pub(crate) struct Peer {
 pub(crate) struct NewPeer {
     pub(crate) node: NodeId,
     pub(crate) slot: Slot,
+    pub(crate) key: WgPublicKey,
     pub(crate) own_boot: BootId,
     pub(crate) keys: PairKeys,
     pub(crate) rng: Rng,
-    /// Whether it runs an agent, so that it answers probes.
-    pub(crate) runs_agent: bool,
+    pub(crate) role: Role,
 }
 
 impl Peer {
@@ -100,13 +103,14 @@ impl Peer {
         Self {
             node: new.node,
             slot: new.slot,
+            key: new.key,
             own_boot: new.own_boot,
             keys: new.keys,
             rng: new.rng,
             paths: Vec::new(),
             active: None,
             reason: choice::REASON_UNKNOWN,
-            runs_agent: new.runs_agent,
+            role: new.role,
             online: false,
             hinted_boot: None,
             boot: None,
@@ -122,8 +126,12 @@ impl Peer {
         }
     }
 
-    pub(crate) fn runs_agent(&self) -> bool {
-        self.runs_agent
+    pub(crate) fn link_state(&self) -> LinkState {
+        self.link.state
+    }
+
+    pub(crate) fn path_kind(&self) -> PathKind {
+        kind(self.active)
     }
 
     /// Whether traffic goes through a relay.
@@ -150,8 +158,8 @@ impl Peer {
         self.online = live.online;
         let new_run = live.boot.is_some() && live.boot != self.hinted_boot;
         self.hinted_boot = live.boot.or(self.hinted_boot);
-        if !self.runs_agent {
-            return;
+        if self.role != Role::Agent {
+            return self.handle_stock_live(live, usable, now);
         }
         // Empty means "not known", never "forget".
         if !live.candidates.is_empty() {
@@ -213,6 +221,10 @@ impl Peer {
     /// This host's interfaces or routes have changed.
     pub(crate) fn handle_network_change(&mut self, now: Instant) {
         self.paths.iter_mut().for_each(Path::doubt);
+        if self.active.is_some() && self.role != Role::Agent {
+            // The peer learns where this node is now from what it is sent.
+            self.actions.push_back(Action::SetRoute { address: self.active, rtt: Duration::ZERO });
+        }
         self.update(now);
     }
 
@@ -316,6 +328,11 @@ impl Peer {
 
     /// Measures the way to the peer, once there is one.
     pub(crate) fn start_ping(&mut self, id: PingId, deadline: Instant, now: Instant) {
+        if self.role != Role::Agent {
+            let outcome = PingOutcome::NoAgent;
+            self.actions.push_back(Action::PingFinished { id, outcome });
+            return;
+        }
         self.pings.start(id, deadline);
         self.update(now);
     }
@@ -347,7 +364,7 @@ impl Peer {
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let paths = self.paths.iter().map(|path| path.deadline(self.pace(path, now), now));
-        paths.chain(self.pings.deadline()).chain(self.link.deadline()).min()
+        paths.chain(self.pings.deadline()).chain(self.link.deadline()).chain(self.stock_deadline()).min()
     }
 
     /// Does what is due.
@@ -417,6 +434,9 @@ impl Peer {
 
     /// Draws the conclusions of whatever has changed: which path, which state, which pings can go.
     fn update(&mut self, now: Instant) {
+        if self.role != Role::Agent {
+            return self.update_stock(now);
+        }
         let active = self.active.and_then(|a| self.paths.iter().position(|path| path.address == a));
         let chosen = choose(&self.paths, active);
         let path = chosen.and_then(|(index, reason)| Some((self.paths.get(index)?, reason)));

@@ -3,11 +3,13 @@
 //! The shard decides *when* a handshake begins and where datagrams go; a session only turns packets into datagrams and
 //! back. [`wireguard`] is the one implementation that the product uses.
 
+mod flood;
 pub mod wireguard;
 
 use std::net::IpAddr;
+use std::time::Instant;
 
-use ria_protocol::keys::WgPublicKey;
+use ria_protocol::keys::{PresharedKey, WgPublicKey};
 
 use crate::counters::DropReason;
 
@@ -42,10 +44,10 @@ pub trait NetworkSessions: Send {
     fn public_key(&self) -> WgPublicKey;
 
     /// Finds out who began a handshake. `reply` has at least [`HANDSHAKE_ROOM`] bytes.
-    fn identify(&mut self, datagram: &[u8], source: IpAddr, reply: &mut [u8]) -> Initiator;
+    fn identify(&mut self, datagram: &[u8], source: IpAddr, now: Instant, reply: &mut [u8]) -> Initiator;
 
     /// A session with a peer; `index` (24 bits) comes back in the receiver index of its messages.
-    fn session(&self, peer: &WgPublicKey, index: u32) -> Box<dyn Session>;
+    fn session(&self, peer: &WgPublicKey, psk: Option<&PresharedKey>, index: u32) -> Box<dyn Session>;
 }
 
 /// The session with one peer: the keys in use, those before, and a handshake that may be under way.

@@ -6,14 +6,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
-use ria_protocol::keys::WgPublicKey;
+use ria_protocol::keys::{PresharedKey, WgPublicKey};
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use super::flood::FloodGuard;
 use super::{Initiator, NetworkSessions, Session, SessionFactory};
 use crate::counters::DropReason;
 
@@ -33,6 +35,7 @@ impl SessionFactory for WireGuard {
             limiter: RateLimiter::new(&public, HANDSHAKES_PER_SECOND),
             // Messages have passed the limiter above before a `Tunn` sees them; counting them twice would halve it.
             unlimited: Arc::new(RateLimiter::new(&public, u64::MAX)),
+            guard: FloodGuard::new(HANDSHAKES_PER_SECOND),
             private,
             public,
         })
@@ -44,6 +47,7 @@ struct WireGuardNetwork {
     public: PublicKey,
     limiter: RateLimiter,
     unlimited: Arc<RateLimiter>,
+    guard: FloodGuard,
 }
 
 impl NetworkSessions for WireGuardNetwork {
@@ -51,12 +55,19 @@ impl NetworkSessions for WireGuardNetwork {
         WgPublicKey(self.public.to_bytes())
     }
 
-    fn identify(&mut self, datagram: &[u8], source: IpAddr, reply: &mut [u8]) -> Initiator {
+    fn identify(&mut self, datagram: &[u8], source: IpAddr, now: Instant, reply: &mut [u8]) -> Initiator {
         self.limiter.reset_count();
         let initiation = match self.limiter.verify_packet(Some(source), datagram, reply) {
+            // Under load, this one has proved its address; an address that is real may flood all the same.
+            Ok(Packet::HandshakeInit(_)) if !self.guard.admits(source, now) => {
+                return Initiator::Drop(DropReason::RateLimited);
+            }
             Ok(Packet::HandshakeInit(initiation)) => initiation,
             Ok(_) => return Initiator::Drop(DropReason::Malformed),
-            Err(TunnResult::WriteToNetwork(cookie)) => return Initiator::Cookie(cookie.len()),
+            Err(TunnResult::WriteToNetwork(cookie)) => {
+                self.guard.note_challenged(now);
+                return Initiator::Cookie(cookie.len());
+            }
             // The first MAC is keyed with the receiver's public key.
             Err(TunnResult::Err(WireGuardError::InvalidMac)) => return Initiator::NotForUs,
             Err(_) => return Initiator::Drop(DropReason::RateLimited),
@@ -67,11 +78,11 @@ impl NetworkSessions for WireGuardNetwork {
         }
     }
 
-    fn session(&self, peer: &WgPublicKey, index: u32) -> Box<dyn Session> {
+    fn session(&self, peer: &WgPublicKey, psk: Option<&PresharedKey>, index: u32) -> Box<dyn Session> {
         let tunn = Tunn::new(
             self.private.clone(),
             PublicKey::from(peer.0),
-            None,
+            psk.map(|psk| psk.0),
             None,
             index,
             Some(Arc::clone(&self.unlimited)),

@@ -23,6 +23,8 @@ pub(crate) enum ShardCommand {
     SetRoutes {
         network: NetworkId,
         routes: Box<Routes>,
+        /// This node's own overlay addresses.
+        own: Vec<IpAddr>,
     },
     SetFilter {
         network: NetworkId,
@@ -33,8 +35,7 @@ pub(crate) enum ShardCommand {
         network: NetworkId,
         node: NodeId,
         session: Box<dyn Session>,
-        /// Whether this end begins handshakes and rekeys, and the other only when it has waited in vain.
-        leads: bool,
+        conduct: Conduct,
     },
     RemovePeer(Slot),
     /// Send to the peer this way; `None` while no path works.
@@ -47,6 +48,22 @@ pub(crate) enum ShardCommand {
         slot: Slot,
         session: Box<dyn Session>,
         since: Instant,
+    },
+}
+
+/// How a peer behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    /// It runs an agent: control finds its paths.
+    Agent {
+        /// Whether this end begins handshakes and rekeys, and the other only when it has waited in vain.
+        leads: bool,
+    },
+    /// It runs stock WireGuard. It is where its last authentic datagram came from, and either end begins a handshake
+    /// when it has something to send.
+    Stock {
+        /// How often this end says something so that the way stays open; it then keeps a session at all times.
+        keepalive: Option<Duration>,
     },
 }
 
@@ -71,6 +88,8 @@ pub(crate) enum ShardEvent {
     SessionDown { slot: Slot },
     /// Something passed since the last report.
     Traffic { slot: Slot, traffic: Traffic },
+    /// A stock peer is at another address than before.
+    Roamed { slot: Slot, to: SocketAddr },
 }
 
 /// What has passed, in all.
@@ -86,4 +105,6 @@ pub(crate) struct Traffic {
     pub(crate) active: Option<Instant>,
     /// When the current session's handshake was.
     pub(crate) handshake: Option<Instant>,
+    /// Since when a stock peer has left packets without any answer.
+    pub(crate) unanswered: Option<Instant>,
 }

@@ -3,11 +3,14 @@
 //! It owns everything that a packet needs and shares nothing with the control part, with which it exchanges messages
 //! only. It knows nothing of maps, paths and relays but the one [`Route`] of each peer.
 
+mod forward;
 pub(crate) mod message;
 mod pending;
 mod slot;
+mod stock;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use ria_protocol::id::NetworkId;
@@ -18,6 +21,7 @@ use crate::ip::IpPacket;
 use crate::packet::{DatagramBatch, PacketBatch, PacketSource};
 use crate::routes::Routes;
 use crate::session::HANDSHAKE_ROOM;
+use forward::{IcmpBudget, Refused};
 use message::{Route, ShardCommand, ShardEvent, Slot};
 use slot::PeerSlot;
 
@@ -31,6 +35,17 @@ struct ShardNetwork {
     mtu: usize,
     routes: Routes,
     filter: Box<dyn Filter>,
+    /// This node's own addresses.
+    own: Vec<IpAddr>,
+    /// Its stock peers; while there are any, packets between them and others pass through here.
+    stock_peers: usize,
+    icmp: IcmpBudget,
+}
+
+/// Where what comes out of a datagram goes.
+pub(crate) struct Sinks<'a> {
+    pub(crate) tun: &'a mut PacketBatch,
+    pub(crate) udp: &'a mut DatagramBatch,
 }
 
 /// A data shard.
@@ -44,11 +59,17 @@ pub(crate) struct Shard {
     touched: Vec<Slot>,
     events: VecDeque<ShardEvent>,
     drops: DropCounters,
+    /// Packets passed on between peers.
+    forwarded: u64,
 }
 
 impl Shard {
     pub(crate) fn drops(&self) -> &DropCounters {
         &self.drops
+    }
+
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.forwarded
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<ShardEvent> {
@@ -63,16 +84,22 @@ impl Shard {
     pub(crate) fn handle_command(&mut self, command: ShardCommand, now: Instant, out: &mut DatagramBatch) {
         match command {
             ShardCommand::AddNetwork { network, mtu } => {
-                let filter = Box::new(AllowAll);
-                let routes = Routes::default();
-                self.networks.insert(network, ShardNetwork { mtu: usize::from(mtu), routes, filter });
+                let made = ShardNetwork {
+                    mtu: usize::from(mtu),
+                    routes: Routes::default(),
+                    filter: Box::new(AllowAll),
+                    own: Vec::new(),
+                    stock_peers: 0,
+                    icmp: IcmpBudget::default(),
+                };
+                self.networks.insert(network, made);
             }
             ShardCommand::RemoveNetwork(network) => {
                 self.networks.remove(&network);
             }
-            ShardCommand::SetRoutes { network, routes } => {
+            ShardCommand::SetRoutes { network, routes, own } => {
                 if let Some(network) = self.networks.get_mut(&network) {
-                    network.routes = *routes;
+                    (network.routes, network.own) = (*routes, own);
                 }
             }
             ShardCommand::SetFilter { network, filter } => {
@@ -80,16 +107,18 @@ impl Shard {
                     network.filter = filter;
                 }
             }
-            ShardCommand::AddPeer { slot, network, node, session, leads } => {
+            ShardCommand::AddPeer { slot, network, node, session, conduct } => {
                 let index = slot as usize;
                 if self.slots.len() <= index {
                     self.slots.resize_with(index + 1, || None);
                 }
-                self.slots[index] = Some(PeerSlot::new(network, node, session, leads));
+                self.slots[index] = Some(PeerSlot::new(network, node, session, conduct));
+                self.count_stock_peers(network);
             }
             ShardCommand::RemovePeer(slot) => {
-                if let Some(slot) = self.slots.get_mut(slot as usize) {
-                    *slot = None;
+                let removed = self.slots.get_mut(slot as usize).and_then(Option::take);
+                if let Some(peer) = removed {
+                    self.count_stock_peers(peer.network);
                 }
             }
             ShardCommand::SetRoute { slot, route } => {
@@ -189,25 +218,28 @@ impl Shard {
         for _ in 0..peer.pending.push(bytes, now) {
             self.drops.count(DropReason::NoPath);
         }
+        if peer.is_stock() {
+            peer.want_session(now);
+        }
         lower(&mut self.wake_at, peer.deadline());
         Ok(())
     }
 
-    /// A WireGuard data message for one of this shard's peers.
+    /// A WireGuard data message for one of this shard's peers. `direct` is where it came from, unless by a relay.
     pub(crate) fn handle_data(
         &mut self,
         slot: Slot,
         datagram: &[u8],
+        direct: Option<Route>,
         now: Instant,
-        tun: &mut PacketBatch,
-        out: &mut DatagramBatch,
+        sinks: &mut Sinks<'_>,
     ) {
-        match self.receive_packet(slot, datagram, now, tun, out) {
+        match self.receive_packet(slot, datagram, direct, now, sinks) {
             Ok(()) => touch(&mut self.touched, slot),
             Err(reason) => self.drops.count(reason),
         }
         if self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
-            self.with_slot(slot, now, out, |_| {});
+            self.with_slot(slot, now, sinks.udp, |_| {});
         }
     }
 
@@ -215,38 +247,51 @@ impl Shard {
         &mut self,
         slot: Slot,
         datagram: &[u8],
+        direct: Option<Route>,
         now: Instant,
-        tun: &mut PacketBatch,
-        out: &mut DatagramBatch,
+        sinks: &mut Sinks<'_>,
     ) -> Result<(), DropReason> {
         let peer =
             self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoSuchSession)?;
         let network = self.networks.get_mut(&peer.network).ok_or(DropReason::NoSuchNetwork)?;
-        peer.catch_up(now, out);
-        let packets = tun.network_mut(peer.network);
+        peer.catch_up(now, sinks.udp);
+        let packets = sinks.tun.network_mut(peer.network);
         let room = packets.reserve(datagram.len());
         let len = match peer.session.open(datagram, room) {
             Ok(len) => len,
             Err(reason) => {
                 if reason == DropReason::NoSuchSession {
-                    peer.nudge(now, out);
+                    peer.nudge(now, sinks.udp);
                 }
                 return Err(reason);
             }
         };
+        if peer.is_stock()
+            && let Some(route) = direct.filter(|route| peer.roam(*route))
+        {
+            self.events.push_back(ShardEvent::Roamed { slot, to: route.to });
+        }
         peer.handle_opened(len, now);
         if len == 0 {
             return Ok(());
         }
-        let packet = room.get(..len).and_then(IpPacket::parse).ok_or(DropReason::Malformed)?;
+        let room = room.get_mut(..len).ok_or(DropReason::Malformed)?;
+        let packet = IpPacket::parse(room).ok_or(DropReason::Malformed)?;
         if network.routes.lookup(packet.source) != Some(slot) {
             return Err(DropReason::WrongSource);
         }
+        let from_stock = peer.is_stock();
         if len > network.mtu {
+            if from_stock {
+                network.refuse(&packet, Refused::TooLarge, peer, now, sinks.udp);
+            }
             return Err(DropReason::TooLarge);
         }
         if network.filter.inbound(&packet, peer.node) == Verdict::Deny {
             return Err(DropReason::FilteredIn);
+        }
+        if network.stock_peers > 0 && !network.is_for_us(&packet) {
+            return self.forward(slot, room, now, sinks.udp);
         }
         packets.commit(len);
         Ok(())
@@ -269,10 +314,14 @@ impl Shard {
         let mut reply = [0; HANDSHAKE_ROOM];
         match peer.session.handle_handshake(datagram, &mut reply) {
             Ok(len) => {
+                let kind = datagram.first().copied().unwrap_or_default();
+                // A cookie proves nothing of who sent it.
+                if peer.is_stock() && kind != 3 && back.channel.is_none() && peer.roam(*back) {
+                    self.events.push_back(ShardEvent::Roamed { slot, to: back.to });
+                }
                 if let Some(reply) = reply.get(..len.unwrap_or(0)) {
                     self.send_reply(back, reply, out);
                 }
-                let kind = datagram.first().copied().unwrap_or_default();
                 self.with_slot(slot, now, out, |peer| peer.handle_handshake_taken(kind, now));
                 touch(&mut self.touched, slot);
             }

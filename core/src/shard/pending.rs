@@ -31,6 +31,10 @@ impl Pending {
         dropped
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// Takes the oldest packet.
     pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
         let (_, packet) = self.packets.pop_front()?;

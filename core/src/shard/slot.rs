@@ -4,13 +4,17 @@
 //! in time. The other end does the same with more patience, so both begin at once only when messages get lost. When it
 //! happens, both handshakes complete: each end answers the other's initiation, keeps its own outstanding, and holds both
 //! sessions, of which either decrypts; the leader's next renewal replaces both.
+//!
+//! With stock WireGuard nobody leads: a handshake begins when there is something to send, in both directions, as
+//! WireGuard does it. The module `stock` has what is different then.
 
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{NetworkId, NodeId};
 
-use super::message::{Route, Traffic};
+use super::message::{Conduct, Route, Traffic};
 use super::pending::Pending;
+use super::stock::STOCK_RETRY;
 use crate::packet::DatagramBatch;
 use crate::relay::channel_header;
 use crate::session::{HANDSHAKE_ROOM, OVERHEAD, Session};
@@ -18,10 +22,10 @@ use crate::stun::CHANNEL_HEADER;
 
 /// Age at which the leading end renews the keys. WireGuard's own limit is 120 s, by which its initiator would; being
 /// earlier leaves the renewal to one end.
-const RENEW_AFTER: Duration = Duration::from_secs(110);
+pub(super) const RENEW_AFTER: Duration = Duration::from_secs(110);
 
 /// Age at which the other end does it, well before the keys end at 180 s.
-const RENEW_AFTER_IN_PLACE: Duration = Duration::from_secs(150);
+pub(super) const RENEW_AFTER_IN_PLACE: Duration = Duration::from_secs(150);
 
 /// How long the other end waits for the leader when there is no session: a handshake over a slow relay fits in.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -58,11 +62,15 @@ pub(crate) struct PeerSlot {
     pub(crate) route: Option<Route>,
     pub(crate) pending: Pending,
     pub(crate) traffic: Traffic,
-    leads: bool,
+    pub(super) conduct: Conduct,
     /// Whether control was told that the session is ready.
     announced: bool,
-    handshake_at: Option<Instant>,
-    attempts: u32,
+    pub(super) handshake_at: Option<Instant>,
+    pub(super) attempts: u32,
+    /// When a stock peer is sent a keepalive.
+    pub(super) keepalive_at: Option<Instant>,
+    /// Whether this end began the last handshake.
+    pub(super) began: bool,
     tick_at: Option<Instant>,
     ticked: Option<Instant>,
     nudged: Option<Instant>,
@@ -71,7 +79,7 @@ pub(crate) struct PeerSlot {
 }
 
 impl PeerSlot {
-    pub(crate) fn new(network: NetworkId, node: NodeId, session: Box<dyn Session>, leads: bool) -> Self {
+    pub(crate) fn new(network: NetworkId, node: NodeId, session: Box<dyn Session>, conduct: Conduct) -> Self {
         Self {
             network,
             node,
@@ -79,10 +87,12 @@ impl PeerSlot {
             route: None,
             pending: Pending::default(),
             traffic: Traffic::default(),
-            leads,
+            conduct,
             announced: false,
             handshake_at: None,
             attempts: 0,
+            keepalive_at: None,
+            began: false,
             tick_at: None,
             ticked: None,
             nudged: None,
@@ -93,13 +103,16 @@ impl PeerSlot {
 
     /// When [`Self::work`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [self.handshake_at, self.tick_at, self.report_at].into_iter().flatten().min()
+        [self.handshake_at, self.tick_at, self.report_at, self.keepalive_at].into_iter().flatten().min()
     }
 
     pub(crate) fn set_route(&mut self, route: Option<Route>, now: Instant) {
         let way = |route: Option<Route>| route.map(|route| (route.to, route.channel));
         let changed = way(route) != way(self.route);
         self.route = route;
+        if self.is_stock() {
+            return self.greet(now);
+        }
         // A handshake that waits for an answer over the old way is begun again over the new one.
         if changed && (!self.session.is_ready() || self.handshake_at.is_none()) {
             self.plan_handshake(now);
@@ -118,14 +131,18 @@ impl PeerSlot {
     }
 
     /// Decides when a handshake is due, after a change of session or route.
-    fn plan_handshake(&mut self, now: Instant) {
+    pub(super) fn plan_handshake(&mut self, now: Instant) {
         self.attempts = 0;
+        let leads = match self.conduct {
+            Conduct::Agent { leads } => leads,
+            Conduct::Stock { .. } => return self.plan_stock_handshake(now),
+        };
         self.handshake_at = match (self.route, self.traffic.handshake) {
             (None, _) => None,
             (Some(_), Some(at)) if self.session.is_ready() => {
-                Some(at + if self.leads { RENEW_AFTER } else { RENEW_AFTER_IN_PLACE })
+                Some(at + if leads { RENEW_AFTER } else { RENEW_AFTER_IN_PLACE })
             }
-            (Some(_), _) if self.leads => Some(now),
+            (Some(_), _) if leads => Some(now),
             (Some(route), _) => Some(now + PATIENCE + 2 * route.rtt),
         };
     }
@@ -134,6 +151,9 @@ impl PeerSlot {
     pub(crate) fn work(&mut self, now: Instant, out: &mut DatagramBatch) {
         if self.tick_at.is_some_and(|at| at <= now) {
             self.tick(now, out);
+        }
+        if self.keepalive_at.is_some_and(|at| at <= now) {
+            self.keep_alive(now, out);
         }
         if self.handshake_at.is_some_and(|at| at <= now) {
             self.initiate(now, out);
@@ -145,10 +165,14 @@ impl PeerSlot {
             self.handshake_at = None;
             return;
         };
+        if self.is_stock() && !self.wants_handshake(now) {
+            self.handshake_at = None;
+            return;
+        }
         self.catch_up(now, out);
         let session = &mut self.session;
         send(out, &route, HANDSHAKE_ROOM, |room| session.initiate(room));
-        let first = RETRY.max(3 * route.rtt);
+        let first = if self.is_stock() { STOCK_RETRY } else { RETRY.max(3 * route.rtt) };
         let wait = first.saturating_mul(1 << self.attempts.min(8)).min(LONGEST_RETRY);
         self.attempts += 1;
         self.handshake_at = Some(now + wait);
@@ -193,6 +217,9 @@ impl PeerSlot {
     /// A handshake message of this WireGuard type was taken, and answered where it asks for an answer.
     pub(crate) fn handle_handshake_taken(&mut self, kind: u8, now: Instant) {
         self.traffic.heard = Some(now);
+        if kind != 3 {
+            self.traffic.unanswered = None;
+        }
         match kind {
             3 => {
                 // A cookie: the next initiation carries it, and need not wait.
@@ -202,10 +229,13 @@ impl PeerSlot {
             1 if !self.session.is_ready() => {
                 // Their first data makes it ready. Should it get lost, this end begins itself.
                 self.traffic.handshake = Some(now);
-                self.handshake_at = self.route.map(|route| now + PATIENCE + 2 * route.rtt);
+                self.began = false;
+                let patience = if self.is_stock() { STOCK_RETRY } else { PATIENCE };
+                self.handshake_at = self.route.map(|route| now + patience + 2 * route.rtt);
             }
             _ => {
                 self.traffic.handshake = Some(now);
+                self.began = kind == 2;
                 self.plan_handshake(now);
             }
         }
@@ -235,6 +265,9 @@ impl PeerSlot {
             self.traffic.tx_packets += 1;
             self.traffic.tx_bytes += packet.len() as u64;
             self.mark_active(now);
+            if self.is_stock() {
+                self.note_sent(now);
+            }
         }
         sent
     }
@@ -242,6 +275,7 @@ impl PeerSlot {
     /// A data message opened to a packet of this length (0 for a keepalive).
     pub(crate) fn handle_opened(&mut self, len: usize, now: Instant) {
         self.traffic.heard = Some(now);
+        self.traffic.unanswered = None;
         if !self.announced && self.session.is_ready() {
             self.traffic.handshake.get_or_insert(now);
             self.plan_handshake(now);

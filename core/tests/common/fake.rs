@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use ria_core::DropReason;
 use ria_core::session::{HANDSHAKE_ROOM, Initiator, NetworkSessions, OVERHEAD, Session, SessionFactory};
-use ria_protocol::keys::WgPublicKey;
+use ria_protocol::keys::{PresharedKey, WgPublicKey};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Makes fake sessions; their clock is what a test sets, and it ticks with each reading.
@@ -30,14 +31,14 @@ impl NetworkSessions for FakeNetwork {
         self.public
     }
 
-    fn identify(&mut self, datagram: &[u8], _source: IpAddr, _reply: &mut [u8]) -> Initiator {
+    fn identify(&mut self, datagram: &[u8], _source: IpAddr, _now: Instant, _reply: &mut [u8]) -> Initiator {
         if datagram[48..80] != self.public.0 {
             return Initiator::NotForUs;
         }
         Initiator::Peer(WgPublicKey(datagram[16..48].try_into().unwrap()))
     }
 
-    fn session(&self, peer: &WgPublicKey, index: u32) -> Box<dyn Session> {
+    fn session(&self, peer: &WgPublicKey, _psk: Option<&PresharedKey>, index: u32) -> Box<dyn Session> {
         let (own, peer, clock) = (self.public, *peer, Arc::clone(&self.clock));
         Box::new(FakeSession { own, peer, clock, index, newest: 0, remote: None, ready: false })
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 pub mod fake;
+pub mod stock;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -100,6 +101,8 @@ pub struct World {
     pub start: Instant,
     pub hosts: Vec<Host>,
     pub nats: Vec<Nat>,
+    /// Devices with stock WireGuard, on the public network.
+    pub devices: Vec<stock::Device>,
     pub turn: TurnServer,
     /// One-way delay of each hop, and up to how much is added at random.
     pub latency: Duration,
@@ -135,6 +138,7 @@ impl World {
             start,
             hosts: Vec::new(),
             nats: Vec::new(),
+            devices: Vec::new(),
             turn: TurnServer::new(RELAY.parse().unwrap()),
             latency: ms(5),
             jitter: ms(0),
@@ -262,6 +266,7 @@ impl World {
             record: SignedRecord::unsigned(&record),
             name: format!("robot-{host}").parse().unwrap(),
             kind: MemberKind::Node,
+            stock: None,
         }
     }
 
@@ -398,7 +403,7 @@ impl World {
         }
     }
 
-    fn launch(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    pub fn launch(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         if self.record {
             self.recorded.push((from, to, bytes.clone()));
         }
@@ -420,6 +425,9 @@ impl World {
                 self.launch(self.turn.address, to, bytes);
             }
             return;
+        }
+        if let Some(device) = self.devices.iter().position(|device| device.address == to) {
+            return self.deliver_to_device(device, from, &bytes);
         }
         let inside = match self.nats.iter().find(|nat| nat.public() == to.ip()) {
             Some(nat) => nat.inbound(from, to),
