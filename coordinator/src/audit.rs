@@ -25,6 +25,17 @@ pub struct ChainHash(#[cbor(with = "minicbor::bytes")] [u8; 32]);
 impl ChainHash {
     /// What the first row follows.
     pub const START: Self = Self([0; 32]);
+
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl From<[u8; 32]> for ChainHash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
 }
 
 impl From<ChainHash> for String {

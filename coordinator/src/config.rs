@@ -58,7 +58,8 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads one; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim().trim_end_matches('/');
         let wrong = |reason: &str| {
             format!("{text:?} is no public URL: {reason}; write it as https://ria.lab.example[:port]")

@@ -6,11 +6,14 @@
 
 pub mod accept_gate;
 pub mod admin;
+pub mod anchor;
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod duration;
 pub mod enrol;
+pub mod epoch;
 pub mod housekeeping;
 pub mod hub;
 mod random;
@@ -24,3 +27,4 @@ pub mod state;
 pub mod store;
 pub mod tls;
 mod web;
+pub mod witness;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::anchor;
 use crate::config::{Config, PublicUrl};
 use crate::housekeeping;
 use crate::hub::Hub;
@@ -33,6 +34,7 @@ use crate::tls::accept::{self, Tls};
 use crate::tls::authority::{AuthorityError, Identity};
 use crate::tls::leaf::LeafError;
 use crate::tls::succession::Authorities;
+use crate::witness::Witness;
 
 /// Everything has stopped by then, or is left behind.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
@@ -79,6 +81,7 @@ pub struct Coordinator {
     address: SocketAddr,
     services: Arc<Services>,
     admin_socket: PathBuf,
+    data_dir: PathBuf,
     parts: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
     hub: JoinHandle<()>,
@@ -111,7 +114,12 @@ impl Coordinator {
         let (relays, relay_task) = Relays::start(&config.relay, identity.relay_secret, draining.clone())?;
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
-        let (registry, writer) = Registry::start(store.clone(), config.lifetimes.membership).await?;
+        anchor::check(&config.data_dir, &store).await?;
+        let reachable = config.public_urls.iter().filter(|url| url.is_reachable());
+        let urls = reachable.map(|url| url.as_str().to_owned()).collect();
+        let membership = config.lifetimes.membership;
+        let (registry, writer) = Registry::start(store.clone(), membership, urls).await?;
+        let witness = Witness::open(&store).await?;
         // The relay forgets whom it must refuse, the database does not.
         let since = relays.credentials_since(UnixTime::from(SystemTime::now()));
         store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
@@ -125,6 +133,7 @@ impl Coordinator {
             authorities: authorities.clone(),
             lifetimes: config.lifetimes,
             relays,
+            witness,
             draining,
             tasks: TaskTracker::new(),
             counters: Counters::default(),
@@ -133,13 +142,14 @@ impl Coordinator {
             tokio::spawn(accept::serve(listener, tls.clone(), services.clone())),
             tokio::spawn(renew_certificates(tls, authorities, services.draining.clone())),
             tokio::spawn(housekeeping::run(services.clone())),
-            spawn_admin(admin_listener, &services, store, config.public_urls.clone()),
+            spawn_admin(admin_listener, &services, store, config),
         ];
         parts.extend(relay_task);
         let coordinator = Self {
             address,
             services,
             admin_socket: config.admin_socket.clone(),
+            data_dir: config.data_dir.clone(),
             parts,
             writer,
             hub: hub_task,
@@ -189,6 +199,10 @@ impl Coordinator {
             }
             // The hub stores when nodes were heard of last; the writer ends with the last way to it.
             let _ = self.services.hub.store().await;
+            let head = self.services.registry.world().audit_head;
+            if let Err(error) = anchor::drop_at(&self.data_dir, head) {
+                tracing::warn!(%error, "the head of the audit log could not be noted beside the database");
+            }
             drop(self.services);
             let _ = self.hub.await;
             let _ = self.writer.await;
@@ -201,7 +215,7 @@ impl Coordinator {
     }
 }
 
-fn lock(data_dir: &Path) -> Result<Flock<fs::File>, StartError> {
+pub(crate) fn lock(data_dir: &Path) -> Result<Flock<fs::File>, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     let path = data_dir.join("lock");
@@ -269,9 +283,14 @@ fn spawn_admin(
     listener: UnixListener,
     services: &Arc<Services>,
     store: Store,
-    public_urls: Vec<PublicUrl>,
+    config: &Config,
 ) -> JoinHandle<()> {
-    let admin = admin::server::Admin { services: services.clone(), store, public_urls };
+    let admin = admin::server::Admin {
+        services: services.clone(),
+        store,
+        public_urls: config.public_urls.clone(),
+        data_dir: config.data_dir.clone(),
+    };
     tokio::spawn(async move {
         if let Err(error) = admin::server::serve(listener, admin).await {
             tracing::error!(%error, "the admin socket failed");

@@ -210,6 +210,23 @@ pub struct CandidateView {
     pub address: SocketAddr,
 }
 
+/// A URL of the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrlView {
+    pub url: String,
+    /// Whether it stands in the settings; else it was added.
+    pub configured: bool,
+    /// Whether nodes are told of it: not of an address that is this machine only.
+    pub told: bool,
+}
+
+/// A URL to add or to remove.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UrlRequest {
+    pub url: String,
+}
+
 /// Rows of the audit log, and whether the whole log is as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditView {

@@ -68,24 +68,33 @@ impl Client {
         self.request(Method::POST, path, body.into()).await
     }
 
+    /// Makes something that is no JSON.
+    pub async fn post_for_bytes(&self, path: &str) -> Result<Vec<u8>, RequestError> {
+        let (status, bytes) = self.ask(Method::POST, path, Bytes::new()).await?;
+        if status.is_success() { Ok(bytes.to_vec()) } else { Err(refused(status, &bytes)) }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), RequestError> {
+        timeout(TIMEOUT, self.exchange(method, path, body)).await.map_err(|_| RequestError::TimedOut)?
+    }
+
     async fn request<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<T, RequestError> {
-        let answered = timeout(TIMEOUT, self.exchange(method, path, body)).await;
-        let (status, bytes) = answered.map_err(|_| RequestError::TimedOut)??;
+        let (status, bytes) = self.ask(method, path, body).await?;
         let unreadable = |e: serde_json::Error| RequestError::Answer(e.to_string());
         if status.is_success() {
             serde_json::from_slice(&bytes).map_err(unreadable)
         } else {
-            Err(RequestError::Problem(serde_json::from_slice(&bytes).unwrap_or_else(|_| Problem {
-                code: ProblemCode::BadRequest,
-                message: format!(
-                    "the coordinator answered {status}; are command and coordinator of the same version?"
-                ),
-            })))
+            Err(refused(status, &bytes))
         }
     }
 
@@ -114,6 +123,15 @@ impl Client {
         driver.abort();
         Ok((status, bytes))
     }
+}
+
+fn refused(status: StatusCode, bytes: &[u8]) -> RequestError {
+    RequestError::Problem(serde_json::from_slice(bytes).unwrap_or_else(|_| Problem {
+        code: ProblemCode::BadRequest,
+        message: format!(
+            "the coordinator answered {status}; are command and coordinator of the same version?"
+        ),
+    }))
 }
 
 fn connect_error(path: &Path, source: io::Error) -> RequestError {

@@ -4,4 +4,5 @@ pub mod api;
 pub mod client;
 mod enrolment;
 pub mod server;
+mod upkeep;
 mod views;

@@ -55,6 +55,7 @@ pub struct Admin {
     pub services: Arc<Services>,
     pub store: Store,
     pub public_urls: Vec<PublicUrl>,
+    pub data_dir: PathBuf,
 }
 
 /// The admin socket can't be opened.
@@ -120,6 +121,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/nodes/{node}/disable", post(disable_node))
         .route("/v1/nodes/{node}/enable", post(enable_node))
         .route("/v1/audit", get(list_audit))
+        .merge(super::upkeep::routes())
         .layer(middleware::from_fn(check_caller))
         .with_state(admin)
 }
@@ -321,12 +323,8 @@ async fn create_key(
     axum::Extension(actor): By,
     Body(request): Body<CreateKey>,
 ) -> Answer<CreatedKey> {
-    let urls: Vec<String> = admin
-        .public_urls
-        .iter()
-        .filter(|url| url.is_reachable())
-        .map(|url| url.as_str().to_owned())
-        .collect();
+    let urls: Vec<String> =
+        super::upkeep::views(&admin).into_iter().filter(|view| view.told).map(|view| view.url).collect();
     if urls.is_empty() {
         let set: Vec<_> = admin.public_urls.iter().map(PublicUrl::as_str).collect();
         let also = if set.is_empty() {

@@ -10,10 +10,12 @@ use serde::Serialize;
 use super::enrolment;
 use super::table::{list, or_dash, table};
 use super::{
-    AuditCommand, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand, complain,
-    environment, print,
+    AuditListArgs, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand,
+    UrlCommand, complain, environment, print,
 };
-use crate::admin::api::{AuditView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView};
+use crate::admin::api::{
+    AuditView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, UrlRequest, UrlView,
+};
 use crate::admin::client::{Client, RequestError, escaped};
 use crate::config;
 use crate::duration::{Lifetime, shown, shown_relative, shown_span};
@@ -23,7 +25,8 @@ pub(super) enum Request {
     Network(NetworkCommand),
     Key(KeyCommand),
     Node(NodeCommand),
-    Audit(AuditCommand),
+    Audit(AuditListArgs),
+    Url(UrlCommand),
 }
 
 /// What is printed, and whether all is well.
@@ -48,7 +51,8 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Network(command) => network(command).await,
             Request::Key(command) => key(command).await,
             Request::Node(command) => node(command).await,
-            Request::Audit(command) => audit(command).await,
+            Request::Audit(args) => audit(args).await,
+            Request::Url(command) => url(command).await,
         }
     });
     match outcome {
@@ -321,8 +325,33 @@ fn ends(node: &NodeView) -> String {
     }
 }
 
-async fn audit(command: AuditCommand) -> Outcome {
-    let AuditCommand::List { network, limit, common } = command;
+async fn url(command: UrlCommand) -> Outcome {
+    let (all, common): (Vec<UrlView>, Common) = match command {
+        UrlCommand::List { common } => (common.client().get("/v1/urls").await?, common),
+        UrlCommand::Add { url, common } => {
+            (common.client().post("/v1/urls", &UrlRequest { url }).await?, common)
+        }
+        UrlCommand::Remove { url, common } => {
+            (common.client().post("/v1/urls/remove", &UrlRequest { url }).await?, common)
+        }
+    };
+    common.show(&all, |all| urls_text(all))
+}
+
+fn urls_text(all: &[UrlView]) -> String {
+    let rows: Vec<_> = all
+        .iter()
+        .map(|view| {
+            let from = if view.configured { "settings" } else { "added" };
+            let told = if view.told { "yes" } else { "no: this machine only" };
+            vec![view.url.clone(), from.to_owned(), told.to_owned()]
+        })
+        .collect();
+    table(&["url", "from", "told to nodes"], &rows)
+}
+
+async fn audit(args: AuditListArgs) -> Outcome {
+    let AuditListArgs { network, limit, common } = args;
     let network = network.map_or_else(String::new, |n| format!("&network={}", escaped(&n)));
     let view: AuditView = common.client().get(&format!("/v1/audit?limit={limit}{network}")).await?;
     let shown = common.show(&view, audit_text)?;

@@ -6,6 +6,7 @@ mod commands;
 mod enrolment;
 mod serve;
 mod table;
+mod upkeep;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -63,6 +64,22 @@ enum Command {
     /// The audit log: who changed what
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Where nodes are told to find this coordinator, besides the public_url of its settings
+    #[command(subcommand)]
+    Url(UrlCommand),
+    /// Write all that the coordinator is into one file; it may serve meanwhile
+    #[command(
+        after_help = "Examples:\n  ria-coordinator backup /mnt/safe/ria.backup --passphrase-file /root/ria-passphrase\n  \
+        ria-coordinator backup - --passphrase-file /root/ria-passphrase | ssh safe 'cat > ria.backup'"
+    )]
+    Backup(upkeep::BackupArgs),
+    /// Put a backup in place, here or on another machine; no coordinator may run on the data directory
+    #[command(
+        after_help = "A restore begins a new epoch: nodes get the whole map, those that joined after the backup was made\n\
+        come back, and those that were removed after it go again. The old coordinator must not run any more.\n\n\
+        Example:\n  ria-coordinator restore /mnt/safe/ria.backup --passphrase-file /root/ria-passphrase"
+    )]
+    Restore(upkeep::RestoreArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  ria-coordinator completions bash > /etc/bash_completion.d/ria-coordinator"
@@ -70,7 +87,7 @@ enum Command {
     Completions { shell: Shell },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct ServeArgs {
     /// Configuration file [RIA_CONFIG; default: /etc/ria/coordinator.toml if there is one]
     #[arg(long, value_name = "FILE")]
@@ -317,13 +334,46 @@ enum AuditCommand {
     #[command(
         after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit list --limit 20"
     )]
+    List(AuditListArgs),
+    /// Check that the whole log is as it was written, also while no coordinator runs
+    #[command(
+        after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit verify"
+    )]
+    Verify(upkeep::VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+struct AuditListArgs {
+    /// Only rows about this network
+    #[arg(long)]
+    network: Option<String>,
+    /// At most so many rows, the latest ones
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum UrlCommand {
+    /// List the URLs, in the order in which nodes try them
     List {
-        /// Only rows about this network
-        #[arg(long)]
-        network: Option<String>,
-        /// At most so many rows, the latest ones
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell nodes of one more
+    #[command(
+        after_help = "Nodes keep the list. Before the coordinator moves, add its new URL and wait until `node list`\n\
+        shows that all have heard of it.\n\nExample:\n  ria-coordinator url add https://ria-2.lab.example"
+    )]
+    Add {
+        url: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take away one that was added
+    Remove {
+        url: String,
         #[command(flatten)]
         common: Common,
     },
@@ -350,7 +400,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Network(command) => commands::run(commands::Request::Network(command)),
         Command::Key(command) => commands::run(commands::Request::Key(command)),
         Command::Node(command) => commands::run(commands::Request::Node(command)),
-        Command::Audit(command) => commands::run(commands::Request::Audit(command)),
+        Command::Audit(AuditCommand::Verify(args)) => upkeep::verify(args),
+        Command::Audit(AuditCommand::List(args)) => commands::run(commands::Request::Audit(args)),
+        Command::Url(command) => commands::run(commands::Request::Url(command)),
+        Command::Backup(args) => upkeep::backup(args),
+        Command::Restore(args) => upkeep::restore(args),
     }
 }
 

@@ -15,6 +15,8 @@ mod edit;
 mod limiter;
 mod rotate;
 mod standing;
+mod testify;
+mod urls;
 mod waiting;
 mod writer;
 
@@ -38,8 +40,11 @@ use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
 use crate::store::{Departure, Store, StoreError};
 use crate::tls::authority::Authority;
+use crate::witness::Testified;
 
 pub use edit::NodeEdit;
+pub use testify::Learnt;
+pub use urls::UrlError;
 pub use waiting::Former;
 use waiting::QueueCommand;
 
@@ -262,6 +267,11 @@ enum Command {
     RotateKey(NetworkId, NodeId, WgPublicKey, Reply<(), RotateKeyError>),
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
+    Testify(Box<Testified>, Reply<Learnt, Unavailable>),
+    AddUrl(String, Actor, Reply<(), UrlError>),
+    RemoveUrl(String, Actor, Reply<(), UrlError>),
+    TellUrls(Reply<(), Unavailable>),
+    NoteBackup(Actor, Reply<(), Unavailable>),
 }
 
 /// A way to the writer, and to the state that it publishes.
@@ -275,17 +285,20 @@ pub struct Registry {
 
 impl Registry {
     /// Loads the state, makes the first network where there has never been one, and starts the writer; it ends when
-    /// the last `Registry` is gone. A member may stay unheard of for `membership`.
+    /// the last `Registry` is gone. A member may stay unheard of for `membership`; `urls` are those of the settings that
+    /// nodes can reach.
     pub async fn start(
         store: Store,
         membership: Duration,
+        urls: Vec<String>,
     ) -> Result<(Self, tokio::task::JoinHandle<()>), Unavailable> {
+        crate::epoch::ensure_first(&store).await?;
         let world = Arc::new(store.load().await?.with_membership(membership));
         let never_used = world.audit_head == crate::audit::Head::START;
         let (publish, published) = watch::channel(world);
         let (writable_tx, writable) = watch::channel(true);
         let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(store.clone(), publish, writable_tx);
+        let writer = writer::Writer::new(store.clone(), publish, writable_tx, urls);
         let task = tokio::spawn(writer.run(queue));
         let registry = Self { commands, world: published, writable, store };
         if never_used && let Ok(name) = "lab".parse() {
@@ -295,6 +308,7 @@ impl Registry {
                 CreateNetworkError::NameTaken(_) | CreateNetworkError::Prefix(_) => Unavailable::Stopping,
             })?;
         }
+        registry.ask(Command::TellUrls).await?;
         Ok((registry, task))
     }
 
@@ -438,6 +452,26 @@ impl Registry {
     /// Stores when nodes were heard of last.
     pub async fn note_contacts(&self, contacts: Vec<Contact>) -> Result<(), Unavailable> {
         self.ask(|reply| Command::NoteContacts(contacts, reply)).await
+    }
+
+    /// Takes what a node has kept for the coordinator.
+    pub async fn testify(&self, testified: Testified) -> Result<Learnt, Unavailable> {
+        self.ask(|reply| Command::Testify(Box::new(testified), reply)).await
+    }
+
+    /// Notes in the log that somebody has a backup made.
+    pub async fn note_backup(&self, actor: Actor) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::NoteBackup(actor, reply)).await
+    }
+
+    /// Adds a URL to those that nodes are told.
+    pub async fn add_url(&self, url: String, actor: Actor) -> Result<(), UrlError> {
+        self.ask(|reply| Command::AddUrl(url, actor, reply)).await
+    }
+
+    /// Takes away one that was added.
+    pub async fn remove_url(&self, url: String, actor: Actor) -> Result<(), UrlError> {
+        self.ask(|reply| Command::RemoveUrl(url, actor, reply)).await
     }
 
     async fn ask<T, E: From<Unavailable>>(

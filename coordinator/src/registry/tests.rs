@@ -8,7 +8,8 @@ use crate::tls::succession::Authorities;
 
 async fn start(directory: &std::path::Path) -> (Registry, Store) {
     let store = Store::open(&sqlite_url(directory)).await.unwrap();
-    let (registry, _) = Registry::start(store.clone(), crate::state::DEFAULT_MEMBERSHIP).await.unwrap();
+    let membership = crate::state::DEFAULT_MEMBERSHIP;
+    let (registry, _) = Registry::start(store.clone(), membership, Vec::new()).await.unwrap();
     (registry, store)
 }
 

@@ -34,11 +34,18 @@ pub(super) struct Writer {
     publish: watch::Sender<Arc<World>>,
     writable: watch::Sender<bool>,
     pub(super) limiter: FailureLimiter,
+    /// URLs in the settings that others can reach.
+    pub(super) configured_urls: Vec<String>,
 }
 
 impl Writer {
-    pub fn new(store: Store, publish: watch::Sender<Arc<World>>, writable: watch::Sender<bool>) -> Self {
-        Self { store, publish, writable, limiter: FailureLimiter::default() }
+    pub fn new(
+        store: Store,
+        publish: watch::Sender<Arc<World>>,
+        writable: watch::Sender<bool>,
+        configured_urls: Vec<String>,
+    ) -> Self {
+        Self { store, publish, writable, limiter: FailureLimiter::default(), configured_urls }
     }
 
     /// Serves commands until nobody can send any.
@@ -84,7 +91,26 @@ impl Writer {
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }
+            Command::Testify(testified, reply) => {
+                let _ = reply.send(self.testify(*testified).await);
+            }
+            Command::AddUrl(url, actor, reply) => {
+                let _ = reply.send(self.add_url(url, actor).await);
+            }
+            Command::RemoveUrl(url, actor, reply) => {
+                let _ = reply.send(self.remove_url(url, actor).await);
+            }
+            Command::NoteBackup(actor, reply) => {
+                let _ = reply.send(self.note_backup(actor).await);
+            }
+            Command::TellUrls(reply) => {
+                let _ = reply.send(self.tell_urls(Actor::Coordinator).await);
+            }
         }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     pub(super) fn world(&self) -> Arc<World> {
@@ -144,7 +170,7 @@ impl Writer {
             prefix_v6: address::random_v6(random::bytes()).ok_or(PrefixError::NoneFree)?,
             mtu: OVERLAY_MTU,
             lock_keys: Vec::new(),
-            urls: Vec::new(),
+            urls: self.urls(),
         };
         let event = Event {
             time: now,
@@ -254,16 +280,30 @@ impl Writer {
             without.freed.insert(member.address_v4.into(), now);
             without.freed.insert(member.address_v6.into(), now);
         }
+        without.tombstones.insert(node, now);
         let gone = member.clone();
         let made = self.change(async move |draft| {
             draft.write().member_removed(without.info.id, node, now).await?;
             draft.write().waiting_ended(without.info.id, node).await?;
             draft.write().departed(without.info.id, &gone, departure, now).await?;
+            draft.write().tombstone(without.info.id, node, now).await?;
             draft.change_network(without, vec![Patch::MemberRemoved(node)]).await?;
             draft.audit(&event).await
         });
         made.await?;
         Ok(member)
+    }
+
+    async fn note_backup(&mut self, actor: Actor) -> Result<(), Unavailable> {
+        let event = Event {
+            time: UnixTime::from(SystemTime::now()),
+            actor,
+            action: "backup.made",
+            network: None,
+            subject: "coordinator".to_owned(),
+            detail: json!({ "epoch": self.world().epoch().number }),
+        };
+        Ok(self.change(async move |draft| draft.audit(&event).await).await?)
     }
 
     /// Not a change of the map: no revision, no audit row.

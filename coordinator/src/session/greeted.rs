@@ -8,6 +8,7 @@ use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume, Welcome};
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
+use ria_protocol::witness::Testimony;
 use tokio::time::Instant;
 
 use super::socket::Socket;
@@ -72,8 +73,9 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
                 peer.slot.release();
                 return Ok(Joined { member, resume, agent_version, challenge });
             }
-            // This is the epoch that all nodes know: there is nothing to learn.
-            NodeMessage::Testify(_) => {}
+            NodeMessage::Testify(testimony) => {
+                handle_testimony(&testimony, peer, services, &agent_version).await?
+            }
             NodeMessage::Hello(_)
             | NodeMessage::Ack(_)
             | NodeMessage::Report(_)
@@ -96,7 +98,7 @@ async fn greet(socket: &mut Socket, peer: &Peer, services: &Services) -> Result<
         coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
         challenge: challenge.public(),
         time,
-        epoch: None,
+        epoch: Some(services.registry.world().epoch()),
         authority_proof: attested(peer, services, time),
     };
     socket.send(&CoordinatorMessage::Welcome(welcome)).await?;
@@ -176,6 +178,23 @@ enum Standing {
     Member(Arc<MemberEntry>),
     /// A member that was away for so long that an administrator has to approve its return.
     Ended,
+}
+
+/// A node that has known another epoch of this coordinator hands back what it was given to keep. Nothing is believed but
+/// what this coordinator sealed itself; whether the node is a member shows when it resumes.
+async fn handle_testimony(
+    testimony: &Testimony,
+    peer: &Peer,
+    services: &Services,
+    agent_version: &str,
+) -> Result<(), End> {
+    let testified = services.witness.examine(testimony, peer.identity.tls_key(), agent_version);
+    let learnt = services.registry.testify(testified).await.map_err(|error| {
+        tracing::debug!(%error, "what a node has kept can't be stored at the moment");
+        ErrorCode::Unavailable
+    })?;
+    learnt.buried.into_iter().for_each(|node| services.relays.revoke(node));
+    Ok(())
 }
 
 /// The one place that decides whether a connection speaks for a member: by the key that was proved in the handshake

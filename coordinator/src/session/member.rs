@@ -7,6 +7,7 @@ use ria_protocol::map::{Candidate, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume};
 use ria_protocol::rotation::Rotate;
 use ria_protocol::time::UnixTime;
+use ria_protocol::version::Protocol;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -17,7 +18,7 @@ use crate::audit::Actor;
 use crate::enrol::{Challenge, check_request, verify_rotation};
 use crate::hub::{Begin, Begun, NodeKey, SessionId};
 use crate::registry::{RemoveNodeError, RotateKeyError};
-use crate::state::view;
+use crate::state::{Change, view};
 
 /// Addresses that a node may report; the rest is dropped.
 const MAX_CANDIDATES: usize = 64;
@@ -80,6 +81,7 @@ impl Session<'_> {
         if resume.trusts.as_ref() != Some(&authorities.borrow_and_update().trusted_pins()) {
             self.send_authorities(socket).await?;
         }
+        self.send_keep(socket, None).await?;
 
         loop {
             tokio::select! {
@@ -96,6 +98,7 @@ impl Session<'_> {
                     if change.set.from >= self.told {
                         self.told = change.set.to;
                         socket.send_encoded(view::change(&change)).await?;
+                        self.send_keep(socket, Some(&change)).await?;
                     }
                 }
                 // Behind the changes: a node that was removed hears why, not that it was replaced.
@@ -131,6 +134,23 @@ impl Session<'_> {
     async fn send_authorities(&self, socket: &mut Socket) -> Result<(), End> {
         let trusted = self.services.authorities.current().trusted();
         Ok(socket.send(&CoordinatorMessage::Authorities(trusted)).await?)
+    }
+
+    /// What the node shall keep: all of it at the beginning, later what a change has made.
+    async fn send_keep(&self, socket: &mut Socket, change: Option<&Change>) -> Result<(), End> {
+        if socket.protocol() < Protocol::V2 {
+            return Ok(());
+        }
+        let world = self.services.registry.world();
+        let network = world.networks.get(&self.node.0).ok_or(ErrorCode::NotAMember)?;
+        // One that is gone by now hears of that with the next change.
+        let Some(member) = network.members.get(&self.node.1) else { return Ok(()) };
+        let witness = &self.services.witness;
+        let keep = match change {
+            None => witness.keep_all(&world, network, member),
+            Some(change) => witness.keep_change(&world, network, member, change),
+        };
+        Ok(socket.send(&CoordinatorMessage::Keep(keep)).await?)
     }
 
     async fn handle_message(&mut self, socket: &mut Socket, message: NodeMessage) -> Result<(), End> {

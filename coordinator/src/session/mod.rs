@@ -31,6 +31,7 @@ use crate::relays::Relays;
 use crate::tls::authority::NodeLifetimes;
 use crate::tls::succession::Authorities;
 use crate::tls::verifier::Identity;
+use crate::witness::Witness;
 use socket::{Closed, Socket};
 
 /// What all sessions share.
@@ -41,6 +42,7 @@ pub struct Services {
     pub authorities: Authorities,
     pub lifetimes: NodeLifetimes,
     pub relays: Relays,
+    pub witness: Witness,
     /// Cancelled when the coordinator is about to stop.
     pub draining: CancellationToken,
     /// What has to end before the coordinator may.

@@ -13,18 +13,30 @@ use super::Network;
 /// still name it do not reach a stranger.
 pub const HOLD_BACK: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The lowest IPv4 address that a new member may have; `None` when there is none left.
+/// The first IPv4 address that a new member may have; `None` when there is none left. In the first epoch it is the
+/// lowest one. Each later epoch begins at a place of its own: behind a restore from a backup it is not known which
+/// addresses were given away since the backup, but that they follow each other from where the epoch before had begun.
 pub fn next_v4(network: &Network, now: UnixTime) -> Option<Ipv4Addr> {
     let ipnet::IpNet::V4(net) = network.info.prefix_v4.to_net() else { return None };
     let taken: std::collections::BTreeSet<Ipv4Addr> =
         network.members.values().map(|m| m.address_v4).collect();
+    let first = u64::from(u32::from(net.network()));
+    let size = u64::from(u32::from(net.broadcast())).saturating_sub(first);
     // The first address stays free for what a network may need of its own one day; .0 and .255 are taken for
     // network and broadcast addresses by too much old equipment.
-    net.hosts().skip(1).find(|address| {
+    let begin = beginning(size, network.epoch).max(2);
+    let places = (begin..size).chain(2..begin.min(size));
+    let mut addresses = places.filter_map(|place| u32::try_from(first + place).ok()).map(Ipv4Addr::from);
+    addresses.find(|address| {
         !matches!(address.octets()[3], 0 | 255)
             && !taken.contains(address)
             && !is_held_back(network, (*address).into(), now)
     })
+}
+
+/// Where an epoch begins within `size` addresses: 0, 1/2, 1/4, 3/4, 1/8 … of them, as far apart as can be.
+fn beginning(size: u64, epoch: u32) -> u64 {
+    (size * u64::from(epoch.saturating_sub(1).reverse_bits())) >> 32
 }
 
 /// The IPv6 address of a member: the network's prefix and 64 bits derived from the two identities.
@@ -142,6 +154,28 @@ mod tests {
         let month_later = 1000 + HOLD_BACK.as_secs();
         assert_eq!(text(&network, month_later - 1).unwrap(), "10.213.0.3");
         assert_eq!(text(&network, month_later).unwrap(), "10.213.0.2");
+    }
+
+    #[test]
+    fn each_epoch_gives_addresses_of_its_own() {
+        let mut network = network();
+        let first = |network: &mut Network, epoch| {
+            network.epoch = epoch;
+            text(network, 0).unwrap()
+        };
+        let places = [1, 2, 3, 4, 5].map(|epoch| first(&mut network, epoch));
+        assert_eq!(places, ["10.213.0.2", "10.213.128.1", "10.213.64.1", "10.213.192.1", "10.213.32.1"]);
+        // A small network has as many addresses in each epoch as in the first.
+        network.info.prefix_v4 = "10.213.0.0/29".parse().unwrap();
+        for epoch in 1..9 {
+            network.epoch = epoch;
+            network.members.clear();
+            while let Some(address) = next_v4(&network, UnixTime(0)) {
+                let entry = member(address.octets()[3], &format!("robot-{}", address.octets()[3]));
+                network.members.insert(entry.node, entry);
+            }
+            assert_eq!(network.members.len(), 5, "epoch {epoch}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ria_protocol::id::{KeyId, NetworkId, NodeId};
+use ria_protocol::id::{EpochId, KeyId, NetworkId, NodeId};
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision};
 use ria_protocol::message::{CoordinatorMessage, to_bytes};
@@ -21,9 +21,11 @@ use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::record::{MemberRecord, SignedRecord};
 use ria_protocol::time::UnixTime;
+use ria_protocol::witness::Epoch;
 use tokio::sync::broadcast;
 
 use crate::audit::Head;
+use crate::epoch::Began;
 use waiting::WaitingEntry;
 
 /// How many changes a node may have missed and still be brought up to date by patches.
@@ -44,6 +46,10 @@ pub struct World {
     pub audit_head: Head,
     /// How long a member may stay unheard of.
     pub membership: Duration,
+    /// All epochs of this database, the present one last; never empty.
+    pub epochs: Vec<Began>,
+    /// URLs besides those in the settings.
+    pub added_urls: Vec<String>,
 }
 
 impl World {
@@ -54,6 +60,14 @@ impl World {
             *network = Arc::new(Network { membership, ..Network::clone(network) });
         }
         self
+    }
+
+    /// The present epoch.
+    pub fn epoch(&self) -> Epoch {
+        // A database without any is given one before its state is loaded.
+        self.epochs
+            .last()
+            .map_or(Epoch { number: 1, id: EpochId::from_bytes([0; EpochId::LEN]) }, |e| e.epoch)
     }
 
     /// The network of this name.
@@ -75,6 +89,10 @@ pub struct Network {
     pub membership: Duration,
     /// Addresses of former members, and when they left.
     pub freed: BTreeMap<IpAddr, UnixTime>,
+    /// Nodes that were removed for good, and when.
+    pub tombstones: BTreeMap<NodeId, UnixTime>,
+    /// Number of the present epoch: new addresses are taken from another place in each.
+    pub epoch: u32,
     /// The latest changes, oldest first, without gaps up to `revision`.
     pub log: VecDeque<Arc<Change>>,
     /// Where sessions hear of changes.
@@ -92,6 +110,8 @@ impl Network {
             members: BTreeMap::new(),
             waiting: BTreeMap::new(),
             freed: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            epoch: 1,
             log: VecDeque::new(),
             feed: broadcast::Sender::new(FEED_LENGTH),
         }

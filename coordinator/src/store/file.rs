@@ -35,7 +35,8 @@ pub fn missing_file(url: &str) -> Option<PathBuf> {
     path_of(url).filter(|path| fs::metadata(path).map_or(true, |metadata| metadata.len() == 0))
 }
 
-fn path_of(url: &str) -> Option<PathBuf> {
+/// The file of an SQLite database; `None` for any other.
+pub fn path_of(url: &str) -> Option<PathBuf> {
     let options: SqliteConnectOptions = url.parse().ok().filter(|_| url.starts_with("sqlite:"))?;
     let path = options.get_filename();
     // SQLite's name of a database in memory.

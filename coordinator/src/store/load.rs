@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use futures_util::TryStreamExt;
-use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::id::{EpochId, NetworkId, NodeId};
 use ria_protocol::map::{NetworkInfo, Revision};
 use ria_protocol::message::from_bytes;
 use ria_protocol::time::UnixTime;
+use ria_protocol::witness::Epoch;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::{Store, StoreError};
-use crate::audit::{Broken, Head, Row, Verifier};
+use crate::audit::{Broken, ChainHash, Head, Row, Verifier};
+use crate::epoch::Began;
 use crate::state::{Change, DEFAULT_MEMBERSHIP, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
 
 pub(super) fn damaged(what: &str, error: impl Display) -> StoreError {
@@ -77,7 +79,12 @@ impl Store {
             sqlx::query("SELECT * FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(&self.writer).await?;
         let audit_head =
             last.map(|row| audit_row(&row)).transpose()?.map_or(Head::START, |row| Head::from(&row));
-        Ok(World { networks, keys, audit_head, membership: DEFAULT_MEMBERSHIP })
+        let (epochs, added_urls) = (self.epochs().await?, self.added_urls().await?);
+        let epoch = epochs.last().map_or(1, |began| began.epoch.number);
+        for network in networks.values_mut() {
+            Arc::make_mut(network).epoch = epoch;
+        }
+        Ok(World { networks, keys, audit_head, membership: DEFAULT_MEMBERSHIP, epochs, added_urls })
     }
 
     async fn load_network(&self, row: &AnyRow) -> Result<Network, StoreError> {
@@ -88,7 +95,7 @@ impl Store {
             prefix_v6: parsed(row, "prefix_v6")?,
             mtu: u16::try_from(number(row, "mtu")?).map_err(|e| damaged("mtu", e))?,
             lock_keys: Vec::new(),
-            urls: Vec::new(),
+            urls: serde_json::from_str(&text(row, "urls")?).map_err(|e| damaged("urls", e))?,
         };
         let id = info.id.to_string();
         let mut network = Network::new(info, time(row, "created")?);
@@ -104,6 +111,10 @@ impl Store {
             network.freed.insert(parsed(&row, "address")?, time(&row, "freed")?);
         }
         network.waiting = self.load_waiting(&id).await?;
+        let tombstones = "SELECT * FROM tombstones WHERE network = $1";
+        for row in sqlx::query(tombstones).bind(&id).fetch_all(&self.writer).await? {
+            network.tombstones.insert(parsed(&row, "node")?, time(&row, "time")?);
+        }
         network.log = self.load_log(&id, network.revision).await?;
         Ok(network)
     }
@@ -131,6 +142,32 @@ impl Store {
         let sql = "SELECT value FROM meta WHERE name = $1";
         let row = sqlx::query(sql).bind(name).fetch_optional(&self.writer).await?;
         row.map(|row| text(&row, "value")).transpose()
+    }
+
+    /// All epochs, oldest first.
+    pub async fn epochs(&self) -> Result<Vec<Began>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM epochs ORDER BY number").fetch_all(&self.writer).await?;
+        rows.iter().map(began).collect()
+    }
+
+    /// URLs that were added by hand, in the order of their adding.
+    pub async fn added_urls(&self) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query("SELECT url FROM urls ORDER BY added, url").fetch_all(&self.writer).await?;
+        rows.iter().map(|row| text(row, "url")).collect()
+    }
+
+    /// How far nodes have shown the audit log of an epoch to have got.
+    pub async fn witnessed(&self, epoch: EpochId) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT seq FROM witnessed WHERE epoch = $1";
+        let row = sqlx::query(sql).bind(epoch.to_string()).fetch_optional(&self.writer).await?;
+        row.map(|row| number(&row, "seq")).transpose()
+    }
+
+    /// The hash of a row of the audit log.
+    pub async fn audit_hash(&self, seq: u64) -> Result<Option<ChainHash>, StoreError> {
+        let Ok(seq) = i64::try_from(seq) else { return Ok(None) };
+        let row = sqlx::query("SELECT hash FROM audit WHERE seq = $1").bind(seq).fetch_optional(&self.writer);
+        row.await?.map(|row| chain_hash(&row, "hash")).transpose()
     }
 
     /// Nodes that were removed since `time`.
@@ -217,7 +254,17 @@ fn audit_row(row: &AnyRow) -> Result<Row, StoreError> {
         network: network.map(|n| n.parse()).transpose().map_err(|e| damaged("network", e))?,
         subject: text(row, "subject")?,
         detail: text(row, "detail")?,
-        prev_hash: text(row, "prev_hash")?.try_into().map_err(|e| damaged("prev_hash", e))?,
-        hash: text(row, "hash")?.try_into().map_err(|e| damaged("hash", e))?,
+        prev_hash: chain_hash(row, "prev_hash")?,
+        hash: chain_hash(row, "hash")?,
     })
+}
+
+fn chain_hash(row: &AnyRow, column: &str) -> Result<ChainHash, StoreError> {
+    text(row, column)?.try_into().map_err(|e| damaged(column, e))
+}
+
+fn began(row: &AnyRow) -> Result<Began, StoreError> {
+    let number = u32::try_from(number(row, "number")?).map_err(|e| damaged("number", e))?;
+    let base = Head { seq: self::number(row, "base_seq")?, hash: chain_hash(row, "base_hash")? };
+    Ok(Began { epoch: Epoch { number, id: parsed(row, "id")? }, base })
 }

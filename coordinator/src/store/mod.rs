@@ -17,7 +17,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
 
 pub use enrolment::{Departure, KeyUse};
-pub use file::missing_file;
+pub use file::{missing_file, path_of as sqlite_file};
 pub use load::AuditQuery;
 pub use write::Write;
 
@@ -47,6 +47,10 @@ pub enum StoreError {
         .0.display()
     )]
     Moved(PathBuf),
+    #[error(
+        "only an SQLite database is backed up by this command; use the tools of your database, and copy the directory `identity`"
+    )]
+    NoFile,
     #[error("the database failed: {0}")]
     Failed(#[source] sqlx::Error),
 }
@@ -108,6 +112,16 @@ impl Store {
         Ok(self.writer.begin().await?)
     }
 
+    /// A copy of the database as it is at this moment, in a new file; changes may be made meanwhile.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        if self.file.is_none() {
+            return Err(StoreError::NoFile);
+        }
+        let path = path.to_string_lossy().into_owned();
+        sqlx::query("VACUUM INTO $1").bind(path).execute(&self.readers).await?;
+        Ok(())
+    }
+
     /// Writes back what is pending and closes all connections.
     pub async fn close(&self) {
         self.readers.close().await;
@@ -123,11 +137,16 @@ impl Store {
 
 /// The address of the SQLite database in a data directory.
 pub fn sqlite_url(data_dir: &Path) -> String {
+    file_url(&data_dir.join("coordinator.db"))
+}
+
+/// The address of the SQLite database in a file.
+pub fn file_url(path: &Path) -> String {
     use std::fmt::Write as _;
     use std::os::unix::ffi::OsStrExt;
 
     let mut url = String::from("sqlite://");
-    for byte in data_dir.join("coordinator.db").as_os_str().as_bytes() {
+    for byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
             url.push(char::from(*byte));
         } else {
@@ -152,6 +171,7 @@ async fn try_to_open(options: &AnyConnectOptions) -> Result<(), StoreError> {
         | StoreError::Damaged(_)
         | StoreError::Full
         | StoreError::ReadOnly
+        | StoreError::NoFile
         | StoreError::Moved(_)) => telling,
     })
 }

@@ -2,12 +2,15 @@
 
 use data_encoding::BASE64;
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
+use ria_protocol::map::Revision;
 use ria_protocol::message::to_bytes;
 use ria_protocol::time::UnixTime;
+use ria_protocol::witness::AuditHead;
 use sqlx::{Any, Transaction};
 
 use super::StoreError;
-use crate::audit::Row;
+use crate::audit::{ChainHash, Row};
+use crate::epoch::Began;
 use crate::state::{Change, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network};
 
 pub(super) type Written = Result<(), StoreError>;
@@ -43,8 +46,8 @@ impl<'t> Write<'t> {
 
     /// A new network.
     pub async fn network(&mut self, network: &Network) -> Written {
-        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created, urls) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
         sqlx::query(sql)
             .bind(network.info.id.to_string())
             .bind(network.info.name.as_str())
@@ -53,6 +56,7 @@ impl<'t> Write<'t> {
             .bind(i64::from(network.info.mtu))
             .bind(big(network.revision.0))
             .bind(big(network.created.0))
+            .bind(tags(&network.info.urls))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -69,6 +73,78 @@ impl<'t> Write<'t> {
         sqlx::query(sql).bind(&network).bind(oldest).execute(&mut **self.transaction).await?;
         let sql = "UPDATE networks SET revision = $2 WHERE id = $1";
         sqlx::query(sql).bind(&network).bind(to).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// The URLs that a network's nodes are told.
+    pub async fn network_urls(&mut self, network: NetworkId, urls: &[String]) -> Written {
+        let sql = "UPDATE networks SET urls = $2 WHERE id = $1";
+        sqlx::query(sql).bind(network.to_string()).bind(tags(urls)).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A URL besides those in the settings.
+    pub async fn url_added(&mut self, url: &str, time: UnixTime) -> Written {
+        let sql = "INSERT INTO urls (url, added) VALUES ($1, $2)";
+        sqlx::query(sql).bind(url).bind(big(time.0)).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// It is there no more.
+    pub async fn url_removed(&mut self, url: &str) -> Written {
+        let sql = "DELETE FROM urls WHERE url = $1";
+        sqlx::query(sql).bind(url).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A new epoch.
+    pub async fn epoch(&mut self, began: &Began, time: UnixTime) -> Written {
+        let sql = "INSERT INTO epochs (number, id, began, base_seq, base_hash) VALUES ($1, $2, $3, $4, $5)";
+        sqlx::query(sql)
+            .bind(i64::from(began.epoch.number))
+            .bind(began.epoch.id.to_string())
+            .bind(big(time.0))
+            .bind(big(began.base.seq))
+            .bind(String::from(began.base.hash))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// A revision that no patches lead to; those that are kept lead nowhere any more.
+    pub async fn jump(&mut self, network: NetworkId, to: Revision) -> Written {
+        let network = network.to_string();
+        sqlx::query("DELETE FROM changes WHERE network = $1")
+            .bind(&network)
+            .execute(&mut **self.transaction)
+            .await?;
+        let sql = "UPDATE networks SET revision = $2 WHERE id = $1";
+        sqlx::query(sql).bind(&network).bind(big(to.0)).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// A node was removed for good.
+    pub async fn tombstone(&mut self, network: NetworkId, node: NodeId, time: UnixTime) -> Written {
+        let sql = "INSERT INTO tombstones (network, node, time) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        sqlx::query(sql)
+            .bind(network.to_string())
+            .bind(node.to_string())
+            .bind(big(time.0))
+            .execute(&mut **self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// A node has shown how far the audit log of an epoch had got.
+    pub async fn witnessed(&mut self, seen: &AuditHead) -> Written {
+        let sql = "INSERT INTO witnessed (epoch, seq, hash) VALUES ($1, $2, $3) \
+                   ON CONFLICT (epoch) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
+        sqlx::query(sql)
+            .bind(seen.epoch.id.to_string())
+            .bind(big(seen.seq))
+            .bind(String::from(ChainHash::from(seen.hash)))
+            .execute(&mut **self.transaction)
+            .await?;
         Ok(())
     }
 
