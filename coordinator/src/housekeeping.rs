@@ -121,6 +121,8 @@ mod tests {
             keys: BTreeMap::new(),
             audit_head: Head::START,
             membership: crate::state::DEFAULT_MEMBERSHIP,
+            epochs: Vec::new(),
+            added_urls: Vec::new(),
         };
         let here = Present { online: [node].into(), waiting: BTreeSet::new() };
         let nobody = Present::default();

@@ -136,6 +136,7 @@ impl Witness {
             tags: member.tags.clone(),
             join_key: member.join_key,
             joined: member.joined,
+            ephemeral: member.ephemeral.map(|d| d.as_secs()),
         }))
     }
 

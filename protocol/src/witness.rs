@@ -96,6 +96,9 @@ pub struct Deed {
     /// When it joined.
     #[n(9)]
     pub joined: UnixTime,
+    /// Seconds that it may be away before it is removed; absent: it stays.
+    #[n(10)]
+    pub ephemeral: Option<u64>,
 }
 
 /// A node that was removed. Ids are never given twice, so this stays true for ever.

@@ -44,7 +44,7 @@ pub struct Restored {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error("the backup can't be read: {0}")]
-    Open(#[from] OpenError),
+    Open(OpenError),
     #[error("the backup can't be read: {0}; was it made by a newer version of ria-coordinator?")]
     Archive(String),
     #[error(
@@ -57,9 +57,21 @@ pub enum RestoreError {
     #[error("{} can't be written: {source}; nothing was changed, unless that directory says otherwise", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("the database of the backup can't be used: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error(transparent)]
     DataDir(#[from] StartError),
+}
+
+impl From<OpenError> for RestoreError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// Puts a backup in place.

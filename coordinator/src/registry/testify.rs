@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ria_protocol::id::NodeId;
 use ria_protocol::map::Patch;
@@ -16,7 +16,7 @@ use super::draft::Draft;
 use super::writer::Writer;
 use crate::audit::{Actor, ChainHash, Event, Head};
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World, address};
-use crate::store::StoreError;
+use crate::store::{KeyUse, StoreError};
 use crate::witness::Testified;
 
 /// What came of a testimony.
@@ -158,7 +158,8 @@ impl Draft {
         let (id, member) = (network.info.id, Arc::new(member));
         if let Some(key) = self.world.keys.get(&member.join_key).cloned() {
             let used = JoinKeyEntry { uses: key.uses + 1, ..JoinKeyEntry::clone(&key) };
-            self.write().join_key_used(used.id).await?;
+            let by = KeyUse { node: member.node, name: member.name.clone(), time: member.joined };
+            self.write().join_key_used(used.id, &by).await?;
             self.world.keys.insert(used.id, Arc::new(used));
         }
         network.freed.remove(&member.address_v4.into());
@@ -210,5 +211,7 @@ fn returning(network: &Network, deed: &Deed, agent_version: &str) -> Option<Memb
         joined: deed.joined,
         last_contact: now,
         agent_version: agent_version.to_owned(),
+        ephemeral: deed.ephemeral.map(Duration::from_secs),
+        disabled: None,
     })
 }

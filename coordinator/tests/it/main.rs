@@ -9,6 +9,7 @@ mod choices;
 mod database;
 mod enrol;
 mod older;
+mod restore;
 mod robustness;
 mod stream;
 mod support;
