@@ -115,10 +115,8 @@ impl Coordinator {
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
         anchor::check(&config.data_dir, &store).await?;
-        let reachable = config.public_urls.iter().filter(|url| url.is_reachable());
-        let urls = reachable.map(|url| url.as_str().to_owned()).collect();
-        let membership = config.lifetimes.membership;
-        let (registry, writer) = Registry::start(store.clone(), membership, urls).await?;
+        let (registry, writer) =
+            Registry::start(store.clone(), config.lifetimes.membership, reachable_urls(config)).await?;
         let witness = Witness::open(&store).await?;
         // The relay forgets whom it must refuse, the database does not.
         let since = relays.credentials_since(UnixTime::from(SystemTime::now()));
@@ -213,6 +211,12 @@ impl Coordinator {
         let _ = fs::remove_file(&self.admin_socket);
         tracing::info!(malformed, lagged, "stopped");
     }
+}
+
+/// The URLs of the settings that another machine can possibly reach.
+fn reachable_urls(config: &Config) -> Vec<String> {
+    let reachable = config.public_urls.iter().filter(|url| url.is_reachable());
+    reachable.map(|url| url.as_str().to_owned()).collect()
 }
 
 pub(crate) fn lock(data_dir: &Path) -> Result<Flock<fs::File>, StartError> {

@@ -106,7 +106,8 @@ fn read_identity(directory: &Path) -> Result<Vec<NamedFile>, BackupError> {
     for entry in fs::read_dir(directory).map_err(failed(directory))? {
         let path = entry.map_err(failed(directory))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-        if path.is_file() && !name.starts_with('.') {
+        // One that is being written is not there yet.
+        if path.is_file() && !name.ends_with(".tmp") {
             files.push(NamedFile { name, content: fs::read(&path).map_err(failed(&path))? });
         }
     }
