@@ -34,6 +34,9 @@ pub struct NetworkView {
 pub struct CreateNetwork {
     pub name: Name,
     pub prefix_v4: Option<Prefix>,
+    /// Bytes.
+    #[serde(default)]
+    pub mtu: Option<u16>,
 }
 
 /// A join key without its secret.

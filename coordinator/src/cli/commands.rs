@@ -97,8 +97,8 @@ pub(super) fn with_network(path: &str, network: Option<&str>) -> String {
 
 async fn network(command: NetworkCommand) -> Outcome {
     match command {
-        NetworkCommand::Create { name, prefix, common } => {
-            let request = CreateNetwork { name, prefix_v4: prefix };
+        NetworkCommand::Create { name, prefix, mtu, common } => {
+            let request = CreateNetwork { name, prefix_v4: prefix, mtu };
             let made: NetworkView = common.client().post("/v1/networks", &request).await?;
             common.show(&made, network_text)
         }

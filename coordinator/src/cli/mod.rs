@@ -143,6 +143,10 @@ enum NetworkCommand {
         /// IPv4 prefix of its addresses [default: the first free one of 10.213.0.0/16, 10.214.0.0/16 ...]
         #[arg(long)]
         prefix: Option<Prefix>,
+        /// MTU of the overlay interfaces in bytes, 1280 to 8900; more than 1280 only where every path between members,
+        /// relayed ones too, carries 84 bytes more than that [default: 1280]
+        #[arg(long)]
+        mtu: Option<u16>,
         #[command(flatten)]
         common: Common,
     },

@@ -67,6 +67,8 @@ pub enum CreateNetworkError {
     NameTaken(Name),
     #[error(transparent)]
     Prefix(#[from] PrefixError),
+    #[error("the MTU {0} is not possible; it must be from 1280 (the least that IPv6 allows) to 8900 bytes")]
+    Mtu(u16),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -192,6 +194,7 @@ store_error_is_unavailable!(
 pub struct NewNetwork {
     pub name: Name,
     pub prefix_v4: Option<Prefix>,
+    pub mtu: Option<u16>,
 }
 
 /// A join key to make.
@@ -302,10 +305,12 @@ impl Registry {
         let task = tokio::spawn(writer.run(queue));
         let registry = Self { commands, world: published, writable, store };
         if never_used && let Ok(name) = "lab".parse() {
-            let lab = NewNetwork { name, prefix_v4: None };
+            let lab = NewNetwork { name, prefix_v4: None, mtu: None };
             registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
                 CreateNetworkError::Unavailable(error) => error,
-                CreateNetworkError::NameTaken(_) | CreateNetworkError::Prefix(_) => Unavailable::Stopping,
+                CreateNetworkError::NameTaken(_)
+                | CreateNetworkError::Prefix(_)
+                | CreateNetworkError::Mtu(_) => Unavailable::Stopping,
             })?;
         }
         registry.ask(Command::TellUrls).await?;

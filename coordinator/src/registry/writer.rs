@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -26,6 +27,9 @@ use crate::store::{Departure, Store, StoreError};
 
 /// Smallest MTU of IPv6 and so of every path; fits the tunnel into any network.
 const OVERLAY_MTU: u16 = 1280;
+
+/// What an administrator may choose: IPv6 needs the least, and jumbo frames of 9000 bytes carry the most.
+const MTU_RANGE: RangeInclusive<u16> = OVERLAY_MTU..=8900;
 
 /// The one that writes.
 #[derive(Debug)]
@@ -157,6 +161,10 @@ impl Writer {
         if world.network_named(new.name.as_str()).is_some() {
             return Err(CreateNetworkError::NameTaken(new.name));
         }
+        let mtu = new.mtu.unwrap_or(OVERLAY_MTU);
+        if !MTU_RANGE.contains(&mtu) {
+            return Err(CreateNetworkError::Mtu(mtu));
+        }
         let others = world.networks.values().map(|n| &**n);
         let prefix_v4 = match new.prefix_v4 {
             Some(prefix) => address::check_v4(prefix, others).map(|()| prefix)?,
@@ -168,7 +176,7 @@ impl Writer {
             name: new.name,
             prefix_v4,
             prefix_v6: address::random_v6(random::bytes()).ok_or(PrefixError::NoneFree)?,
-            mtu: OVERLAY_MTU,
+            mtu,
             lock_keys: Vec::new(),
             urls: self.urls(),
         };

@@ -97,6 +97,7 @@ fn mistakes_are_answered_with_what_to_do() {
         (&["network", "show", "x/../y?z"], 1, "network list"),
         (&["network", "create", "lab"], 1, "another name"),
         (&["network", "create", "two", "--prefix", "10.213.4.0/24"], 1, "overlaps"),
+        (&["network", "create", "two", "--mtu", "1279"], 1, "1280"),
         (&["network", "create", "Two"], 2, "robot-7"),
         (&["key", "create", "--network", "nowhere"], 1, "network list"),
         (&["key", "create", "--expires", "soon"], 2, "30m"),
@@ -114,6 +115,7 @@ fn mistakes_are_answered_with_what_to_do() {
     assert!(server.text(&["completions", "bash"]).contains("check-config"));
     assert!(server.text(&["key", "create", "--help"]).contains("Examples"));
     assert!(server.text(&["network", "list"]).contains("10.213.0.0/16"));
+    assert!(server.text(&["network", "create", "wide", "--mtu", "1420"]).contains("1420"));
 }
 
 #[test]
