@@ -23,6 +23,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// UDP port of the tunnels; another one is taken when it is in use.
     pub udp_port: u16,
+    /// Whether the local API is served on the system bus, too, where there is one.
+    pub system_bus: bool,
     /// DDS files.
     pub dds: DdsConfig,
 }
@@ -33,6 +35,7 @@ impl Default for Config {
             state_dir: "/var/lib/ria".into(),
             run_dir: "/run/ria".into(),
             udp_port: DEFAULT_UDP_PORT,
+            system_bus: true,
             dds: DdsConfig::default(),
         }
     }
@@ -100,8 +103,11 @@ impl Config {
                 "state_dir" => text(value).map(|v| self.state_dir = v.into()),
                 "run_dir" => text(value).map(|v| self.run_dir = v.into()),
                 "udp_port" => value.try_into::<u16>().map(|v| self.udp_port = v).map_err(|e| e.to_string()),
+                "system_bus" => {
+                    value.try_into::<bool>().map(|v| self.system_bus = v).map_err(|e| e.to_string())
+                }
                 "dds" => value.try_into::<DdsConfig>().map(|v| self.dds = v).map_err(|e| e.to_string()),
-                _ => Err("unknown key; known are state_dir, run_dir, udp_port and [dds]".into()),
+                _ => Err("unknown key; known are state_dir, run_dir, udp_port, system_bus and [dds]".into()),
             };
             if let Err(error) = read {
                 errors.push(format!("{file}: {key}: {}", error.trim_end()));

@@ -73,10 +73,11 @@ async fn run_agent(args: DaemonArgs) -> Result<(), Failure> {
         .map_err(|errors| Failure::new(USAGE, errors.to_string().trim_end()))?;
     let failed = |error: &dyn std::error::Error| Failure::new(FAILED, error.to_string());
     let server = Server::bind(&config.run_dir.join(ria_api::SOCKET_NAME)).map_err(|e| failed(&e))?;
+    let on_system_bus = config.system_bus;
     let profiles = Profiles::new(&config.run_dir, &config.dds);
     let daemon = Daemon::start(config, args.join_file).await.map_err(|e| failed(&e))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %server.path().display(), "the agent runs");
-    let api = tokio::spawn(bus::serve(server, daemon.handle(), profiles));
+    let api = tokio::spawn(bus::serve(server, daemon.handle(), profiles, on_system_bus));
     let result = daemon.run().await.map_err(|e| failed(&e));
     // The socket's file goes with it.
     api.abort();

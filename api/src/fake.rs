@@ -4,7 +4,7 @@
 //! It knows one network, `lab`, which this machine is in after a line `join` or after any valid join key.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -72,11 +72,11 @@ impl FakeAgent {
             }
             ["peer", name, rest @ ..] => {
                 lab.set_peer(name, rest)?;
-                Notice::Changed(network_id())
+                changed()
             }
             ["remove", name] => {
                 lab.peers.remove(*name).ok_or("no such peer")?;
-                Notice::Changed(network_id())
+                changed()
             }
             ["event", kind, peer, before, after, gap @ ..] => {
                 Notice::Happened(lab.event([kind, peer, before, after], gap.first().copied())?)
@@ -84,6 +84,14 @@ impl FakeAgent {
             _ => lab.set_network(&words)?,
         };
         drop(lab);
+        let notice = match notice {
+            // Counters are brought up to date on the way.
+            Notice::Changed(id, _) => match self.network(id) {
+                Ok(status) => Notice::Changed(id, Arc::new(status)),
+                Err(_) => return Ok(()),
+            },
+            other @ (Notice::NetworksChanged | Notice::Happened(_)) => other,
+        };
         // Nobody listening is fine.
         let _ = self.notices.send(notice);
         Ok(())
@@ -154,11 +162,7 @@ impl Lab {
         }
         network.map_revision += 1;
         // The list of networks tells state and interface, too.
-        Ok(if matches!(words[0], "interface" | "state") {
-            Notice::NetworksChanged
-        } else {
-            Notice::Changed(network_id())
-        })
+        Ok(if matches!(words[0], "interface" | "state") { Notice::NetworksChanged } else { changed() })
     }
 
     fn set_peer(&mut self, name: &str, words: &[&str]) -> Result<(), String> {
@@ -292,6 +296,11 @@ impl Backend for FakeAgent {
     fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }
+}
+
+/// Its status follows.
+fn changed() -> Notice {
+    Notice::Changed(network_id(), Arc::default())
 }
 
 /// The network `lab`.

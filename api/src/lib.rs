@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod dict;
+pub mod environment;
 pub mod error;
 pub mod fake;
 pub mod proxy;

@@ -14,6 +14,8 @@ use ria_protocol::message::to_bytes;
 use ria_protocol::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
+use crate::person::{Person, Reported};
+
 const CONTEXT: &[u8] = b"ria audit row v1\0";
 
 /// The hash of an audit row.
@@ -61,16 +63,40 @@ pub enum Actor {
     Coordinator,
     /// Somebody at the admin socket, by user id.
     Local(u32),
+    /// The same, with the names that are known.
+    Person(Person),
     /// A node, about itself.
     Node(ria_protocol::id::NodeId),
+    /// A node, about itself, and for whom it says that it did it.
+    NodeFor(ria_protocol::id::NodeId, Reported),
+}
+
+impl Actor {
+    /// The node that speaks of itself.
+    pub fn node(&self) -> Option<ria_protocol::id::NodeId> {
+        match self {
+            Self::Node(node) | Self::NodeFor(node, _) => Some(*node),
+            Self::Coordinator | Self::Local(_) | Self::Person(_) => None,
+        }
+    }
+
+    /// What is known beside its identity, as an entry of a row's detail: what the kernel says of a person, and what a
+    /// node says.
+    fn particulars(&self) -> Option<(&'static str, serde_json::Value)> {
+        match self {
+            Self::Person(person) => Some(("caller", person.particulars())),
+            Self::NodeFor(_, reported) => Some(("reported_by_node", reported.particulars())),
+            Self::Coordinator | Self::Local(_) | Self::Node(_) => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Actor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Coordinator => f.write_str("coordinator"),
-            Self::Local(uid) => write!(f, "uid:{uid}"),
-            Self::Node(node) => write!(f, "node:{node}"),
+            Self::Local(uid) | Self::Person(Person { uid, .. }) => write!(f, "uid:{uid}"),
+            Self::Node(node) | Self::NodeFor(node, _) => write!(f, "node:{node}"),
         }
     }
 }
@@ -159,6 +185,10 @@ impl Head {
 
     /// The row that records `event` behind this head.
     pub fn follow(self, event: &Event) -> Row {
+        let mut detail = event.detail.clone();
+        if let (Some((key, value)), Some(object)) = (event.actor.particulars(), detail.as_object_mut()) {
+            object.insert(key.to_owned(), value);
+        }
         let mut row = Row {
             seq: self.seq + 1,
             time: event.time,
@@ -166,7 +196,7 @@ impl Head {
             action: event.action.to_owned(),
             network: event.network,
             subject: event.subject.clone(),
-            detail: event.detail.to_string(),
+            detail: detail.to_string(),
             prev_hash: self.hash,
             hash: ChainHash::START,
         };

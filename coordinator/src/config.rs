@@ -16,6 +16,8 @@ use crate::tls::authority::NodeLifetimes;
 pub const DEFAULT_FILE: &str = "/etc/ria/coordinator.toml";
 /// Where the admin socket is unless it is named.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/ria/coordinator.sock";
+/// The variable that names another file. The agent's is another one, for both may run on one machine.
+pub const CONFIG_VARIABLE: &str = "RIA_COORDINATOR_CONFIG";
 const DEFAULT_DATA_DIR: &str = "/var/lib/ria-coordinator";
 const DEFAULT_RELAY_PORT: u16 = 3478;
 const DEFAULT_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -249,7 +251,7 @@ impl Config {
         let named = flags
             .config
             .clone()
-            .or_else(|| environment("RIA_CONFIG").filter(|t| !t.is_empty()).map(PathBuf::from));
+            .or_else(|| environment(CONFIG_VARIABLE).filter(|t| !t.is_empty()).map(PathBuf::from));
         let (file, path) = read_file(named)?;
         let file_name = path.as_ref().map_or_else(String::new, |p| p.display().to_string());
         let mut sources = Sources { environment, file, file_name, mistakes: Vec::new() };
@@ -385,7 +387,7 @@ fn unknown(key: &str, known: &[&str]) -> String {
 pub fn admin_socket(flag: Option<PathBuf>, environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let set = |name: &str| environment(name).filter(|text| !text.is_empty()).map(PathBuf::from);
     let in_file = || {
-        let (file, _) = read_file(set("RIA_CONFIG")).ok()?;
+        let (file, _) = read_file(set(CONFIG_VARIABLE)).ok()?;
         file.get("admin_socket").and_then(Value::as_str).map(PathBuf::from)
     };
     flag.or_else(|| set("RIA_ADMIN_SOCKET"))

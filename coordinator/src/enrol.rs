@@ -13,6 +13,8 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use x25519_dalek::{EphemeralSecret, PublicKey};
 
+use crate::person::Reported;
+
 /// The private half of a connection's challenge; good for one proof.
 pub struct Challenge {
     secret: EphemeralSecret,
@@ -69,6 +71,8 @@ pub struct ProvenEnrolment {
     pub from: IpAddr,
     /// Whether nobody new is meant.
     pub only_known: bool,
+    /// Who had the node join, as it says.
+    pub reported: Option<Reported>,
 }
 
 /// Checks the proof of the WireGuard key and the certificate request.
@@ -99,6 +103,7 @@ pub fn verify(
         agent_version: connection.agent_version.to_owned(),
         from: connection.from,
         only_known: request.only_known.unwrap_or(false),
+        reported: request.requester.as_ref().map(Reported::of),
     })
 }
 

@@ -16,6 +16,7 @@ pub mod enrol;
 pub mod epoch;
 pub mod housekeeping;
 pub mod hub;
+pub mod person;
 mod random;
 pub mod registry;
 pub mod relay;

@@ -18,6 +18,7 @@ use crate::id::{BootId, KeyId, NetworkId, NodeId, base32};
 use crate::join_key::JoinSecret;
 use crate::keys::{SpkiHash, WgPublicKey};
 use crate::name::Name;
+use crate::requester::Requester;
 use crate::time::UnixTime;
 
 /// Label of the TLS exporter value that binds a proof to its connection (32 bytes, no context).
@@ -54,6 +55,9 @@ pub struct Enrol {
     /// Whether only a node is meant that is a member by these keys, or waits to become one: nobody is admitted anew.
     #[n(10)]
     pub only_known: Option<bool>,
+    /// Who had the node join.
+    #[n(15)]
+    pub requester: Option<Requester>,
 }
 
 /// The node is a member.

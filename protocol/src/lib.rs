@@ -19,6 +19,7 @@ pub mod message;
 pub mod name;
 pub mod prefix;
 pub mod record;
+pub mod requester;
 pub mod rotation;
 pub mod time;
 pub mod version;

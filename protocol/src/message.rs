@@ -19,6 +19,7 @@ use crate::error::Refusal;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{SpkiHash, WgPublicKey};
 use crate::map::{Candidate, Live, PatchSet, Relay, Revision, Snapshot};
+use crate::requester::LocalChange;
 use crate::rotation::Rotate;
 use crate::time::UnixTime;
 use crate::witness::{Epoch, Keep, Testimony};
@@ -47,6 +48,9 @@ pub enum NodeMessage {
     /// This node leaves the network for good.
     #[n(6)]
     Leave,
+    /// Somebody changed something on the node itself. Version 2.
+    #[n(10)]
+    Changed(#[n(0)] LocalChange),
     /// What the node has kept for its coordinator, before Resume, when that has begun another epoch. Version 2.
     #[n(14)]
     Testify(#[n(0)] Testimony),

@@ -6,12 +6,13 @@ mod lookup;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ria_api::error::ApiError;
-use ria_api::server::{Backend, Caller, Notice, Probe, Server};
+use ria_api::server::{Backend, Caller, Notice, Probe, Server, serve_on_bus};
 use ria_api::state::{AgentStatus, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
 use ria_protocol::id::NetworkId;
 use ria_protocol::join_key::JoinKey;
@@ -29,12 +30,16 @@ const BACKLOG: usize = 256;
 const MAX_COUNT: u32 = 1000;
 const SECONDS: std::ops::RangeInclusive<f64> = 0.01..=3600.0;
 
-/// Serves the local API until the daemon's loop ends.
-pub async fn serve(server: Server, handle: DaemonHandle, profiles: Profiles) {
+/// Serves the local API until the daemon's loop ends: on the private socket, and on the system bus where that is
+/// wanted and possible.
+pub async fn serve(server: Server, handle: DaemonHandle, profiles: Profiles, on_system_bus: bool) {
     let notices = broadcast::Sender::new(BACKLOG);
     let backend = Arc::new(LocalApi { handle: handle.clone(), notices: notices.clone(), profiles });
+    let reports = handle.clone();
+    let on_bus = serve_on_bus(None, backend.clone(), move |state| reports.note_bus(state));
     tokio::select! {
         () = server.run(backend) => {}
+        () = on_bus, if on_system_bus => {}
         () = watch::pass_on(&handle, &notices) => {}
     }
 }
@@ -68,8 +73,8 @@ impl Backend for LocalApi {
         if let Some(name) = &options.name {
             name.parse::<Name>().map_err(|error| ApiError::InvalidArgument(error.to_string()))?;
         }
-        info!(uid = caller.uid, pid = caller.pid, key = %key.key_id, "asked to join a network");
-        self.handle.join(key, options).await
+        info!(by = %Shown(&caller), key = %key.key_id, "asked to join a network");
+        self.handle.join(key, options, caller.into()).await
     }
 
     async fn network_status(&self, network: NetworkId) -> Result<NetworkStatus, ApiError> {
@@ -92,18 +97,34 @@ impl Backend for LocalApi {
 
     async fn leave(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError> {
         self.with_network(network, |_, _| Ok(())).await?;
-        info!(uid = caller.uid, pid = caller.pid, %network, "asked to leave a network");
-        self.handle.leave(network).await
+        info!(by = %Shown(&caller), %network, "asked to leave a network");
+        self.handle.leave(network, caller.into()).await
     }
 
     async fn set_enabled(&self, network: NetworkId, enabled: bool, caller: Caller) -> Result<(), ApiError> {
         self.with_network(network, |_, _| Ok(())).await?;
-        info!(uid = caller.uid, pid = caller.pid, %network, enabled, "asked to switch a network");
-        self.handle.set_enabled(network, enabled).await
+        info!(by = %Shown(&caller), %network, enabled, "asked to switch a network");
+        self.handle.set_enabled(network, enabled, caller.into()).await
     }
 
     fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
+    }
+}
+
+/// Who asked, for the log: `uid 0 (root, login alice), ria 4711, socket`.
+struct Shown<'a>(&'a Caller);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Caller { uid, pid, via, names, .. } = self.0;
+        let (user, program) =
+            (names.user.as_deref().unwrap_or("?"), names.program.as_deref().unwrap_or("process"));
+        write!(f, "uid {uid} ({user}")?;
+        if let Some(login) = &names.login {
+            write!(f, ", login {login}")?;
+        }
+        write!(f, "), {program} {pid}, {}", via.as_str())
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use ria_api::server::Notice;
 use ria_api::state::NetworkSummary;
+use ria_protocol::id::NetworkId;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::daemon::handle::{DaemonHandle, State};
+use crate::daemon::handle::{DaemonHandle, NetworkView, State};
 
 /// Passes changes and events on until the daemon's loop ends.
 pub async fn pass_on(handle: &DaemonHandle, notices: &broadcast::Sender<Notice>) {
@@ -47,19 +48,17 @@ fn differences(before: &Arc<State>, now: &Arc<State>) -> Vec<Notice> {
         state.agent.networks.iter().map(|n| (n.id.clone(), n.clone())).collect()
     };
     let networks = (listed(before) != listed(now)).then_some(Notice::NetworksChanged);
-    let same = |id, view: &crate::daemon::handle::NetworkView| {
+    let same = |id, view: &NetworkView| {
         before.networks.get(id).is_some_and(|old| old.status == view.status && old.peers == view.peers)
     };
     let changed = now.networks.iter().filter(|(id, view)| !same(*id, view));
-    networks.into_iter().chain(changed.map(|(id, _)| Notice::Changed(*id))).collect()
+    let notice = |(id, view): (&NetworkId, &NetworkView)| Notice::Changed(*id, Arc::new(view.status.clone()));
+    networks.into_iter().chain(changed.map(notice)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use ria_protocol::id::NetworkId;
-
     use super::*;
-    use crate::daemon::handle::NetworkView;
 
     #[test]
     fn only_what_changed_is_named() {
@@ -73,7 +72,8 @@ mod tests {
         let view = state.networks.get_mut(&field).unwrap();
         view.status.rx_bytes = 7;
         let counted = Arc::new(state.clone());
-        assert_eq!(differences(&before, &counted), [Notice::Changed(field)]);
+        let status = Arc::new(counted.networks[&field].status.clone());
+        assert_eq!(differences(&before, &counted), [Notice::Changed(field, status)]);
 
         state.agent.networks.push(NetworkSummary::default());
         assert_eq!(differences(&counted, &Arc::new(state)), [Notice::NetworksChanged]);

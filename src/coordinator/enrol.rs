@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use ria_protocol::enrol::{Certificate, Enrol, Enrolled, Transcript, proof};
+use ria_protocol::enrol::{Enrol, Enrolled, Transcript, proof};
 use ria_protocol::error::ErrorCode;
-use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::id::BootId;
 use ria_protocol::join_key::JoinKey;
-use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume, Welcome};
+use ria_protocol::message::{CoordinatorMessage, NodeMessage, Welcome};
 use ria_protocol::name::Name;
+use ria_protocol::requester::Requester;
 use ria_protocol::time::UnixTime;
 
 use super::dial::DialError;
@@ -29,6 +30,8 @@ pub struct Request<'a> {
     pub name_required: bool,
     /// This run of the agent.
     pub boot: BootId,
+    /// Who asked.
+    pub requester: &'a Requester,
 }
 
 /// The node is a member.
@@ -99,30 +102,6 @@ pub async fn enrol(request: &Request<'_>) -> Result<Enrolment, EnrolError> {
     Ok(Enrolment { enrolled, address, time: welcome.time })
 }
 
-/// Gives an identity back that has just been received and is not wanted. When the coordinator can't be told, its
-/// administrator sees a node that never came.
-pub async fn withdraw(
-    urls: &[String],
-    keys: &NodeKeys,
-    certificate: &Certificate,
-    (network, node, boot): (NetworkId, NodeId, BootId),
-    time: UnixTime,
-) {
-    let attempt = async {
-        let trust = Trust::Authorities(certificate.authorities.clone());
-        let tls = tls::client_config(trust, time, keys, Some(&certificate.leaf))?;
-        let Greeted { mut stream, .. } = greet(urls, &tls).await?;
-        let resume = Resume { network, node, revision: None, boot, clock: None, trusts: None };
-        stream.send(&NodeMessage::Resume(resume)).await?;
-        stream.send(&NodeMessage::Leave).await?;
-        while stream.answer().await? != CoordinatorMessage::Left {}
-        Ok::<(), EnrolError>(())
-    };
-    if let Err(error) = attempt.await {
-        tracing::warn!(%error, %node, "a second identity in the same network could not be given back");
-    }
-}
-
 fn enrol_message(request: &Request<'_>, welcome: &Welcome, exporter: &[u8; 32]) -> Result<Enrol, EnrolError> {
     let csr = certificate_request(request.keys)?;
     let wg_key = request.keys.wg_public();
@@ -139,6 +118,7 @@ fn enrol_message(request: &Request<'_>, welcome: &Welcome, exporter: &[u8; 32]) 
         csr,
         boot: request.boot,
         only_known: None,
+        requester: Some(request.requester.clone()),
     })
 }
 

@@ -5,6 +5,7 @@
 //!   └ greet: first words, and whether the certificate is good now (freshness)
 //!   └ stream: typed messages, liveness
 //!       ├ enrol: once, with a join key
+//!       ├ farewell: leaving, where no session stands
 //!       └ session: for ever, with back-off; a task per network that speaks to the agent's loop by channels
 //! ```
 //!
@@ -13,6 +14,7 @@
 pub mod backoff;
 pub mod dial;
 pub mod enrol;
+pub mod farewell;
 pub mod freshness;
 pub mod greet;
 pub mod relays;

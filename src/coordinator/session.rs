@@ -11,6 +11,7 @@ use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
+use ria_protocol::requester::{LocalChange, LocalDeed, Requester};
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
 use tokio::sync::{mpsc, oneshot};
@@ -71,8 +72,36 @@ pub enum Order {
     Reconnect,
     /// The map does not fit any more: ask for a whole one.
     Resynchronise,
-    /// Tell the coordinator that the node leaves for good; answers whether it heard.
-    Leave(oneshot::Sender<bool>),
+    /// Tell the coordinator what was changed on this machine, now or as soon as it is there.
+    Note(Note),
+    /// The same, and end; answers what could not be told.
+    Retire(Note, oneshot::Sender<Vec<Note>>),
+    /// Tell the coordinator that the node leaves for good, and who wants that; answers whether it heard.
+    Leave(Requester, oneshot::Sender<bool>),
+}
+
+/// Something that was changed on this machine, for the coordinator to know.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// What.
+    pub deed: LocalDeed,
+    /// By whom.
+    pub by: Requester,
+    /// When.
+    pub at: Instant,
+}
+
+impl Note {
+    /// As of now.
+    pub fn new(deed: LocalDeed, by: Requester) -> Self {
+        Self { deed, by, at: Instant::now() }
+    }
+
+    /// For the stream.
+    pub fn message(&self) -> NodeMessage {
+        let ago = u32::try_from(self.at.elapsed().as_secs()).unwrap_or(u32::MAX);
+        NodeMessage::Changed(LocalChange { deed: self.deed, by: self.by.clone(), ago })
+    }
 }
 
 /// To the agent's loop.
@@ -128,6 +157,7 @@ impl Session {
             report: None,
             report_at: None,
             clock: None,
+            notes: Vec::new(),
         };
         Self { orders, task: tokio::spawn(runner.run()) }
     }
@@ -136,6 +166,19 @@ impl Session {
     pub fn order(&self, order: Order) {
         // A task that has ended (the node was removed) has no use for orders.
         let _ = self.orders.send(order);
+    }
+
+    /// Ends the session in good order, with a last word; returns what could not be told.
+    pub async fn retire(mut self, note: Note) -> Vec<Note> {
+        let (answer, untold) = oneshot::channel();
+        self.order(Order::Retire(note.clone(), answer));
+        let untold = match timeout(LEAVE_TIMEOUT, untold).await {
+            Ok(Ok(untold)) => untold,
+            Ok(Err(_)) | Err(_) => vec![note],
+        };
+        // The stream is closed behind the answer.
+        let _ = timeout(LEAVE_TIMEOUT, &mut self.task).await;
+        untold
     }
 }
 
@@ -156,6 +199,8 @@ struct Runner {
     report_at: Option<Instant>,
     /// The coordinator's clock at the beginning of this connection.
     clock: Option<CoordinatorTime>,
+    /// What the coordinator does not know yet, oldest first.
+    notes: Vec<Note>,
 }
 
 /// Why a connection ended.
@@ -232,7 +277,9 @@ impl Runner {
     async fn connect_and_serve(&mut self) -> (End, bool) {
         let opened = tokio::select! {
             opened = open(&self.config, self.revision) => opened,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision) => return (end, false),
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.notes) => {
+                return (end, false);
+            }
         };
         let (mut stream, connected) = match opened {
             Ok(opened) => opened,
@@ -244,7 +291,10 @@ impl Runner {
         }
         self.tell(connected).await;
         self.report_at = self.report.is_some().then(Instant::now);
-        let end = self.serve(&mut stream).await.err().unwrap_or(End::Stop);
+        let end = match self.tell_notes(&mut stream).await {
+            Ok(()) => self.serve(&mut stream).await.err().unwrap_or(End::Stop),
+            Err(error) => error.into(),
+        };
         stream.close().await;
         (end, true)
     }
@@ -332,11 +382,32 @@ impl Runner {
                 self.revision = None;
                 return Err(End::Reconnect);
             }
-            Order::Leave(reply) => {
-                let left = timeout(LEAVE_TIMEOUT, leave(stream)).await.unwrap_or(false);
+            Order::Note(note) => {
+                self.notes.push(note);
+                self.tell_notes(stream).await?;
+            }
+            Order::Retire(note, reply) => {
+                self.notes.push(note);
+                // What stays untold is answered.
+                let _ = timeout(LEAVE_TIMEOUT, self.tell_notes(stream)).await;
+                let _ = reply.send(std::mem::take(&mut self.notes));
+                return Err(End::Stop);
+            }
+            Order::Leave(by, reply) => {
+                let note = Note::new(LocalDeed::Left, by);
+                let left = timeout(LEAVE_TIMEOUT, leave(stream, &note)).await.unwrap_or(false);
                 let _ = reply.send(left);
                 return Err(End::Stop);
             }
+        }
+        Ok(())
+    }
+
+    /// Tells what the coordinator does not know yet.
+    async fn tell_notes(&mut self, stream: &mut Stream) -> Result<(), StreamError> {
+        while let Some(note) = self.notes.first() {
+            stream.send(&note.message()).await?;
+            self.notes.remove(0);
         }
         Ok(())
     }
@@ -345,7 +416,9 @@ impl Runner {
     async fn wait(&mut self, wait: Duration) -> Option<End> {
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision) => Some(end),
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.notes) => {
+                Some(end)
+            }
         }
     }
 
@@ -381,8 +454,8 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Str
     Ok((stream, SessionEvent::Connected { url, address, version, time, protocol }))
 }
 
-async fn leave(stream: &mut Stream) -> bool {
-    if stream.send(&NodeMessage::Leave).await.is_err() {
+async fn leave(stream: &mut Stream, note: &Note) -> bool {
+    if stream.send(&note.message()).await.is_err() || stream.send(&NodeMessage::Leave).await.is_err() {
         return false;
     }
     loop {
@@ -401,6 +474,7 @@ async fn orders_while_away(
     inbox: &mut mpsc::UnboundedReceiver<Order>,
     report: &mut Option<Vec<Candidate>>,
     revision: &mut Option<Revision>,
+    notes: &mut Vec<Note>,
 ) -> End {
     loop {
         match inbox.recv().await {
@@ -410,7 +484,13 @@ async fn orders_while_away(
             Some(Order::Resynchronise) => *revision = None,
             // The next Resume tells the revision.
             Some(Order::Acknowledge(_)) => {}
-            Some(Order::Leave(reply)) => {
+            Some(Order::Note(note)) => notes.push(note),
+            Some(Order::Retire(note, reply)) => {
+                notes.push(note);
+                let _ = reply.send(std::mem::take(notes));
+                return End::Stop;
+            }
+            Some(Order::Leave(_, reply)) => {
                 let _ = reply.send(false);
                 return End::Stop;
             }

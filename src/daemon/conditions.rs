@@ -46,6 +46,11 @@ impl Conditions {
         cleared
     }
 
+    /// Ends all of them: nothing is expected to work any more.
+    pub fn clear_all(&mut self) {
+        self.0.clear();
+    }
+
     /// What they say, worst first, in one line.
     pub fn in_words(&self) -> String {
         let texts: Vec<String> = self.list().into_iter().map(|condition| condition.text).collect();

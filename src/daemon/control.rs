@@ -23,7 +23,7 @@ use super::pings::Pings;
 use super::storage::Storage;
 use super::times::Look;
 use crate::config::Config;
-use crate::coordinator::session::SessionEvent;
+use crate::coordinator::session::{Note, SessionEvent};
 use crate::dds::Profiles;
 use crate::netdev::host::Host;
 use crate::netdev::netlink::Netlink;
@@ -68,6 +68,8 @@ pub enum Input {
     JoinFile(Option<String>),
     /// A network has said good-bye, heard or not.
     Left { network: NetworkId, heard: bool, reply: Reply<()> },
+    /// The session of a network that was switched off has ended without telling this.
+    Untold(NetworkId, Vec<Note>),
     /// Addresses of relays are known.
     Relays(NetworkId, Vec<RelayServer>),
     /// One probe of a ping.
@@ -250,6 +252,11 @@ impl Control {
                 };
             }
             Input::Left { network, heard, reply } => self.handle_left(network, heard, reply).await,
+            Input::Untold(network, notes) => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    notes.into_iter().for_each(|note| network.note(note));
+                }
+            }
             Input::Relays(network, relays) => {
                 let command = ria_core::Command::SetRelays { network, relays };
                 self.engine(command).await;

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ria_api::error::ApiError;
+use ria_api::server::BusState;
 use ria_api::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::join_key::JoinKey;
+use ria_protocol::requester::Requester;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Answers of the loop.
@@ -40,13 +42,15 @@ pub enum Command {
     /// Tell everything, fresh.
     ReadState(oneshot::Sender<Arc<State>>),
     /// Enrol and bring the network up.
-    Join { key: JoinKey, options: JoinOptions, reply: Reply<Joined> },
+    Join { key: JoinKey, options: JoinOptions, by: Requester, reply: Reply<Joined> },
     /// Leave for good.
-    Leave { network: NetworkId, reply: Reply<()> },
+    Leave { network: NetworkId, by: Requester, reply: Reply<()> },
     /// Take a network down or up, keeping the membership.
-    SetEnabled { network: NetworkId, enabled: bool, reply: Reply<()> },
+    SetEnabled { network: NetworkId, enabled: bool, by: Requester, reply: Reply<()> },
     /// Probe a peer over its current path.
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
+    /// Know how the local API fares on the system bus.
+    NoteBus(BusState),
 }
 
 /// How to probe.
@@ -86,18 +90,23 @@ impl DaemonHandle {
     }
 
     /// Joins a network; returns when its interface is up.
-    pub async fn join(&self, key: JoinKey, options: JoinOptions) -> Result<Joined, ApiError> {
-        self.ask(|reply| Command::Join { key, options, reply }).await
+    pub async fn join(&self, key: JoinKey, options: JoinOptions, by: Requester) -> Result<Joined, ApiError> {
+        self.ask(|reply| Command::Join { key, options, by, reply }).await
     }
 
     /// Leaves a network for good.
-    pub async fn leave(&self, network: NetworkId) -> Result<(), ApiError> {
-        self.ask(|reply| Command::Leave { network, reply }).await
+    pub async fn leave(&self, network: NetworkId, by: Requester) -> Result<(), ApiError> {
+        self.ask(|reply| Command::Leave { network, by, reply }).await
     }
 
     /// Takes a network down or up.
-    pub async fn set_enabled(&self, network: NetworkId, enabled: bool) -> Result<(), ApiError> {
-        self.ask(|reply| Command::SetEnabled { network, enabled, reply }).await
+    pub async fn set_enabled(
+        &self,
+        network: NetworkId,
+        enabled: bool,
+        by: Requester,
+    ) -> Result<(), ApiError> {
+        self.ask(|reply| Command::SetEnabled { network, enabled, by, reply }).await
     }
 
     /// Probes a peer.
@@ -108,6 +117,12 @@ impl DaemonHandle {
         plan: PingPlan,
     ) -> Result<Vec<PingReply>, ApiError> {
         self.ask(|reply| Command::Ping { network, peer, plan, reply }).await
+    }
+
+    /// Tells how the local API fares on the system bus.
+    pub fn note_bus(&self, state: BusState) {
+        // A loop that is busy hears of it the next time: it is told again and again.
+        let _ = self.commands.try_send(Command::NoteBus(state));
     }
 
     /// A counter that moves, at most some times a second, when status or peers have changed.

@@ -19,6 +19,7 @@ use ria_protocol::error::ErrorCode;
 use ria_protocol::id::{BootId, NetworkId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::name::Name;
+use ria_protocol::requester::Requester;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -26,6 +27,7 @@ use super::control::Input;
 use super::handle::{DaemonHandle, Reply};
 use crate::coordinator::backoff::Backoff;
 use crate::coordinator::enrol::{self, EnrolError, Enrolment};
+use crate::coordinator::farewell::Farewell;
 use crate::netdev::tun;
 use crate::state::membership::{Contact, Identity, Membership};
 use crate::state::{SaveError, StateDir};
@@ -46,6 +48,8 @@ pub struct JoinTask {
     pub state: Arc<StateDir>,
     /// Networks that this machine is in.
     pub known: Vec<NetworkId>,
+    /// Who asked, for the coordinator.
+    pub requester: Requester,
     /// Which `riaN` is free.
     pub interface: u16,
 }
@@ -79,19 +83,28 @@ pub async fn run(task: JoinTask) -> JoinOutcome {
 }
 
 async fn try_join(task: JoinTask) -> Result<JoinOutcome, ApiError> {
-    let JoinTask { key, options, boot, state, known, interface } = task;
+    let JoinTask { key, options, boot, state, known, requester, interface } = task;
     let (name, name_required) = wanted_name(&options)?;
     tun::check().map_err(|error| ApiError::Failed(error.to_string()))?;
     let keys = {
         let (state, key) = (state.clone(), key.key_id);
         blocking(move || state.pending_keys(key)).await?
     };
-    let request = enrol::Request { key: &key, keys: &keys, name, name_required, boot };
+    let request = enrol::Request { key: &key, keys: &keys, name, name_required, boot, requester: &requester };
     let Enrolment { enrolled, address, time } = enrol::enrol(&request).await.map_err(api_error)?;
     if known.contains(&enrolled.network) {
         // Another key of a network that this machine is in already: the second identity is given back.
-        let contact = (enrolled.network, enrolled.node, boot);
-        enrol::withdraw(&key.urls, &keys, &enrolled.certificate, contact, time).await;
+        let farewell = Farewell {
+            network: enrolled.network,
+            node: enrolled.node,
+            boot,
+            urls: key.urls.clone(),
+            keys,
+            certificate: enrolled.certificate,
+            time,
+            notes: Vec::new(),
+        };
+        farewell.say().await;
         state.forget_pending(key.key_id);
         return Ok(JoinOutcome::Already(enrolled.network));
     }
@@ -164,7 +177,7 @@ pub async fn from_file(path: PathBuf, handle: DaemonHandle, inputs: mpsc::Unboun
         let text = tokio::fs::read_to_string(&path).await;
         let problem = match &text {
             Ok(text) => match JoinKey::parse(text) {
-                Ok(key) => match handle.join(key, JoinOptions::default()).await {
+                Ok(key) => match handle.join(key, JoinOptions::default(), by_file()).await {
                     Ok(_) => {
                         let _ = inputs.send(Input::JoinFile(None));
                         return;
@@ -188,6 +201,12 @@ pub async fn from_file(path: PathBuf, handle: DaemonHandle, inputs: mpsc::Unboun
             }
         }
     }
+}
+
+/// The agent itself, told so where it is started.
+fn by_file() -> Requester {
+    let uid = nix::unistd::geteuid().as_raw();
+    Requester { via: "join-file".into(), uid: Some(uid), ..Requester::default() }
 }
 
 struct Problem {

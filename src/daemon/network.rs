@@ -8,13 +8,15 @@ use ria_api::error::ApiError;
 use ria_api::state::{CoordinatorState, Joined, NetworkState, Severity};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
+use ria_protocol::requester::{LocalDeed, Requester};
 use ria_protocol::version::Protocol;
 use tokio::time::Instant;
 
 use super::conditions::Conditions;
 use super::handle::Reply;
+use crate::coordinator::farewell::Farewell;
 use crate::coordinator::greet::CoordinatorTime;
-use crate::coordinator::session::{Order, Session, SessionConfig};
+use crate::coordinator::session::{Note, Order, Session, SessionConfig};
 use crate::netdev::tun::{TunPlan, own_addresses};
 use crate::state::map;
 use crate::state::membership::Membership;
@@ -47,6 +49,8 @@ pub struct Network {
     pub clock_stored: Option<Instant>,
     /// By how much the clock was off when that was told last.
     pub clock_told: Option<i64>,
+    /// Changes made on this machine that the coordinator does not know yet, while there is no session.
+    pub untold: Vec<Note>,
     /// Since when the stored live state is older than the known one.
     pub live_unsaved: Option<Instant>,
 }
@@ -119,6 +123,7 @@ impl Network {
             clock: None,
             clock_stored: None,
             clock_told: None,
+            untold: Vec::new(),
             live_unsaved: None,
         }
     }
@@ -175,6 +180,37 @@ impl Network {
     pub fn order(&self, order: Order) {
         if let Some(session) = &self.session {
             session.order(order);
+        }
+    }
+
+    /// What it takes to leave without a session.
+    pub fn farewell(&self, by: Requester) -> Farewell {
+        let Membership { identity, keys, certificate, contact, .. } = &self.membership;
+        let mut notes = self.untold.clone();
+        notes.push(Note::new(LocalDeed::Left, by));
+        Farewell {
+            network: identity.network,
+            node: identity.node,
+            boot: self.boot,
+            urls: identity.urls.clone(),
+            keys: keys.clone(),
+            certificate: certificate.clone(),
+            time: contact.time,
+            notes,
+        }
+    }
+
+    /// Has the coordinator told of something, now or as soon as it is there.
+    pub fn note(&mut self, note: Note) {
+        /// The newest are kept.
+        const MAX: usize = 16;
+        match &self.session {
+            Some(session) => session.order(Order::Note(note)),
+            None => {
+                self.untold.push(note);
+                let excess = self.untold.len().saturating_sub(MAX);
+                self.untold.drain(..excess);
+            }
         }
     }
 

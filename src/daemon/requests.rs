@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use ria_api::error::ApiError;
 use ria_api::network_path;
+use ria_api::server::BusState;
 use ria_api::state::{JoinOptions, Joined, NetworkState, Severity};
 use ria_protocol::id::NetworkId;
 use ria_protocol::join_key::JoinKey;
+use ria_protocol::requester::{LocalDeed, Requester};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -16,7 +18,7 @@ use super::handle::{Command, Reply};
 use super::join::{self, JoinOutcome, JoinTask, Origin};
 use super::network::{Network, Waiting};
 use super::pings;
-use crate::coordinator::session::Order;
+use crate::coordinator::session::{Note, Order};
 use crate::state::Part;
 use crate::state::membership::Membership;
 
@@ -33,11 +35,12 @@ impl Control {
             Command::ReadState(reply) => {
                 let _ = reply.send(Arc::new(self.read_state().await));
             }
-            Command::Join { key, options, reply } => self.join(key, options, reply),
-            Command::Leave { network, reply } => self.leave(network, reply),
-            Command::SetEnabled { network, enabled, reply } => {
-                let _ = reply.send(self.set_enabled(network, enabled).await);
+            Command::Join { key, options, by, reply } => self.join(key, options, by, reply),
+            Command::Leave { network, by, reply } => self.leave(network, by, reply),
+            Command::SetEnabled { network, enabled, by, reply } => {
+                let _ = reply.send(self.set_enabled(network, enabled, by).await);
             }
+            Command::NoteBus(state) => self.note_bus(&state),
             Command::Ping { network, peer, plan, reply } => {
                 let inputs = self.inputs.clone();
                 let answer = match self.networks.get(&network) {
@@ -56,7 +59,24 @@ impl Control {
         }
     }
 
-    fn join(&mut self, key: JoinKey, options: JoinOptions, reply: Reply<Joined>) {
+    /// A machine without a bus lacks nothing; one whose bus does not know the agent is a riddle to programs on it.
+    fn note_bus(&mut self, state: &BusState) {
+        self.changed |= match state {
+            BusState::Serving => {
+                tracing::info!("{state}");
+                self.conditions.clear("system-bus")
+            }
+            BusState::Absent(_) => {
+                tracing::debug!("{state}");
+                self.conditions.clear("system-bus")
+            }
+            BusState::NameTaken | BusState::NameRefused(_) => {
+                self.conditions.set("system-bus", Severity::Info, state.to_string())
+            }
+        };
+    }
+
+    fn join(&mut self, key: JoinKey, options: JoinOptions, requester: Requester, reply: Reply<Joined>) {
         let member = |n: &&Network| {
             n.membership.identity.key_id == key.key_id && n.membership.identity.refused.is_none()
         };
@@ -70,6 +90,7 @@ impl Control {
             boot: self.boot,
             state: self.state.clone(),
             known: members.map(Network::id).collect(),
+            requester,
             interface: self.free_interface(),
         };
         let inputs = self.inputs.clone();
@@ -163,18 +184,23 @@ impl Control {
         }
     }
 
-    async fn set_enabled(&mut self, id: NetworkId, enabled: bool) -> Result<(), ApiError> {
+    /// Stored before anything else, so that it holds over restarts whatever happens next.
+    async fn set_enabled(&mut self, id: NetworkId, enabled: bool, by: Requester) -> Result<(), ApiError> {
         let network = self.networks.get_mut(&id).ok_or_else(|| no_such_network(id))?;
-        if let Some(reason) = network.membership.identity.refused.as_ref().filter(|_| enabled) {
+        if let Some(reason) = &network.membership.identity.refused {
             return Err(ApiError::Refused(format!("not-a-member: {reason}")));
         }
-        if network.membership.identity.enabled != enabled {
+        let changes = network.membership.identity.enabled != enabled;
+        if changes {
             network.membership.identity.enabled = enabled;
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
         }
         if !enabled {
-            self.take_down(id, NetworkState::Disabled).await;
+            self.switch_off(id, changes.then(|| Note::new(LocalDeed::SwitchedOff, by))).await;
             return Ok(());
+        }
+        if changes {
+            network.note(Note::new(LocalDeed::SwitchedOn, by));
         }
         self.bring_up(id).await;
         match self.networks.get(&id) {
@@ -185,16 +211,44 @@ impl Control {
         }
     }
 
-    fn leave(&mut self, id: NetworkId, reply: Reply<()>) {
+    /// Interface, peers and relay go at once. The coordinator hears who did it on the way, and sees the node go
+    /// offline.
+    async fn switch_off(&mut self, id: NetworkId, note: Option<Note>) {
+        let session = self.networks.get_mut(&id).and_then(|network| network.session.take());
+        self.take_down(id, NetworkState::Disabled).await;
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.conditions.clear_all();
+        match (session, note) {
+            (Some(session), Some(note)) => {
+                let inputs = self.inputs.clone();
+                tokio::spawn(async move {
+                    // Only fails while the agent stops.
+                    let _ = inputs.send(Input::Untold(id, session.retire(note).await));
+                });
+            }
+            (None, Some(note)) => network.note(note),
+            (_, None) => {}
+        }
+    }
+
+    fn leave(&mut self, id: NetworkId, by: Requester, reply: Reply<()>) {
         let Some(network) = self.networks.get(&id) else {
             let _ = reply.send(Err(no_such_network(id)));
             return;
         };
-        let (answer, heard) = oneshot::channel();
         // A node that was put out has nobody to tell.
         let put_out = network.membership.identity.refused.is_some();
-        network.order(Order::Leave(answer));
+        let (answer, heard) = oneshot::channel();
         let inputs = self.inputs.clone();
+        if network.session.is_none() && !put_out {
+            // It is switched off: this is the one thing left to say.
+            let farewell = network.farewell(by);
+            tokio::spawn(async move {
+                let _ = answer.send(farewell.say().await);
+            });
+        } else {
+            network.order(Order::Leave(by, answer));
+        }
         tokio::spawn(async move {
             let heard = put_out || matches!(timeout(LEAVE_PATIENCE, heard).await, Ok(Ok(true)));
             let _ = inputs.send(Input::Left { network: id, heard, reply });

@@ -21,16 +21,13 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use ria_api::environment::{FAST_DDS, FAST_DDS_BY_ADDRESS};
 use ria_api::state::NetworkState;
 
 use self::config::DdsConfig;
 pub use self::environment::{VARIABLES, environment, for_distro};
 use crate::daemon::handle::NetworkView;
 
-/// Fast DDS from 2.10 on takes interfaces by name, which stays right whatever happens to the address.
-const FAST_DDS: &str = "fastdds.xml";
-/// Older Fast DDS, as in Humble, knows only addresses.
-const FAST_DDS_BY_ADDRESS: &str = "fastdds-by-address.xml";
 const CYCLONE: &str = "cyclonedds.xml";
 
 /// IPv4 and UDP headers in front of a DDS message.

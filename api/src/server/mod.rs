@@ -1,29 +1,34 @@
-//! Serving the interface on the private socket.
+//! Serving the interface on the private socket and on the system bus.
 //!
 //! ```text
-//! Server ── accepts ──► one task per connection: object server + signals
+//! Server ── accepts ──► one task per connection: object server + signals ◄── one connection for all: the system bus
 //!                         │ calls                ▲ notices
 //!                         ▼                      │
 //!                       Backend (the agent; in tests and examples a made-up one)
 //! ```
 //!
-//! Owns the socket file, the connections and the check of who may change something. Knows nothing of the agent: it
+//! Owns the socket file, the name on the bus, the connections and the check of who may change something. Knows nothing of the agent: it
 //! only sees [`Backend`].
 
+mod bus;
 mod caller;
 mod connection;
+mod gate;
 mod listen;
 mod objects;
+mod properties;
 mod secret;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ria_protocol::id::NetworkId;
 use ria_protocol::join_key::JoinKey;
 use tokio::sync::broadcast;
 
-pub use self::caller::Caller;
+pub use self::bus::{BusState, serve_on_bus};
+pub use self::caller::{Caller, CallerNames, Via};
 pub use self::listen::{BindError, Server};
 use crate::error::ApiError;
 use crate::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
@@ -33,8 +38,8 @@ use crate::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerS
 pub enum Notice {
     /// A network came, went or got another interface.
     NetworksChanged,
-    /// Status or peers of a network have changed.
-    Changed(NetworkId),
+    /// Status or peers of a network have changed; this is its status now.
+    Changed(NetworkId, Arc<NetworkStatus>),
     /// Something happened in the network that the event names.
     Happened(Event),
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use ria_protocol::id::NetworkId;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
-use zbus::{Connection, Fd, interface};
+use zbus::{Connection, Fd, OwnedObjectPath, interface};
 
-use super::caller::{Access, Caller};
+use super::caller::{Access, Caller, CallerNames};
+use super::properties::Properties;
 use super::secret::read_join_key;
 use super::{Backend, Probe};
 use crate::error::ApiError;
@@ -24,6 +25,7 @@ pub(super) struct AgentObject {
 
 #[interface(name = "org.ria.Overlay1")]
 impl AgentObject {
+    /// The agent and its networks: `AgentStatus`, a dictionary.
     async fn status(&self, #[zbus(connection)] connection: &Connection) -> Result<AgentStatus, ApiError> {
         let status = self.backend.agent_status().await?;
         let networks: Vec<NetworkId> = status.networks.iter().filter_map(|n| n.id.parse().ok()).collect();
@@ -31,6 +33,8 @@ impl AgentObject {
         Ok(status)
     }
 
+    /// Joins the network of a join key, which is read from the descriptor. Returns `Joined` when the interface is up.
+    /// For root and the group `ria` only.
     async fn join(
         &self,
         key: Fd<'_>,
@@ -49,8 +53,28 @@ impl AgentObject {
         Ok(joined)
     }
 
-    #[zbus(signal)]
-    pub(super) async fn networks_changed(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
+    /// Version of the agent.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn version(&self) -> zbus::fdo::Result<String> {
+        Ok(self.backend.agent_status().await.map_err(read_failed)?.version)
+    }
+
+    /// This run of the agent.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn boot_id(&self) -> zbus::fdo::Result<String> {
+        Ok(self.backend.agent_status().await.map_err(read_failed)?.boot_id)
+    }
+
+    /// Objects of the networks that this machine is in.
+    #[zbus(property, name = "Networks")]
+    async fn network_paths(&self) -> zbus::fdo::Result<Vec<OwnedObjectPath>> {
+        let networks = self.backend.agent_status().await.map_err(read_failed)?.networks;
+        Ok(networks.into_iter().filter_map(|network| network.path.try_into().ok()).collect())
+    }
+
+    /// A network came, went, or has another state or interface: ask `Status`.
+    #[zbus(signal, name = "NetworksChanged")]
+    pub(super) async fn told_networks_changed(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
 }
 
 /// One network of the agent.
@@ -62,14 +86,18 @@ pub(super) struct NetworkObject {
 
 #[interface(name = "org.ria.Overlay1.Network")]
 impl NetworkObject {
+    /// The network on this machine: `NetworkStatus`, a dictionary.
     async fn status(&self) -> Result<NetworkStatus, ApiError> {
         self.backend.network_status(self.id).await
     }
 
+    /// All other members by name: `PeerStatus` each.
     async fn peers(&self) -> Result<Vec<PeerStatus>, ApiError> {
         self.backend.peers(self.id).await
     }
 
+    /// Probes a peer (name, ROS name, host name, id or overlay address) `count` times, `interval` seconds apart,
+    /// waiting `timeout` seconds for each answer: `PingReply` each.
     async fn ping(
         &self,
         peer: String,
@@ -80,10 +108,12 @@ impl NetworkObject {
         self.backend.ping(self.id, &peer, Probe { count, interval, timeout }).await
     }
 
+    /// Variables for ROS 2 processes.
     async fn environment(&self) -> Result<BTreeMap<String, String>, ApiError> {
         self.backend.environment(self.id).await
     }
 
+    /// Leaves for good. For root and the group `ria` only.
     async fn leave(
         &self,
         #[zbus(connection)] connection: &Connection,
@@ -93,6 +123,7 @@ impl NetworkObject {
         self.backend.leave(self.id, caller).await
     }
 
+    /// Switches the network off, keeping the membership, or on again. For root and the group `ria` only.
     async fn set_enabled(
         &self,
         enabled: bool,
@@ -103,11 +134,67 @@ impl NetworkObject {
         self.backend.set_enabled(self.id, enabled, caller).await
     }
 
+    /// Name of the network.
+    #[zbus(property)]
+    async fn name(&self) -> zbus::fdo::Result<String> {
+        Ok(self.properties().await?.name)
+    }
+
+    /// `joining`, `up`, `disabled`, `refused` or `failed`.
+    #[zbus(property)]
+    async fn state(&self) -> zbus::fdo::Result<String> {
+        Ok(self.properties().await?.state)
+    }
+
+    /// Interface, such as `ria0`; empty without one.
+    #[zbus(property)]
+    async fn interface(&self) -> zbus::fdo::Result<String> {
+        Ok(self.properties().await?.interface)
+    }
+
+    /// Own addresses with prefix length, IPv4 first.
+    #[zbus(property)]
+    async fn addresses(&self) -> zbus::fdo::Result<Vec<String>> {
+        Ok(self.properties().await?.addresses)
+    }
+
+    /// `connecting`, `connected`, `unreachable` or `refused`.
+    #[zbus(property)]
+    async fn coordinator_state(&self) -> zbus::fdo::Result<String> {
+        Ok(self.properties().await?.coordinator_state)
+    }
+
+    /// Members of the network beside this one.
+    #[zbus(property)]
+    async fn peers_total(&self) -> zbus::fdo::Result<u32> {
+        Ok(self.properties().await?.peers_total)
+    }
+
+    /// Those whose link works.
+    #[zbus(property)]
+    async fn peers_up(&self) -> zbus::fdo::Result<u32> {
+        Ok(self.properties().await?.peers_up)
+    }
+
+    /// Status or peers have changed; at most some times a second.
     #[zbus(signal)]
     pub(super) async fn changed(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
 
+    /// Something happened: `Event`, a dictionary.
     #[zbus(signal)]
     pub(super) async fn happened(emitter: &SignalEmitter<'_>, event: Event) -> zbus::Result<()>;
+}
+
+impl NetworkObject {
+    async fn properties(&self) -> zbus::fdo::Result<Properties> {
+        let status = self.backend.network_status(self.id).await.map_err(read_failed)?;
+        Ok(Properties::of(&status))
+    }
+}
+
+/// Reading a property has only the errors of all properties.
+fn read_failed(error: ApiError) -> zbus::fdo::Error {
+    zbus::fdo::Error::Failed(error.text())
 }
 
 /// Makes sure that networks have their objects on a connection: a client may use each as soon as it was told of it.
@@ -129,8 +216,13 @@ async fn permitted(
     connection: &Connection,
     header: &Header<'_>,
 ) -> Result<Caller, ApiError> {
-    let caller = access.caller(connection, header).await?;
-    blocking(move || caller.may_change().map(|()| caller)).await
+    let mut caller = access.caller(connection, header).await?;
+    blocking(move || {
+        caller.may_change()?;
+        caller.names = CallerNames::look_up(caller.uid, caller.pid);
+        Ok(caller)
+    })
+    .await
 }
 
 /// Runs something that may wait for the disk, a directory service or another process.

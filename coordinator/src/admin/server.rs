@@ -41,6 +41,7 @@ use super::views::{self, PresenceTable};
 use crate::audit::Actor;
 use crate::config::PublicUrl;
 use crate::hub::HubGone;
+use crate::person::Person;
 use crate::registry::{
     CreateKeyError, CreateNetworkError, NewKey, NewNetwork, NodeStanding, RemoveNodeError, RevokeKeyError,
     SetNodeEnabledError, Unavailable,
@@ -128,11 +129,11 @@ fn router(admin: Arc<Admin>) -> Router {
 
 /// Whose process is at the other end; `None` when the kernel does not say.
 #[derive(Debug, Clone, Copy)]
-struct Caller(Option<u32>);
+struct Caller(Option<(u32, Option<i32>)>);
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self(stream.io().peer_cred().ok().map(|credentials| credentials.uid()))
+        Self(stream.io().peer_cred().ok().map(|credentials| (credentials.uid(), credentials.pid())))
     }
 }
 
@@ -144,8 +145,8 @@ async fn check_caller(
 ) -> Response {
     let own = nix::unistd::geteuid().as_raw();
     match caller.0 {
-        Some(uid) if uid == 0 || uid == own => {
-            request.extensions_mut().insert(Actor::Local(uid));
+        Some((uid, pid)) if uid == 0 || uid == own => {
+            request.extensions_mut().insert(Actor::Person(Person::of(uid, pid).await));
             next.run(request).await
         }
         Some(_) | None => {

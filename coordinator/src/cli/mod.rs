@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and what comes of it.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no coordinator is running here.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no coordinator is running here.
 
 mod commands;
 mod enrolment;
@@ -26,7 +26,7 @@ use crate::duration::Lifetime;
 #[command(after_help = "Begin with:\n  \
     sudo ria-coordinator serve --public-url https://ria.lab.example\n  \
     sudo ria-coordinator key create > robot.key\n\n\
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no coordinator is running here")]
+    Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no coordinator is running here")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -89,7 +89,7 @@ enum Command {
 
 #[derive(Debug, Default, Args)]
 struct ServeArgs {
-    /// Configuration file [RIA_CONFIG; default: /etc/ria/coordinator.toml if there is one]
+    /// Configuration file [RIA_COORDINATOR_CONFIG; default: /etc/ria/coordinator.toml if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where everything is kept [RIA_DATA_DIR; default: /var/lib/ria-coordinator]
@@ -384,6 +384,7 @@ enum UrlCommand {
 }
 
 const FAILED: u8 = 1;
+const USAGE: u8 = 2;
 const NOT_RUNNING: u8 = 3;
 
 /// A variable of the environment.

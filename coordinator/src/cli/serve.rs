@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{FAILED, ServeArgs, complain, environment, print};
-use crate::config::{Config, ConfigError, PublicUrl};
+use super::{FAILED, ServeArgs, USAGE, complain, environment, print};
+use crate::config::{CONFIG_VARIABLE, Config, ConfigError, PublicUrl};
 use crate::duration::shown_span;
 use crate::server::Coordinator;
 
@@ -19,7 +19,7 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
         Ok(filter) => filter,
         Err(error) => {
             complain(&format!("RIA_LOG: {error}; give a level, such as debug, or TARGET=LEVEL with commas"));
-            return ExitCode::from(FAILED);
+            return ExitCode::from(USAGE);
         }
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -33,6 +33,11 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return report(&error),
     };
+    if environment("RIA_CONFIG").is_some() && environment(CONFIG_VARIABLE).is_none() {
+        tracing::warn!(
+            "RIA_CONFIG names the settings of the agent; those of the coordinator: {CONFIG_VARIABLE}"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(&config)));
     match served {
@@ -68,7 +73,7 @@ fn report(error: &ConfigError) -> ExitCode {
     }
     let count = error.mistakes.len();
     complain(&format!("{count} {} in the settings", if count == 1 { "mistake" } else { "mistakes" }));
-    ExitCode::from(FAILED)
+    ExitCode::from(USAGE)
 }
 
 /// Shows the settings that `serve` would use.
@@ -78,7 +83,7 @@ pub(super) fn check_config(args: ServeArgs, as_json: bool) -> ExitCode {
         Ok(config) => print(&to_text(&config)),
         Err(error) if as_json => {
             let printed = print(&format!("{:#}\n", json!({ "valid": false, "mistakes": error.mistakes })));
-            if printed == ExitCode::SUCCESS { ExitCode::from(FAILED) } else { printed }
+            if printed == ExitCode::SUCCESS { ExitCode::from(USAGE) } else { printed }
         }
         Err(error) => report(&error),
     }

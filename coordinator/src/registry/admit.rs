@@ -85,8 +85,12 @@ impl Writer {
             tls_key: enrolment.tls_key,
             agent_version: enrolment.agent_version,
         };
+        let actor = match enrolment.reported {
+            Some(reported) => Actor::NodeFor(newcomer.node, reported),
+            None => Actor::Node(newcomer.node),
+        };
         let member = new_member(network, key, newcomer, now)?;
-        let joined = Joined { actor: Actor::Node(member.node), action: "node.joined", uses_key: true };
+        let joined = Joined { actor, action: "node.joined", uses_key: true };
         let network = self.store_member(network, key, member.clone(), joined).await?;
         Ok(Admission::Member(Admitted { network, member }))
     }

@@ -13,6 +13,7 @@ mod admit;
 mod draft;
 mod edit;
 mod limiter;
+mod local_change;
 mod rotate;
 mod standing;
 mod testify;
@@ -30,6 +31,7 @@ use ria_protocol::join_key::JoinSecret;
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
+use ria_protocol::requester::LocalChange;
 use ria_protocol::time::UnixTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -269,6 +271,7 @@ enum Command {
     SetNodeEnabled(NodeStanding, Actor, Reply<Arc<MemberEntry>, SetNodeEnabledError>),
     RotateKey(NetworkId, NodeId, WgPublicKey, Reply<(), RotateKeyError>),
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
+    NoteLocalChange(NetworkId, NodeId, LocalChange, oneshot::Sender<Result<(), Unavailable>>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
     Testify(Box<Testified>, Reply<Learnt, Unavailable>),
     AddUrl(String, Actor, Reply<(), UrlError>),
@@ -452,6 +455,16 @@ impl Registry {
     /// Another authority has taken over, or one was retired: the database belongs to it, and the audit log says so.
     pub async fn note_authority(&self, authority: Arc<Authority>, event: Event) -> Result<(), Unavailable> {
         self.ask(|reply| Command::NoteAuthority(authority, event, reply)).await
+    }
+
+    /// Keeps in the audit log what was changed on a node itself.
+    pub async fn note_local_change(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        change: LocalChange,
+    ) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::NoteLocalChange(network, node, change, reply)).await
     }
 
     /// Stores when nodes were heard of last.

@@ -119,6 +119,7 @@ async fn the_approval_queue_is_bounded() {
             agent_version: String::new(),
             from: "192.0.2.1".parse().unwrap(),
             only_known: false,
+            reported: None,
         };
         registry.admit(enrolment).await
     };

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::draft::Draft;
 use super::limiter::FailureLimiter;
+use super::local_change::RowLimiter;
 use super::{
     Command, Contact, CreateKeyError, CreateNetworkError, CreatedKey, NewKey, NewNetwork, RemoveNodeError,
     RevokeKeyError, Unavailable,
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     publish: watch::Sender<Arc<World>>,
     writable: watch::Sender<bool>,
     pub(super) limiter: FailureLimiter,
+    pub(super) row_limiter: RowLimiter,
     /// URLs in the settings that others can reach.
     pub(super) configured_urls: Vec<String>,
 }
@@ -49,7 +51,14 @@ impl Writer {
         writable: watch::Sender<bool>,
         configured_urls: Vec<String>,
     ) -> Self {
-        Self { store, publish, writable, limiter: FailureLimiter::default(), configured_urls }
+        Self {
+            store,
+            publish,
+            writable,
+            limiter: FailureLimiter::default(),
+            row_limiter: RowLimiter::default(),
+            configured_urls,
+        }
     }
 
     /// Serves commands until nobody can send any.
@@ -91,6 +100,9 @@ impl Writer {
             }
             Command::NoteAuthority(authority, event, reply) => {
                 let _ = reply.send(self.note_authority(&authority, &event).await);
+            }
+            Command::NoteLocalChange(network, node, change, reply) => {
+                let _ = reply.send(self.note_local_change(network, node, &change).await);
             }
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
@@ -345,8 +357,8 @@ impl Writer {
 /// Why a node is no member any more, by who has ended its membership.
 fn departure(actor: &Actor, node: NodeId) -> Departure {
     match actor {
-        Actor::Node(by) if *by == node => Departure::Left,
+        Actor::Node(by) | Actor::NodeFor(by, _) if *by == node => Departure::Left,
         Actor::Coordinator => Departure::Ended,
-        Actor::Node(_) | Actor::Local(_) => Departure::Removed,
+        Actor::Node(_) | Actor::NodeFor(..) | Actor::Local(_) | Actor::Person(_) => Departure::Removed,
     }
 }

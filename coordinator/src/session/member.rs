@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::map::{Candidate, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume};
+use ria_protocol::requester::{LocalChange, LocalDeed};
 use ria_protocol::rotation::Rotate;
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
@@ -17,6 +18,7 @@ use super::{End, Peer, Services};
 use crate::audit::Actor;
 use crate::enrol::{Challenge, check_request, verify_rotation};
 use crate::hub::{Begin, Begun, NodeKey, SessionId};
+use crate::person::Reported;
 use crate::registry::{RemoveNodeError, RotateKeyError};
 use crate::state::{Change, view};
 
@@ -33,6 +35,8 @@ struct Session<'a> {
     told: Revision,
     /// For one proof of another WireGuard key.
     challenge: Option<Challenge>,
+    /// Who has the node leave, as it says.
+    leaver: Option<Reported>,
 }
 
 /// Serves a member until the session ends.
@@ -48,7 +52,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     let id = begun.id;
     let protocol = socket.protocol();
     tracing::debug!(node = %node.1, name = %joined.member.name, %protocol, "session begins");
-    let mut session = Session { services, peer, node, id, told: Revision(0), challenge: joined.challenge };
+    let challenge = joined.challenge;
+    let mut session = Session { services, peer, node, id, told: Revision(0), challenge, leaver: None };
     let end = match session.serve(socket, begun, &joined.resume).await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -165,6 +170,7 @@ impl Session<'_> {
             }
             NodeMessage::Renew(csr) => self.renew(socket, &csr).await,
             NodeMessage::Rotate(request) => self.rotate(&request).await,
+            NodeMessage::Changed(change) => self.note(change).await,
             NodeMessage::Leave => self.leave().await,
             NodeMessage::Ack(_)
             | NodeMessage::Hello(_)
@@ -197,9 +203,27 @@ impl Session<'_> {
         }
     }
 
-    async fn leave(&self) -> Result<(), End> {
+    /// Somebody changed something on the node.
+    async fn note(&mut self, change: LocalChange) -> Result<(), End> {
         let (network, node) = self.node;
-        match self.services.registry.remove_node(network, node, Actor::Node(node)).await {
+        if change.deed == LocalDeed::Left {
+            self.leaver = Some(Reported::of_change(&change));
+            return Ok(());
+        }
+        if let Err(error) = self.services.registry.note_local_change(network, node, change).await {
+            // What was done on the node is done; only the log lacks it.
+            tracing::debug!(%error, %node, "what was changed on a node can't be noted");
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self) -> Result<(), End> {
+        let (network, node) = self.node;
+        let actor = match self.leaver.take() {
+            Some(reported) => Actor::NodeFor(node, reported),
+            None => Actor::Node(node),
+        };
+        match self.services.registry.remove_node(network, node, actor).await {
             Ok(_) | Err(RemoveNodeError::NoNode) => {
                 self.services.relays.revoke(node);
                 let _ = self.services.hub.forget(self.node).await;

@@ -182,7 +182,7 @@ fn all_mistakes_in_the_settings_are_shown_together() {
         command.arg("check-config").args(arguments).output().unwrap()
     };
     let output = check(&[]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output);
     for words in [
         "\"everywhere\"",

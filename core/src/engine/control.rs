@@ -154,6 +154,7 @@ impl Control {
         for node in nodes {
             self.remove_peer((id, node), now);
         }
+        self.release_relay(id, now);
         self.networks.remove(&id);
         self.to_shard.push_back(ShardCommand::RemoveNetwork(id));
         Ok(())

@@ -173,6 +173,14 @@ impl Control {
         }
     }
 
+    /// The network goes: so does its allocation at the relay.
+    pub(super) fn release_relay(&mut self, id: NetworkId, now: Instant) {
+        if let Some(relay) = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut()) {
+            relay.client.release(now);
+        }
+        self.flush_relays(now);
+    }
+
     fn flush_binding(&mut self, id: NetworkId, now: Instant) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(binding) = &mut network.binding else { return };

@@ -426,6 +426,13 @@ impl RelayClient {
         self.send(Purpose::Allocate, 0, now);
     }
 
+    /// Gives the allocation back, as far as one datagram can: the relay forgets it at once, not minutes later.
+    pub fn release(&mut self, now: Instant) {
+        if self.relayed_address().is_some() {
+            self.send(Purpose::Release, 0, now);
+        }
+    }
+
     fn bind_due(&mut self, now: Instant) {
         while self.relayed_address().is_some()
             && let Some((channel, peer)) = self.channels.poll_due(now)

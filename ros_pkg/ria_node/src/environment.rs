@@ -4,14 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// ROS 2 releases whose Fast DDS knows interfaces only by address, and the profile made for them.
-const OLD: [&str; 4] = ["foxy", "galactic", "humble", "iron"];
-const BY_NAME: &str = "fastdds.xml";
-/// Releases whose Fast DDS reads the newer of its two variables, and warns of the older.
-const NEW: [&str; 3] = ["kilted", "lyrical", "rolling"];
-const OLDER_VARIABLE: &str = "FASTRTPS_DEFAULT_PROFILES_FILE";
-
-const BY_ADDRESS: &str = "fastdds-by-address.xml";
+use ria_api::environment::for_distro;
 
 /// Variables, by name.
 pub type Variables = BTreeMap<String, String>;
@@ -23,14 +16,8 @@ pub fn missing(
     distro: Option<&str>,
     current: impl Fn(&str) -> Option<String>,
 ) -> Variables {
-    let is_one_of = |releases: &[&str]| distro.is_some_and(|d| releases.contains(&d));
-    let for_release = |value: &String| match value.strip_suffix(BY_NAME) {
-        Some(directory) if is_one_of(&OLD) => format!("{directory}{BY_ADDRESS}"),
-        _ => value.clone(),
-    };
-    let wanted = wanted.iter().map(|(name, value)| (name.clone(), for_release(value)));
-    wanted
-        .filter(|(name, _)| name != OLDER_VARIABLE || !is_one_of(&NEW))
+    for_distro(wanted.clone(), distro)
+        .into_iter()
         .filter(|(name, value)| match current(name).filter(|old| !old.is_empty()) {
             None => true,
             Some(old) => old != *value && Path::new(&old).parent() == Path::new(value).parent(),
@@ -40,6 +27,8 @@ pub fn missing(
 
 #[cfg(test)]
 mod tests {
+    use ria_api::environment::FAST_DDS_VARIABLES;
+
     use super::*;
 
     fn wanted() -> Variables {
@@ -70,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_new_release_is_spared_the_variable_that_it_warns_of() {
-        let older = [(OLDER_VARIABLE.to_owned(), "/run/ria/dds/fastdds.xml".to_owned())].into();
+        let older = [(FAST_DDS_VARIABLES[0].to_owned(), "/run/ria/dds/fastdds.xml".to_owned())].into();
         assert_eq!(missing(&older, Some("jazzy"), |_| None), older);
         assert!(missing(&older, Some("lyrical"), |_| None).is_empty());
     }

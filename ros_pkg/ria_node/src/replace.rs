@@ -103,7 +103,7 @@ fn close_on_exec() -> io::Result<()> {
     Ok(())
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "descriptors are known by number only")]
 fn mark(fd: RawFd) {
     // SAFETY: the borrow ends with this statement, and a descriptor number is all that the system call needs: when it
     // was closed meanwhile (the listing's own was), the call fails with EBADF and touches nothing.

@@ -122,6 +122,7 @@ impl Robot {
             csr,
             boot: self.boot,
             only_known: None,
+            requester: None,
         }
     }
 

@@ -27,7 +27,7 @@ pub fn program(directory: &Path) -> Command {
         command.env_remove(name);
     }
     command
-        .env("RIA_CONFIG", directory.join("coordinator.toml"))
+        .env("RIA_COORDINATOR_CONFIG", directory.join("coordinator.toml"))
         .env("RIA_DATA_DIR", directory.join("data"))
         .env("RIA_ADMIN_SOCKET", directory.join("admin.sock"))
         .env("RIA_LISTEN", "127.0.0.1:0")
