@@ -33,5 +33,7 @@ pub use engine::{
     OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, RelayServer, RelayStatus, Warning,
 };
 pub use packet::{
-    DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, Transmit,
+    DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, SocketIndex,
+    Transmit,
 };
+pub use shard::Sinks;

@@ -22,6 +22,27 @@ const MAX_SEND: usize = 65_507;
 /// Default capacity limit of a [`DatagramBatch`]: what a TUN read of 128 packets of 1500 bytes becomes, several times.
 const DEFAULT_LIMIT: usize = 1 << 20;
 
+/// Which of the agent's UDP sockets. All traffic takes the [main](Self::MAIN) one, whose port is the agent's, but for
+/// one case: a relay tells its clients apart by their addresses alone (RFC 8656, section 2.2), so the second network
+/// that uses the same relay goes there from a socket of its own, and the third from another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketIndex(u8);
+
+impl SocketIndex {
+    /// The socket of the agent's port.
+    pub const MAIN: Self = Self(0);
+
+    /// The socket of this number; 0 is the main one.
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Its number, counted from 0 without gaps.
+    pub fn number(self) -> usize {
+        self.0.into()
+    }
+}
+
 /// A datagram that arrived at the UDP port. Addresses are plain IPv4 or IPv6, never IPv4 mapped into IPv6.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
@@ -54,6 +75,8 @@ pub struct Transmit<'a> {
     pub to: SocketAddr,
     /// Local address to send from; `None` leaves it to the kernel.
     pub from: Option<IpAddr>,
+    /// Socket to send from.
+    pub socket: SocketIndex,
     /// Length of each datagram but the last.
     pub segment_size: usize,
     /// The datagrams, back to back.
@@ -67,10 +90,17 @@ impl<'a> Transmit<'a> {
     }
 }
 
+/// Where a datagram goes, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) to: SocketAddr,
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) socket: SocketIndex,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    to: SocketAddr,
-    from: Option<IpAddr>,
+    destination: Destination,
     start: usize,
     len: usize,
 }
@@ -105,10 +135,20 @@ impl DatagramBatch {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
+        self.push_to(Destination { to, from, socket: SocketIndex::MAIN }, len, fill)
+    }
+
+    /// The same with any socket.
+    pub(crate) fn push_to(
+        &mut self,
+        destination: Destination,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> bool {
         let Some(room) = self.reserve(len) else { return false };
         match fill(room) {
             Some(written) => {
-                self.commit(to, from, written.min(len));
+                self.commit(destination, written.min(len));
                 true
             }
             None => false,
@@ -124,7 +164,7 @@ impl DatagramBatch {
     }
 
     /// Room for `len` more bytes behind the last datagram, or `None` when the batch is full.
-    pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+    fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
         let end = self.used.checked_add(len).filter(|end| *end <= self.limit)?;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
@@ -133,8 +173,8 @@ impl DatagramBatch {
     }
 
     /// Makes the first `len` bytes of the reserved room a datagram.
-    pub(crate) fn commit(&mut self, to: SocketAddr, from: Option<IpAddr>, len: usize) {
-        self.entries.push(Entry { to, from, start: self.used, len });
+    fn commit(&mut self, destination: Destination, len: usize) {
+        self.entries.push(Entry { destination, start: self.used, len });
         self.used += len;
     }
 
@@ -175,8 +215,7 @@ impl<'a> Iterator for Transmits<'a> {
         let mut count = 1;
         for (previous, entry) in rest.iter().zip(rest.iter().skip(1)).take(MAX_SEGMENTS - 1) {
             // A shorter datagram may only be the last one of a run.
-            let fits = entry.to == first.to
-                && entry.from == first.from
+            let fits = entry.destination == first.destination
                 && previous.len == first.len
                 && (1..=first.len).contains(&entry.len)
                 && bytes + entry.len <= MAX_SEND;
@@ -188,7 +227,8 @@ impl<'a> Iterator for Transmits<'a> {
         }
         self.next += count;
         let contents = self.batch.bytes.get(first.start..first.start + bytes)?;
-        Some(Transmit { to: first.to, from: first.from, segment_size: first.len, contents })
+        let Destination { to, from, socket } = first.destination;
+        Some(Transmit { to, from, socket, segment_size: first.len, contents })
     }
 }
 

@@ -6,10 +6,11 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use common::turn::{self, TurnServer};
 use common::{ms, network_id};
 use ria_core::{
     AddNetwork, Command, CommandError, DatagramBatch, Engine, EngineConfig, Event, LinkState, PacketBatch,
-    Received, RelayServer, Warning,
+    PathKind, Received, RelayServer, Sinks, SocketIndex, Warning,
 };
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::keys::WgPublicKey;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 const A: &str = "192.0.2.1:41820";
 const B: &str = "192.0.2.2:41820";
+const RELAY: &str = "198.51.100.1:3478";
 
 struct Side {
     engine: Engine,
@@ -115,17 +117,20 @@ fn run(
         let now = from + ms(5) * step;
         for (index, side) in sides.iter_mut().enumerate() {
             let (mut tun, mut udp) = (PacketBatch::default(), DatagramBatch::default());
-            let (mine, rest): (Vec<_>, Vec<_>) = queue.drain(..).partition(|(_, to, _)| *to == side.address);
+            let (mine, rest): (Vec<_>, Vec<_>) =
+                queue.drain(..).partition(|(_, to, _)| to.ip() == side.address.ip());
             *queue = rest;
-            let batch = mine.iter().map(|(from, _, data)| Received { from: *from, local: None, data });
-            side.engine.handle_udp(batch, now, &mut tun, &mut udp);
+            for (from, to, data) in &mine {
+                let socket = SocketIndex::new(u8::try_from(to.port() - side.address.port()).unwrap());
+                let received = Received { from: *from, local: None, data };
+                let sinks = Sinks { tun: &mut tun, udp: &mut udp };
+                side.engine.handle_udp_at(socket, [received], now, sinks);
+            }
             if side.engine.poll_timeout().is_some_and(|at| at <= now) {
                 side.engine.handle_timeout(now);
             }
             side.engine.poll_transmit(now, &mut udp);
-            for transmit in udp.transmits() {
-                queue.extend(transmit.datagrams().map(|data| (side.address, transmit.to, data.to_vec())));
-            }
+            queue.extend(sent(side.address, &udp));
             for (network, packets) in tun.networks_mut() {
                 received.extend(packets.iter().map(|packet| (index, network, packet.to_vec())));
             }
@@ -153,9 +158,18 @@ fn send_one_each(side: &mut Side, now: Instant, queue: &mut Vec<(SocketAddr, Soc
     let mut udp = DatagramBatch::default();
     side.engine.handle_tun(network_id(1), [&packet(60)[..]], now, &mut udp);
     side.engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
+    queue.extend(sent(side.address, &udp));
+}
+
+/// The datagrams of a batch; the second socket has the port behind the first one's.
+fn sent(main: SocketAddr, udp: &DatagramBatch) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    let mut all = Vec::new();
     for transmit in udp.transmits() {
-        queue.extend(transmit.datagrams().map(|data| (side.address, transmit.to, data.to_vec())));
+        let port = main.port() + u16::try_from(transmit.socket.number()).unwrap();
+        let from = SocketAddr::new(main.ip(), port);
+        all.extend(transmit.datagrams().map(|data| (from, transmit.to, data.to_vec())));
     }
+    all
 }
 
 #[test]
@@ -204,7 +218,7 @@ fn commands_for_networks_that_are_not_there_are_refused() {
 }
 
 #[test]
-fn odd_maps_and_relays_raise_a_warning_and_do_no_harm() {
+fn odd_maps_raise_a_warning_and_do_no_harm() {
     let now = start();
     let [mut side, _] = joined(now);
     while side.engine.poll_event().is_some() {}
@@ -219,15 +233,6 @@ fn odd_maps_and_relays_raise_a_warning_and_do_no_harm() {
     });
     map.members.push(greedy);
     side.engine.handle_command(Command::SetMap { network: id, snapshot: map }, now).unwrap();
-    for network in [network_id(2), id] {
-        let relays = vec![RelayServer {
-            name: "r".into(),
-            address: "198.51.100.1:3478".parse().unwrap(),
-            username: "u".into(),
-            password: "p".into(),
-        }];
-        side.engine.handle_command(Command::SetRelays { network, relays }, now).unwrap();
-    }
     let mut warnings = Vec::new();
     while let Some(event) = side.engine.poll_event() {
         if let Event::Warned { warning, .. } = event {
@@ -235,6 +240,107 @@ fn odd_maps_and_relays_raise_a_warning_and_do_no_harm() {
         }
     }
     let conflict = Warning::PrefixConflict(node(2), node(3), "10.213.0.2/32".parse().unwrap());
-    let relay = Warning::RelayInUse("198.51.100.1:3478".parse().unwrap());
-    assert_eq!(warnings, [conflict, Warning::NotListed, relay]);
+    assert_eq!(warnings, [conflict, Warning::NotListed]);
+}
+
+/// Two hosts that reach each other through a relay only, the same one in both networks.
+struct Relayed {
+    sides: [Side; 2],
+    server: TurnServer,
+    queue: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    now: Instant,
+}
+
+impl Relayed {
+    fn new() -> Self {
+        let now = start();
+        let (mut sides, server) = (joined(now), TurnServer::new(RELAY.parse().unwrap()));
+        for (n, side) in sides.iter_mut().enumerate() {
+            for network in [network_id(1), network_id(2)] {
+                let user = format!("{n}-{network}");
+                let relays = vec![RelayServer {
+                    name: "relay".into(),
+                    address: server.address,
+                    username: user,
+                    password: turn::PASSWORD.into(),
+                }];
+                side.engine.handle_command(Command::SetRelays { network, relays }, now).unwrap();
+            }
+        }
+        Self { sides, server, queue: Vec::new(), now }
+    }
+
+    /// Lets 5 ms pass so many times, with the relay at work, and tells each side where the other may be reached.
+    fn run(&mut self, steps: u32) -> Vec<(usize, NetworkId, Vec<u8>)> {
+        let mut received = Vec::new();
+        for _ in 0..steps {
+            received.extend(run(&mut self.sides, self.now, 1, &mut self.queue));
+            self.now += ms(5);
+            let (to_relay, rest): (Vec<_>, Vec<_>) =
+                self.queue.drain(..).partition(|(_, to, _)| *to == self.server.address);
+            // Straight from host to host nothing gets through.
+            let (from_relay, _): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|(from, _, _)| *from == self.server.address);
+            self.queue = from_relay;
+            for (from, _, data) in to_relay {
+                let answer = self.server.handle(from, &data);
+                self.queue.extend(answer.map(|(to, data)| (self.server.address, to, data)));
+            }
+            self.pass_on_candidates();
+        }
+        received
+    }
+
+    fn pass_on_candidates(&mut self) {
+        for from in 0..2 {
+            while let Some(event) = self.sides[from].engine.poll_event() {
+                let Event::CandidatesChanged { network, candidates } = event else { continue };
+                let node = node(u8::try_from(from + 1).unwrap());
+                let live = Live { node, online: true, boot: None, candidates };
+                let update = LiveUpdate { whole: false, members: vec![live] };
+                let command = Command::ApplyLive { network, update };
+                // The other one may not be in this network any more.
+                let _ = self.sides[1 - from].engine.handle_command(command, self.now);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_networks_are_relayed_by_one_relay_at_once() {
+    let mut relayed = Relayed::new();
+    relayed.run(600);
+    for status in relayed.sides[0].engine.status(relayed.now).networks {
+        let peer = &status.peers[0];
+        assert_eq!((peer.link_state, peer.path), (LinkState::Up, PathKind::RelayUdp), "{status:?}");
+        // Both report the address of the port that peers may use, and neither that of a socket beside it.
+        assert_eq!(status.reflexive, [A.parse().unwrap()], "{status:?}");
+    }
+    let now = relayed.now;
+    send_one_each(&mut relayed.sides[0], now, &mut relayed.queue);
+    let received = relayed.run(10);
+    assert_eq!(received, [(1, network_id(1), packet(60)), (1, network_id(2), packet(80))]);
+    assert_eq!(relayed.server.len(), 4);
+}
+
+#[test]
+fn a_removed_network_gives_its_relay_back_and_the_other_keeps_its_own() {
+    let mut relayed = Relayed::new();
+    relayed.run(600);
+    let now = relayed.now;
+    let side = &mut relayed.sides[0];
+    side.engine.handle_command(Command::RemoveNetwork(network_id(1)), now).unwrap();
+    relayed.run(100);
+    assert_eq!(relayed.server.len(), 3);
+    let now = relayed.now;
+    let mut udp = DatagramBatch::default();
+    let side = &mut relayed.sides[0];
+    side.engine.handle_tun(network_id(2), [&packet(80)[..]], now, &mut udp);
+    relayed.queue.extend(sent(side.address, &udp));
+    assert_eq!(relayed.run(10), [(1, network_id(2), packet(80))]);
+    // Long after: the network that is left has kept the NAT open for its direct candidate by itself.
+    relayed.run(12_000);
+    let status = relayed.sides[0].engine.status(relayed.now);
+    assert_eq!(status.networks[0].reflexive, [A.parse().unwrap()]);
+    assert_eq!(relayed.server.len(), 3);
 }

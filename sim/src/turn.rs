@@ -42,6 +42,16 @@ impl TurnServer {
         Self { address, allocations: BTreeMap::new(), next_port: 50_000 }
     }
 
+    /// How many allocations there are.
+    pub fn len(&self) -> usize {
+        self.allocations.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.allocations.is_empty()
+    }
+
     /// Forgets everything, as a restart does.
     pub fn restart(&mut self) {
         self.allocations.clear();

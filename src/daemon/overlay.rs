@@ -302,7 +302,6 @@ impl Control {
         let code = match warning {
             Warning::MemberRefused { .. } => "member-left-out",
             Warning::PrefixConflict(..) => "prefix-conflict",
-            Warning::RelayInUse(_) => "relay-in-use",
             Warning::NotListed => "not-listed",
         };
         network.conditions.set(code, Severity::Warning, warning.to_string());

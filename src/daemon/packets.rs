@@ -1,4 +1,4 @@
-//! The packet thread: owns the engine, the UDP socket and the overlay interfaces, and moves packets between them.
+//! The packet thread: owns the engine, the UDP sockets and the overlay interfaces, and moves packets between them.
 //!
 //! ```text
 //!   riaN --read--> engine.handle_tun --> datagrams --> UDP
@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 
 use ria_core::offload::Coalescer;
 use ria_core::{
-    Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch,
+    Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch, Sinks,
+    SocketIndex, Transmit,
 };
 use ria_protocol::id::NetworkId;
 use tokio::sync::{mpsc, oneshot};
 use tun_rs::SyncDevice;
 
 use crate::netdev::frames::{Frames, PacketDevice};
-use crate::netdev::udp::{BoundUdp, Sent, Udp};
+use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
 
 /// UDP batches taken per turn; each is up to 16 receive runs.
 const UDP_ROUNDS: usize = 4;
@@ -130,7 +131,10 @@ struct Interface {
 
 struct Mover {
     engine: Engine,
-    udp: Udp,
+    /// The main one, and others by their [`SocketIndex`] as the engine comes to use them.
+    sockets: Vec<Udp>,
+    /// Datagrams for a socket that could not be opened.
+    socket_missing: u64,
     interfaces: Vec<Interface>,
     inbox: mpsc::UnboundedReceiver<Order>,
     events: mpsc::UnboundedSender<Event>,
@@ -157,7 +161,8 @@ impl Mover {
     ) -> io::Result<Self> {
         Ok(Self {
             engine: Engine::new(EngineConfig { seed }),
-            udp: Udp::new(udp)?,
+            sockets: vec![Udp::new(udp)?],
+            socket_missing: 0,
             interfaces: Vec::new(),
             inbox,
             events,
@@ -198,22 +203,15 @@ impl Mover {
             // Timers first: under load there are always packets, and rekeys must not wait for a pause.
             () = timer => Wake::Timer,
             order = self.inbox.recv() => Wake::Order(order),
-            _ = self.udp.readable() => Wake::Packets,
+            () = any_socket_readable(&self.sockets) => Wake::Packets,
             () = any_readable(&self.interfaces) => Wake::Packets,
         }
     }
 
     /// One bounded batch from every source.
     async fn turn(&mut self) {
-        for _ in 0..UDP_ROUNDS {
-            let count = self.udp.receive();
-            if count == 0 {
-                break;
-            }
-            let now = Instant::now();
-            self.engine.handle_udp(self.udp.received(count), now, &mut self.to_interfaces, &mut self.to_udp);
-            self.write_interfaces();
-            self.flush().await;
+        for number in 0..self.sockets.len() {
+            self.receive(number).await;
         }
         for index in 0..self.interfaces.len() {
             let Some(interface) = self.interfaces.get(index) else { continue };
@@ -222,6 +220,21 @@ impl Mover {
                 self.engine.handle_tun(network, &mut self.frames, Instant::now(), &mut self.to_udp);
                 self.flush().await;
             }
+        }
+    }
+
+    async fn receive(&mut self, number: usize) {
+        let Ok(index) = u8::try_from(number).map(SocketIndex::new) else { return };
+        for _ in 0..UDP_ROUNDS {
+            let Some(socket) = self.sockets.get_mut(number) else { return };
+            let count = socket.receive();
+            if count == 0 {
+                return;
+            }
+            let sinks = Sinks { tun: &mut self.to_interfaces, udp: &mut self.to_udp };
+            self.engine.handle_udp_at(index, socket.received(count), Instant::now(), sinks);
+            self.write_interfaces();
+            self.flush().await;
         }
     }
 
@@ -244,11 +257,16 @@ impl Mover {
         }
         let mut patience = SEND_PATIENCE;
         for mut transmit in self.to_udp.transmits() {
-            while self.udp.send(&mut transmit) == Sent::Busy {
+            let Some(socket) = socket_for(&mut self.sockets, &transmit) else {
+                let lost = transmit.datagrams().count() as u64;
+                self.socket_missing = self.socket_missing.saturating_add(lost);
+                continue;
+            };
+            while socket.send(&mut transmit) == Sent::Busy {
                 let begin = Instant::now();
-                if tokio::time::timeout(patience, self.udp.writable()).await.is_err() {
+                if tokio::time::timeout(patience, socket.writable()).await.is_err() {
                     let given_up = transmit.datagrams().count() as u64;
-                    self.udp.refused = self.udp.refused.saturating_add(given_up);
+                    socket.refused = socket.refused.saturating_add(given_up);
                     break;
                 }
                 patience = patience.saturating_sub(begin.elapsed());
@@ -288,12 +306,41 @@ impl Mover {
             Order::Status(reply) => {
                 let _ = reply.send(PacketStatus {
                     engine: self.engine.status(Instant::now()),
-                    send_refused: self.udp.refused,
+                    send_refused: self.sockets.iter().map(|socket| socket.refused).sum::<u64>()
+                        + self.socket_missing,
                     interface_refused: self.interface_refused,
                 });
             }
         }
     }
+}
+
+/// The socket that a datagram is to leave from, opened with its first one. Its port follows the main one's where that
+/// is free, so that an agent that starts again is known to the relay.
+fn socket_for<'s>(sockets: &'s mut Vec<Udp>, transmit: &Transmit<'_>) -> Option<&'s mut Udp> {
+    let number = transmit.socket.number();
+    while sockets.len() <= number {
+        let main = sockets.first().map_or(0, Udp::port);
+        let wanted = u16::try_from(sockets.len()).ok().and_then(|n| main.checked_add(n)).unwrap_or_default();
+        match udp::bind(wanted).map_err(io::Error::other).and_then(Udp::new) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => {
+                tracing::debug!(%error, "no more UDP sockets");
+                return None;
+            }
+        }
+    }
+    sockets.get_mut(number)
+}
+
+/// Waits until some socket has a datagram.
+async fn any_socket_readable(sockets: &[Udp]) {
+    std::future::poll_fn(|context| {
+        // Each is asked, so that each wakes up.
+        let ready = sockets.iter().filter(|socket| socket.poll_readable(context).is_ready()).count();
+        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// Waits until some interface has a packet.

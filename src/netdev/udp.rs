@@ -1,7 +1,10 @@
-//! The agent's one UDP socket: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+//! The agent's UDP sockets: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+//!
+//! One has the agent's port and carries nearly everything; others exist only while several networks use one relay.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::task::{Context, Poll};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
@@ -103,8 +106,13 @@ impl Udp {
     }
 
     /// Waits until something is there.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_recv_ready(context)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.socket.local_addr().map_or(0, |address| address.port())
     }
 
     /// Waits until sending may work again.
@@ -219,7 +227,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         while seen.len() < 11 {
-            b.readable().await.unwrap();
+            std::future::poll_fn(|context| b.poll_readable(context)).await.unwrap();
             let count = b.receive();
             seen.extend(b.received(count).map(|d| {
                 assert_eq!((d.from.port(), d.local), (port_a, Some(Ipv4Addr::LOCALHOST.into())));

@@ -37,8 +37,8 @@ pub enum Command {
         /// The news.
         update: LiveUpdate,
     },
-    /// The relays of a network, best first; replaces those before. The first that no other network of this engine uses is
-    /// bound at once and kept. Fresh credentials for it change nothing else.
+    /// The relays of a network, best first; replaces those before. The first is bound at once and kept, from a
+    /// socket of its own when another network of this engine uses the same one. Fresh credentials for it change nothing else.
     SetRelays {
         /// Which network.
         network: NetworkId,

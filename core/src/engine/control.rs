@@ -13,12 +13,13 @@ use x25519_dalek::StaticSecret;
 
 use super::command::{AddNetwork, Command, CommandError};
 use super::event::{Event, PingOutcome, Warning};
-use super::network::Network;
+use super::network::{Network, Relay};
 use super::slots::{PeerId, Slots};
 use super::status::NetworkStatus;
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::Filter;
 use crate::map::{Folded, MapChange, NetworkMap};
+use crate::packet::SocketIndex;
 use crate::path::Address;
 use crate::path::candidates::usable;
 use crate::path::probe::{PairKeys, PairTag, pair_tag};
@@ -40,6 +41,7 @@ const LIVE_AHEAD: usize = 64;
 pub(super) struct ControlDatagram {
     pub(super) to: SocketAddr,
     pub(super) from: Option<IpAddr>,
+    pub(super) socket: SocketIndex,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -58,6 +60,8 @@ pub(super) struct Control {
     pub(super) to_shard: VecDeque<ShardCommand>,
     pub(super) outbox: VecDeque<ControlDatagram>,
     pub(super) drops: DropCounters,
+    /// Relays that are no longer used and are being told so.
+    pub(super) leaving: Vec<Relay>,
 }
 
 impl Control {
@@ -75,6 +79,7 @@ impl Control {
             to_shard: VecDeque::new(),
             outbox: VecDeque::new(),
             drops: DropCounters::default(),
+            leaving: Vec::new(),
         }
     }
 
@@ -154,8 +159,8 @@ impl Control {
         for node in nodes {
             self.remove_peer((id, node), now);
         }
-        self.release_relay(id, now);
-        self.networks.remove(&id);
+        let relay = self.networks.remove(&id).and_then(|network| network.relay);
+        self.release_relay(relay, now);
         self.to_shard.push_back(ShardCommand::RemoveNetwork(id));
         Ok(())
     }
@@ -465,14 +470,15 @@ impl Control {
     fn handle_action(&mut self, (network, peer): PeerId, slot: Slot, action: Action, now: Instant) {
         match action {
             Action::Send { address: Address::Direct(to), from, datagram } => {
-                self.outbox.push_back(ControlDatagram { to, from, bytes: datagram.to_vec() });
+                let (socket, bytes) = (SocketIndex::MAIN, datagram.to_vec());
+                self.outbox.push_back(ControlDatagram { to, from, socket, bytes });
             }
             Action::Send { address: Address::Relayed(to), datagram, .. } => {
                 self.send_relayed(network, to, &datagram, now);
             }
             Action::SetRoute { address, rtt } => {
                 let route = match address {
-                    Some(Address::Direct(to)) => Some(Route { to, from: None, channel: None, rtt }),
+                    Some(Address::Direct(to)) => Some(Route::direct(to, None, rtt)),
                     Some(Address::Relayed(to)) => self.relayed_route(network, to, rtt),
                     None => None,
                 };

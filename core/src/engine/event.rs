@@ -143,9 +143,6 @@ pub enum Warning {
     /// Two members claim one prefix; the one with the smaller node id has it.
     #[error("members {0} and {1} claim the same prefix {2}; the first has it")]
     PrefixConflict(NodeId, NodeId, ria_protocol::prefix::Prefix),
-    /// Two networks use one relay from this port; a relay tells clients apart by their address alone.
-    #[error("relay {0} is in use by another network of this node already; this network goes without it")]
-    RelayInUse(SocketAddr),
     /// The map lists this node with another key than it has, or not at all.
     #[error("the network's map does not list this node with its key; join again")]
     NotListed,

@@ -38,14 +38,14 @@ pub use status::{EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, Pe
 use crate::counters::DropReason;
 use crate::demux::{Kind, classify};
 use crate::filter::Filter;
-use crate::packet::{DatagramBatch, PacketBatch, PacketSource, Received};
+use crate::packet::{DatagramBatch, Destination, PacketBatch, PacketSource, Received, SocketIndex};
 use crate::path::Address;
 use crate::session::wireguard::WireGuard;
 use crate::session::{HANDSHAKE_ROOM, SessionFactory};
 use crate::shard::message::{Route, Slot};
 use crate::shard::{SLOT_BITS, Shard, Sinks};
 use crate::stun::canonical;
-use control::{Control, Identified, Via};
+use control::{Control, ControlDatagram, Identified, Via};
 
 /// What an engine is made with.
 pub struct EngineConfig {
@@ -102,19 +102,30 @@ impl Engine {
         tun: &mut PacketBatch,
         udp: &mut DatagramBatch,
     ) {
-        self.catch_up(now, udp);
-        let mut sinks = Sinks { tun, udp };
+        self.handle_udp_at(SocketIndex::MAIN, datagrams, now, Sinks { tun, udp });
+    }
+
+    /// Datagrams that arrived at one of the sockets. Those beside the main one are for relays alone.
+    pub fn handle_udp_at<'a>(
+        &mut self,
+        socket: SocketIndex,
+        datagrams: impl IntoIterator<Item = Received<'a>>,
+        now: Instant,
+        mut sinks: Sinks<'_>,
+    ) {
+        self.catch_up(now, sinks.udp);
         for datagram in datagrams {
-            if let Err(reason) = self.handle_datagram(&datagram, now, &mut sinks) {
+            if let Err(reason) = self.handle_datagram(socket, &datagram, now, &mut sinks) {
                 self.control.drops.count(reason);
             }
         }
         self.shard.report_touched(now);
-        self.exchange(now, udp);
+        self.exchange(now, sinks.udp);
     }
 
     fn handle_datagram(
         &mut self,
+        socket: SocketIndex,
         received: &Received<'_>,
         now: Instant,
         sinks: &mut Sinks<'_>,
@@ -123,10 +134,13 @@ impl Engine {
         let local = received.local.map(|ip| ip.to_canonical());
         let kind = classify(received.data);
         if kind != Kind::Relay {
+            if socket != SocketIndex::MAIN {
+                return Err(DropReason::Unknown);
+            }
             let way = Way { via: Via { network: None, address: Address::Direct(from) }, local };
             return self.handle_payload(kind, received.data, &way, now, sinks);
         }
-        let found = self.control.handle_relay_datagram(from, received.data, now);
+        let found = self.control.handle_relay_datagram((from, socket), received.data, now);
         let Some((network, peer, payload)) = found else { return Ok(()) };
         let way = Way { via: Via { network: Some(network), address: Address::Relayed(peer) }, local };
         self.handle_payload(classify(payload), payload, &way, now, sinks)
@@ -184,7 +198,7 @@ impl Engine {
     fn back(&self, way: &Way) -> Option<Route> {
         let rtt = Duration::ZERO;
         match (way.via.address, way.via.network) {
-            (Address::Direct(to), _) => Some(Route { to, from: way.local, channel: None, rtt }),
+            (Address::Direct(to), _) => Some(Route::direct(to, way.local, rtt)),
             (Address::Relayed(to), Some(network)) => self.control.relayed_route(network, to, rtt),
             (Address::Relayed(_), None) => None,
         }
@@ -212,7 +226,12 @@ impl Engine {
             }
         }
         while let Some(datagram) = self.control.outbox.pop_front() {
-            if !udp.push(datagram.to, datagram.from, &datagram.bytes) {
+            let ControlDatagram { to, from, socket, bytes } = datagram;
+            let copied = udp.push_to(Destination { to, from, socket }, bytes.len(), |room| {
+                room.copy_from_slice(&bytes);
+                Some(bytes.len())
+            });
+            if !copied {
                 self.control.drops.count(DropReason::BatchFull);
             }
         }

@@ -13,6 +13,7 @@ use x25519_dalek::StaticSecret;
 use super::command::RelayServer;
 use super::status::{NetworkStatus, OwnStatus, PeerStatus, RelayStatus};
 use crate::map::NetworkMap;
+use crate::packet::SocketIndex;
 use crate::path::candidates::{MAX_DIRECT, usable};
 use crate::peer::Peer;
 use crate::peer::stock::{REASON_BEHIND, REASON_NO_GATEWAY};
@@ -36,7 +37,7 @@ pub(super) struct Network {
     pub(super) live: BTreeMap<NodeId, Live>,
     pub(super) relay: Option<Relay>,
     pub(super) binding: Option<BindingClient>,
-    /// When STUN is asked again after it gave no answer.
+    /// When STUN is asked again: after it gave no answer, and to keep a NAT's binding where no relay does.
     pub(super) binding_retry: Option<Instant>,
     /// What was reported last.
     pub(super) candidates: Vec<Candidate>,
@@ -48,6 +49,8 @@ pub(super) struct Network {
 pub(super) struct Relay {
     pub(super) server: RelayServer,
     pub(super) client: RelayClient,
+    /// From where it is talked to.
+    pub(super) socket: SocketIndex,
     pub(super) failure: Option<String>,
 }
 
@@ -59,7 +62,9 @@ impl Network {
 
     /// Addresses that servers saw.
     pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
-        let relay = self.relay.as_ref().and_then(|relay| relay.client.mapped_address());
+        // What is seen of another socket says nothing of the one that peers are to reach.
+        let relay = self.relay.as_ref().filter(|relay| relay.socket == SocketIndex::MAIN);
+        let relay = relay.and_then(|relay| relay.client.mapped_address());
         let binding = self.binding.as_ref().and_then(BindingClient::mapped_address);
         let mut seen: Vec<SocketAddr> = relay.into_iter().chain(binding).collect();
         seen.sort_unstable();

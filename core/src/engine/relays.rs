@@ -1,17 +1,19 @@
 //! The control part's relays: one TURN allocation per network, and STUN beside it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{NetworkId, NodeId};
 
 use super::command::{CommandError, RelayServer};
-use super::control::{Control, ControlDatagram};
-use super::event::{Event, Warning};
+use super::control::{Control, ControlDatagram, MAX_NETWORKS};
+use super::event::Event;
 use super::network::Relay;
 use super::slots::PeerId;
+use crate::packet::SocketIndex;
 use crate::peer::Peer;
-use crate::relay::{RelayClient, RelayCredentials, RelayEvent, RelayInput};
+use crate::relay::{KEEPALIVE, RelayClient, RelayCredentials, RelayEvent, RelayInput};
 use crate::shard::message::Route;
 use crate::stun::{BindingClient, BindingEvent, Randomness};
 
@@ -26,14 +28,7 @@ impl Control {
         now: Instant,
     ) -> Result<(), CommandError> {
         self.network(id)?;
-        let others = self.networks.values().filter(|network| network.id != id);
-        let used: Vec<SocketAddr> =
-            others.filter_map(|network| Some(network.relay.as_ref()?.server.address)).collect();
-        for relay in relays.iter().filter(|relay| used.contains(&relay.address)) {
-            let warning = Warning::RelayInUse(relay.address);
-            self.events.push_back(Event::Warned { network: id, warning });
-        }
-        let best = relays.into_iter().find(|relay| !used.contains(&relay.address));
+        let best = relays.into_iter().next();
         let same = match (&best, self.networks.get(&id).and_then(|network| network.relay.as_ref())) {
             (Some(new), Some(old)) => new.address == old.server.address,
             _ => false,
@@ -56,13 +51,17 @@ impl Control {
 
     fn replace_relay(&mut self, id: NetworkId, server: Option<RelayServer>, now: Instant) {
         self.drop_relayed_paths(id, now);
+        let former = self.networks.get_mut(&id).and_then(|network| network.relay.take());
+        self.release_relay(former, now);
         let (for_relay, for_binding) = (self.randomness(), self.randomness());
+        let socket = server.as_ref().map(|server| self.free_socket(server.address)).unwrap_or_default();
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.binding_retry = None;
         network.binding = server.as_ref().map(|server| BindingClient::new(server.address, for_binding, now));
         network.relay = server.map(|server| Relay {
             client: RelayClient::new(server.address, credentials(&server), for_relay, now),
             server,
+            socket,
             failure: None,
         });
         let peers = network.peers.keys().map(|node| (id, *node));
@@ -71,6 +70,30 @@ impl Control {
             self.move_channel(peer_id, None, now);
         }
         self.report_candidates();
+    }
+
+    /// The first socket from which no network talks to this relay. One whose allocation is just being given back is
+    /// taken over with it.
+    fn free_socket(&mut self, server: SocketAddr) -> SocketIndex {
+        let relays = self.networks.values().filter_map(|network| network.relay.as_ref());
+        let used: Vec<SocketIndex> =
+            relays.filter(|relay| relay.server.address == server).map(|relay| relay.socket).collect();
+        // There are more numbers than networks.
+        let socket = (0..u8::MAX).map(SocketIndex::new).find(|socket| !used.contains(socket));
+        let socket = socket.unwrap_or_default();
+        self.leaving.retain(|relay| relay.server.address != server || relay.socket != socket);
+        socket
+    }
+
+    /// Gives back the allocation on a relay that is no longer used.
+    pub(super) fn release_relay(&mut self, relay: Option<Relay>, now: Instant) {
+        let Some(mut relay) = relay else { return };
+        relay.client.release(now);
+        self.leaving.push(relay);
+        if self.leaving.len() > MAX_NETWORKS {
+            self.leaving.remove(0);
+        }
+        self.flush_relays(now);
     }
 
     fn randomness(&mut self) -> Randomness {
@@ -103,7 +126,8 @@ impl Control {
         match relay.client.wrap(to, payload.len(), now) {
             Some(header) => {
                 let bytes = [&header[..], payload].concat();
-                self.outbox.push_back(ControlDatagram { to: relay.client.server(), from: None, bytes });
+                let (to, socket) = (relay.client.server(), relay.socket);
+                self.outbox.push_back(ControlDatagram { to, from: None, socket, bytes });
             }
             None => {
                 relay.client.send_to(to, payload, now);
@@ -115,7 +139,8 @@ impl Control {
     pub(super) fn relayed_route(&self, id: NetworkId, to: SocketAddr, rtt: Duration) -> Option<Route> {
         let relay = self.networks.get(&id)?.relay.as_ref()?;
         let channel = relay.client.channel(to)?;
-        Some(Route { to: relay.client.server(), from: None, channel: Some(channel), rtt })
+        let to = relay.client.server();
+        Some(Route { to, from: None, socket: relay.socket, channel: Some(channel), rtt })
     }
 
     /// Data went to the relay: should nothing come back, it looks whether the server is still there.
@@ -130,14 +155,15 @@ impl Control {
     /// Takes a STUN or TURN datagram. Returns what a peer sent through the relay.
     pub(super) fn handle_relay_datagram<'a>(
         &mut self,
-        from: SocketAddr,
+        (from, socket): (SocketAddr, SocketIndex),
         datagram: &'a [u8],
         now: Instant,
     ) -> Option<(NetworkId, SocketAddr, &'a [u8])> {
         let mut found = None;
         let mut control = false;
+        let is_it = |relay: &&mut Relay| relay.client.server() == from && relay.socket == socket;
         for network in self.networks.values_mut() {
-            if let Some(relay) = network.relay.as_mut().filter(|relay| relay.client.server() == from) {
+            if let Some(relay) = network.relay.as_mut().filter(is_it) {
                 match relay.client.handle_datagram(from, datagram, now) {
                     RelayInput::FromPeer { peer, payload } => {
                         found = Some((network.id, peer, payload));
@@ -147,8 +173,11 @@ impl Control {
                     RelayInput::NotOurs => {}
                 }
             }
-            control |=
-                network.binding.as_mut().is_some_and(|binding| binding.handle_datagram(from, datagram));
+            let binding = network.binding.as_mut().filter(|_| socket == SocketIndex::MAIN);
+            control |= binding.is_some_and(|binding| binding.handle_datagram(from, datagram));
+        }
+        for relay in self.leaving.iter_mut().filter(is_it) {
+            control |= relay.client.handle_datagram(from, datagram, now) == RelayInput::Consumed;
         }
         if control {
             self.flush_relays(now);
@@ -166,32 +195,30 @@ impl Control {
             }
             let relay = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut());
             let Some(relay) = relay else { continue };
-            while let Some(outgoing) = relay.client.poll_transmit() {
-                let datagram = ControlDatagram { to: outgoing.to, from: None, bytes: outgoing.payload };
-                self.outbox.push_back(datagram);
-            }
+            relay.flush(&mut self.outbox);
         }
-    }
-
-    /// The network goes: so does its allocation at the relay.
-    pub(super) fn release_relay(&mut self, id: NetworkId, now: Instant) {
-        if let Some(relay) = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut()) {
-            relay.client.release(now);
+        for relay in &mut self.leaving {
+            relay.flush(&mut self.outbox);
         }
-        self.flush_relays(now);
+        self.leaving.retain(|relay| !relay.client.is_released());
     }
 
     fn flush_binding(&mut self, id: NetworkId, now: Instant) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(binding) = &mut network.binding else { return };
         while let Some(outgoing) = binding.poll_transmit() {
-            let datagram = ControlDatagram { to: outgoing.to, from: None, bytes: outgoing.payload };
-            self.outbox.push_back(datagram);
+            let (to, socket) = (outgoing.to, SocketIndex::MAIN);
+            self.outbox.push_back(ControlDatagram { to, from: None, socket, bytes: outgoing.payload });
         }
+        let beside = network.relay.as_ref().is_some_and(|relay| relay.socket != SocketIndex::MAIN);
         let mut mapped = false;
         while let Some(event) = binding.poll_event() {
             match event {
-                BindingEvent::Mapped(_) => mapped = true,
+                BindingEvent::Mapped(_) => {
+                    mapped = true;
+                    // The relay's refreshes hold the NAT open for their own socket only.
+                    network.binding_retry = beside.then_some(now + KEEPALIVE);
+                }
                 BindingEvent::Refused(_) | BindingEvent::NoAnswer => {
                     network.binding_retry = Some(now + BINDING_RETRY);
                 }
@@ -295,6 +322,7 @@ impl Control {
                 let binding = network.binding.as_ref().and_then(BindingClient::poll_timeout);
                 [relay, binding, network.binding_retry].into_iter().flatten()
             })
+            .chain(self.leaving.iter().filter_map(|relay| relay.client.poll_timeout()))
             .min()
     }
 
@@ -302,6 +330,7 @@ impl Control {
         if self.relay_deadline().is_none_or(|at| at > now) {
             return;
         }
+        self.leaving.iter_mut().for_each(|relay| relay.client.handle_timeout(now));
         for network in self.networks.values_mut() {
             if let Some(relay) = &mut network.relay {
                 relay.client.handle_timeout(now);
@@ -315,6 +344,16 @@ impl Control {
             }
         }
         self.flush_relays(now);
+    }
+}
+
+impl Relay {
+    /// Collects what its client wants sent.
+    fn flush(&mut self, outbox: &mut VecDeque<ControlDatagram>) {
+        while let Some(outgoing) = self.client.poll_transmit() {
+            let (to, socket) = (outgoing.to, self.socket);
+            outbox.push_back(ControlDatagram { to, from: None, socket, bytes: outgoing.payload });
+        }
     }
 }
 

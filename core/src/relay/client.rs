@@ -47,6 +47,10 @@ enum State {
     Allocated { relayed: SocketAddr, refresh_at: Instant },
     /// Failed; tries again then.
     Waiting { until: Instant },
+    /// Gives the allocation back.
+    Releasing,
+    /// Has none and wants none.
+    Released,
 }
 
 /// Why a request was sent; there is at most one of each.
@@ -56,7 +60,7 @@ enum Purpose {
     Refresh,
     /// A refresh signed with the new credentials: the server may let them take over the allocation.
     Adopt,
-    /// Ends an allocation that an earlier run of this agent left behind on the same port.
+    /// Ends the allocation, or one that an earlier run of this agent left behind on the same port.
     Release,
     Bind {
         channel: u16,
@@ -138,7 +142,7 @@ impl RelayClient {
     pub fn relayed_address(&self) -> Option<SocketAddr> {
         match self.state {
             State::Allocated { relayed, .. } => Some(relayed),
-            State::Allocating | State::Waiting { .. } => None,
+            State::Allocating | State::Waiting { .. } | State::Releasing | State::Released => None,
         }
     }
 
@@ -157,7 +161,29 @@ impl RelayClient {
         match self.state {
             State::Allocated { .. } => self.send(Purpose::Adopt, 0, now),
             State::Allocating | State::Waiting { .. } => self.allocate(now),
+            State::Releasing | State::Released => {}
         }
+    }
+
+    /// Gives the allocation back, for good: peers get nothing through it any more, and the server forgets it when it
+    /// hears of that. Go on with this client until [`Self::is_released`].
+    pub fn release(&mut self, now: Instant) {
+        self.requests.clear();
+        self.outbox.clear();
+        self.channels = Channels::default();
+        self.unheard_since = None;
+        if self.challenge.is_none() {
+            // It never came as far as to be given one.
+            self.state = State::Released;
+            return;
+        }
+        self.state = State::Releasing;
+        self.send(Purpose::Release, 0, now);
+    }
+
+    /// Whether the server has heard of [`Self::release`], or will not any more.
+    pub fn is_released(&self) -> bool {
+        self.state == State::Released
     }
 
     /// Starts over at once, as after a change of the node's own network.
@@ -293,6 +319,7 @@ impl RelayClient {
                 }
                 self.handle_refreshed(message, now);
             }
+            Purpose::Release if self.state == State::Releasing => self.state = State::Released,
             Purpose::Release => self.send(Purpose::Allocate, 0, now),
             Purpose::Bind { peer, .. } => {
                 if self.channels.handle_bound(peer, now) {
@@ -375,6 +402,11 @@ impl RelayClient {
     }
 
     fn handle_failure(&mut self, purpose: Purpose, reason: RelayFailure, now: Instant) {
+        if self.state == State::Releasing {
+            // There is none any more, or it ends with its lifetime.
+            self.state = State::Released;
+            return;
+        }
         match purpose {
             Purpose::Allocate if reason == RelayFailure::Mismatch && !self.released => {
                 self.released = true;
@@ -426,13 +458,6 @@ impl RelayClient {
         self.send(Purpose::Allocate, 0, now);
     }
 
-    /// Gives the allocation back, as far as one datagram can: the relay forgets it at once, not minutes later.
-    pub fn release(&mut self, now: Instant) {
-        if self.relayed_address().is_some() {
-            self.send(Purpose::Release, 0, now);
-        }
-    }
-
     fn bind_due(&mut self, now: Instant) {
         while self.relayed_address().is_some()
             && let Some((channel, peer)) = self.channels.poll_due(now)
@@ -468,6 +493,10 @@ impl RelayClient {
 
     /// A user name, realm or nonce too long for STUN: without a signature no request can be made.
     fn handle_unusable(&mut self, purpose: Purpose, now: Instant) {
+        if self.state == State::Releasing {
+            self.state = State::Released;
+            return;
+        }
         match purpose {
             Purpose::Adopt => self.next_credentials = None,
             Purpose::Allocate | Purpose::Refresh | Purpose::Release | Purpose::Bind { .. } => {
@@ -481,7 +510,7 @@ impl RelayClient {
     /// When [`Self::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.state {
-            State::Allocating => None,
+            State::Allocating | State::Releasing | State::Released => None,
             State::Waiting { until } => Some(until),
             State::Allocated { refresh_at, .. } => {
                 let silence = self.unheard_since.map(|since| since + SILENCE);
@@ -495,7 +524,7 @@ impl RelayClient {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.handle_request_timers(now);
         match self.state {
-            State::Allocating => {}
+            State::Allocating | State::Releasing | State::Released => {}
             State::Waiting { until } => {
                 if until <= now {
                     self.allocate(now);

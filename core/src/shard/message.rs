@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ria_protocol::id::{NetworkId, NodeId};
 
 use crate::filter::Filter;
+use crate::packet::{Destination, SocketIndex};
 use crate::routes::Routes;
 use crate::session::Session;
 
@@ -73,10 +74,22 @@ pub(crate) struct Route {
     /// The peer, or the relay.
     pub(crate) to: SocketAddr,
     pub(crate) from: Option<IpAddr>,
+    pub(crate) socket: SocketIndex,
     /// TURN channel number, for a relay.
     pub(crate) channel: Option<u16>,
     /// Round-trip time as far as known.
     pub(crate) rtt: Duration,
+}
+
+impl Route {
+    /// Straight to an address.
+    pub(crate) fn direct(to: SocketAddr, from: Option<IpAddr>, rtt: Duration) -> Self {
+        Self { to, from, socket: SocketIndex::MAIN, channel: None, rtt }
+    }
+
+    pub(crate) fn destination(&self) -> Destination {
+        Destination { to: self.to, from: self.from, socket: self.socket }
+    }
 }
 
 /// From a shard to control.

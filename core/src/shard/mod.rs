@@ -43,9 +43,11 @@ struct ShardNetwork {
 }
 
 /// Where what comes out of a datagram goes.
-pub(crate) struct Sinks<'a> {
-    pub(crate) tun: &'a mut PacketBatch,
-    pub(crate) udp: &'a mut DatagramBatch,
+pub struct Sinks<'a> {
+    /// Decrypted packets.
+    pub tun: &'a mut PacketBatch,
+    /// Answers.
+    pub udp: &'a mut DatagramBatch,
 }
 
 /// A data shard.

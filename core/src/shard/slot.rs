@@ -107,7 +107,7 @@ impl PeerSlot {
     }
 
     pub(crate) fn set_route(&mut self, route: Option<Route>, now: Instant) {
-        let way = |route: Option<Route>| route.map(|route| (route.to, route.channel));
+        let way = |route: Option<Route>| route.map(|route| (route.to, route.socket, route.channel));
         let changed = way(route) != way(self.route);
         self.route = route;
         if self.is_stock() {
@@ -345,8 +345,8 @@ pub(crate) fn send(
     len: usize,
     fill: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> bool {
-    let Some(channel) = route.channel else { return out.push_with(route.to, route.from, len, fill) };
-    out.push_with(route.to, route.from, CHANNEL_HEADER + len, |room| {
+    let Some(channel) = route.channel else { return out.push_to(route.destination(), len, fill) };
+    out.push_to(route.destination(), CHANNEL_HEADER + len, |room| {
         let (header, payload) = room.split_at_mut(CHANNEL_HEADER);
         let written = fill(payload)?;
         header.copy_from_slice(&channel_header(channel, written)?);
