@@ -90,7 +90,8 @@ pub struct DaemonArgs {
 
 #[derive(Debug, Args)]
 pub struct NetworkArg {
-    /// The network, by name or id; needed only when this machine is in several.
+    /// The network, by name or id; needed only when this machine is in several. Without it, status, peers and env are
+    /// about all of them.
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
 }

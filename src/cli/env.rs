@@ -21,8 +21,16 @@ enum Change {
 }
 
 pub async fn run(context: &Context, args: &EnvArgs) -> Result<(), Failure> {
-    let network = context.network(&args.network).await?;
+    let networks = context.networks(&args.network).await?;
+    // Each gives the profile of all networks together; one that was named has one for itself.
+    let Some(network) = networks.first() else { return Ok(()) };
     let variables = network.proxy.environment().await?;
+    let several = context.agent().await?.proxy().status().await?.networks.len() > 1;
+    let variables = if several && args.network.network.is_some() {
+        dds::for_network(variables, &network.summary.id)
+    } else {
+        variables
+    };
     let distro = std::env::var("ROS_DISTRO").ok();
     let wanted = dds::for_distro(variables, distro.as_deref());
     let changes = plan(&wanted, |name| std::env::var(name).ok());

@@ -34,6 +34,20 @@ impl Context {
         Ok(Agent::connect(self.global.socket.as_deref()).await?)
     }
 
+    /// The network that is named, or all of them.
+    async fn networks(&self, wanted: &NetworkArg) -> Result<Vec<Network>, Failure> {
+        let agent = self.agent().await?;
+        let summaries = agent.proxy().status().await?.networks;
+        if wanted.network.is_some() || summaries.is_empty() {
+            return Ok(vec![agent.network(wanted.network.as_deref()).await?]);
+        }
+        let mut networks = Vec::with_capacity(summaries.len());
+        for summary in summaries {
+            networks.push(Network { proxy: agent.network_at(&summary.path).await?, summary });
+        }
+        Ok(networks)
+    }
+
     async fn network(&self, wanted: &NetworkArg) -> Result<Network, Failure> {
         Ok(self.agent().await?.network(wanted.network.as_deref()).await?)
     }

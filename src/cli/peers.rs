@@ -1,27 +1,50 @@
 //! `ria peers`: who is there, how it is reached, and why so.
 
-use ria_api::state::{LinkState, PathKind, PeerStatus};
+use ria_api::state::{LinkState, NetworkSummary, PathKind, PeerStatus};
 use serde_json::json;
 
 use super::Context;
 use super::args::NetworkArg;
 use super::failure::Failure;
-use super::output::{Cell, Colour, millis};
+use super::output::{Cell, Colour, Output, millis};
 
 pub async fn run(context: &Context, wanted: &NetworkArg) -> Result<(), Failure> {
-    let network = context.network(wanted).await?;
-    let peers = network.proxy.peers().await?;
+    let mut all = Vec::new();
+    for network in context.networks(wanted).await? {
+        let peers = network.proxy.peers().await?;
+        all.push((network.summary, peers));
+    }
     let output = context.output;
     if output.json {
-        return Ok(output.value(&json!({ "network": network.summary.name, "peers": peers }))?);
+        return Ok(output.value(&in_json(&all))?);
     }
+    for (n, (network, peers)) in all.iter().enumerate() {
+        if all.len() > 1 {
+            let gap = if n > 0 { "\n" } else { "" };
+            output.line(format_args!("{gap}{} on {}:", network.name, network.interface))?;
+        }
+        show(output, &network.name, peers)?;
+    }
+    Ok(())
+}
+
+fn show(output: Output, network: &str, peers: &[PeerStatus]) -> Result<(), Failure> {
     if peers.is_empty() {
-        let name = &network.summary.name;
-        return Ok(output.line(format_args!("{name} has no other member that this machine knows of"))?);
+        return Ok(output.line(format_args!("{network} has no other member that this machine knows of"))?);
     }
     let rows: Vec<_> = peers.iter().map(row).collect();
     let header = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "WHY"];
     Ok(output.lines(output.table(header, &rows))?)
+}
+
+/// All in `networks`; what is of one network only is there by itself too, for whoever asks about the only one.
+fn in_json(all: &[(NetworkSummary, Vec<PeerStatus>)]) -> serde_json::Value {
+    let of = |(network, peers): &(NetworkSummary, Vec<PeerStatus>)| json!({ "network": network.name, "network_id": network.id, "peers": peers });
+    let networks: Vec<_> = all.iter().map(of).collect();
+    match all {
+        [(network, peers)] => json!({ "network": network.name, "peers": peers, "networks": networks }),
+        _ => json!({ "networks": networks }),
+    }
 }
 
 fn row(peer: &PeerStatus) -> [Cell; 7] {
@@ -72,6 +95,17 @@ fn why(peer: &PeerStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_network_is_told_as_such_and_several_by_name() {
+        let of = |name: &str| {
+            (NetworkSummary { name: name.into(), ..NetworkSummary::default() }, vec![PeerStatus::default()])
+        };
+        let one = in_json(&[of("lab")]);
+        assert_eq!((&one["network"], one["peers"].as_array().map(Vec::len)), (&json!("lab"), Some(1)));
+        let two = in_json(&[of("lab"), of("field")]);
+        assert_eq!((&two["peers"], &two["networks"][1]["network"]), (&json!(null), &json!("field")));
+    }
 
     #[test]
     fn a_row_tells_way_and_reason() {

@@ -136,7 +136,13 @@ impl Control {
         network.live_unsaved.get_or_insert(Instant::now());
     }
 
-    fn insert(&mut self, membership: Membership) {
+    fn insert(&mut self, mut membership: Membership) {
+        // Two joins at the same time were promised the same one.
+        let (id, wanted) = (membership.identity.network, membership.identity.interface);
+        if self.networks.values().any(|n| n.id() != id && n.membership.identity.interface == wanted) {
+            membership.identity.interface = self.free_interface();
+            self.saver.put(id, Part::Identity, &membership.identity, 0);
+        }
         let network = Network::new(membership);
         tracing::info!(
             network = %network.membership.identity.network_name,

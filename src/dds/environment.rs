@@ -20,9 +20,27 @@ pub fn environment(directory: &Path) -> BTreeMap<String, String> {
     variables
 }
 
+/// The same for one network of several: its files are in a directory of its own.
+pub fn for_network(mut variables: BTreeMap<String, String>, id: &str) -> BTreeMap<String, String> {
+    for value in variables.values_mut() {
+        if let Some((directory, file)) = value.rsplit_once('/') {
+            *value = format!("{directory}/{id}/{file}");
+        }
+    }
+    variables
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_several_has_files_of_its_own() {
+        let own = for_network(environment(Path::new("/run/ria/dds")), "n5x");
+        assert_eq!(own["CYCLONEDDS_URI"], "file:///run/ria/dds/n5x/cyclonedds.xml");
+        let humble = for_distro(own, Some("humble"));
+        assert_eq!(humble["FASTRTPS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/n5x/fastdds-by-address.xml");
+    }
 
     #[test]
     fn every_variable_names_a_file_in_the_directory() {

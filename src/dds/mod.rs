@@ -25,7 +25,7 @@ use ria_api::environment::{FAST_DDS, FAST_DDS_BY_ADDRESS};
 use ria_api::state::NetworkState;
 
 use self::config::DdsConfig;
-pub use self::environment::{VARIABLES, environment, for_distro};
+pub use self::environment::{VARIABLES, environment, for_distro, for_network};
 use crate::daemon::handle::NetworkView;
 
 const CYCLONE: &str = "cyclonedds.xml";
@@ -114,15 +114,42 @@ impl Profiles {
         if !self.config.profiles {
             return Ok(false);
         }
+        let networks: Vec<&NetworkView> = networks.into_iter().collect();
+        let mut changed = self.write(&self.directory, &networks)?;
+        let mut own = BTreeSet::new();
+        // One network's profile is that of all.
+        for network in networks.iter().filter(|_| networks.len() > 1) {
+            changed |= self.write(&self.directory.join(&network.status.network_id), &[network])?;
+            own.insert(network.status.network_id.as_str());
+        }
+        self.remove_others(&own)?;
+        Ok(changed)
+    }
+
+    /// Removes the directories of networks that are gone.
+    fn remove_others(&self, own: &BTreeSet<&str>) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if entry.file_type()?.is_dir() && !name.to_str().is_some_and(|name| own.contains(name)) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the files of one directory fit some networks.
+    fn write(&self, directory: &Path, networks: &[&NetworkView]) -> io::Result<bool> {
+        let networks = networks.iter().copied();
         let overlay = Overlay { receive_buffer_max: receive_buffer_max(), ..Overlay::of(networks) };
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.directory)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         let mut changed = false;
         for (name, content) in [
             (FAST_DDS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByName)),
             (FAST_DDS_BY_ADDRESS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByAddress)),
             (CYCLONE, cyclone::profile(&overlay)),
         ] {
-            changed |= write_if_changed(&self.directory.join(name), &content)?;
+            changed |= write_if_changed(&directory.join(name), &content)?;
         }
         Ok(changed)
     }
@@ -218,6 +245,26 @@ mod tests {
         assert!(std::fs::read_to_string(&file).unwrap().contains("10.213.0.10"));
         let names = std::fs::read_dir(dir.path().join("dds")).unwrap().count();
         assert_eq!(names, 3, "something was left behind");
+    }
+
+    #[test]
+    fn each_of_several_networks_has_a_profile_of_its_own_beside_the_common_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path(), &DdsConfig::default());
+        let named = |id: &str, interface: &str, address: &str| {
+            let mut view = view(interface, address, 1280);
+            view.status.network_id = id.into();
+            view
+        };
+        let (lab, field) = (named("a", "ria0", "10.213.0.1/16"), named("b", "ria1", "10.99.0.4/24"));
+        assert!(profiles.update([&lab, &field]).unwrap());
+        let read = |path: &str| std::fs::read_to_string(dir.path().join("dds").join(path)).unwrap();
+        let both = read(FAST_DDS);
+        assert!(both.contains("ria0") && both.contains("ria1"));
+        let own = read("b/fastdds.xml");
+        assert!(!own.contains("ria0") && own.contains("ria1"));
+        assert!(profiles.update([&lab]).unwrap());
+        assert!(!dir.path().join("dds/b").exists() && !read(FAST_DDS).contains("ria1"));
     }
 
     #[test]

@@ -282,6 +282,16 @@ pub fn received(summary: &str) -> u32 {
     number.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// Starts another coordinator, beside that of the team; gives it with a reusable key for its network.
+pub fn serve_beside(host: &Host, address: &str) -> (Process, String) {
+    let program = program("ria-coordinator");
+    let line = [program.to_str().unwrap(), "serve", "--public-url", &format!("https://{address}")];
+    let process = host.spawn(&line, Path::new("/dev/null")).unwrap();
+    eventually("the coordinator answers", || run(host, &program, &["network", "list"]).code == 0);
+    let made = run(host, &program, &["key", "create", "--reusable"]);
+    (process, made.out.trim().to_owned())
+}
+
 /// Waits until something is so.
 pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + SOON;
