@@ -13,6 +13,8 @@ pub mod counters;
 mod demux;
 pub mod engine;
 pub mod filter;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod icmp;
 pub mod ip;
 pub mod map;

@@ -11,6 +11,8 @@ pub mod authority;
 mod drop_reasons;
 pub mod enrol;
 pub mod error;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod id;
 pub mod join_key;
 pub mod keys;

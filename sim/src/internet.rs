@@ -17,7 +17,7 @@ pub const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new
 /// The UDP port of every agent.
 pub const PORT: u16 = 41_820;
 
-/// How many datagrams are kept, so that they can be sent again.
+/// How many datagrams that arrived are kept, so that they can be sent again.
 const KEPT: usize = 256;
 
 /// Between hosts of one private network.
@@ -105,6 +105,7 @@ pub struct Internet {
     /// How it is today.
     pub weather: Weather,
     cuts: BTreeSet<(End, End)>,
+    isolated: BTreeSet<HostId>,
     queue: BTreeMap<(Instant, u64), Flight>,
     order: u64,
     random: Random,
@@ -128,6 +129,7 @@ impl Internet {
             relay_runs: true,
             weather: Weather::FAIR,
             cuts: BTreeSet::new(),
+            isolated: BTreeSet::new(),
             queue: BTreeMap::new(),
             order: 0,
             random,
@@ -171,9 +173,20 @@ impl Internet {
         self.cuts.insert((a.min(b), a.max(b)));
     }
 
+    /// A host reaches nobody any more.
+    pub fn isolate(&mut self, host: HostId) {
+        self.isolated.insert(host);
+    }
+
+    /// Whether a host reaches nobody.
+    pub fn is_isolated(&self, host: HostId) -> bool {
+        self.isolated.contains(&host)
+    }
+
     /// Everything passes again.
     pub fn mend(&mut self) {
         self.cuts.clear();
+        self.isolated.clear();
     }
 
     /// Whether datagrams pass between the two.
@@ -204,6 +217,9 @@ impl Internet {
 
     /// A host sends a datagram.
     pub fn send(&mut self, host: HostId, to: SocketAddr, bytes: &[u8], now: Instant) {
+        if self.is_isolated(host) {
+            return;
+        }
         self.sent += 1;
         let from = self.address(host);
         let place = self.place(host);
@@ -249,10 +265,6 @@ impl Internet {
     }
 
     fn launch(&mut self, flight: Flight, now: Instant) {
-        if self.kept.len() >= KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(flight.clone());
         if self.random.chance(self.weather.loss) {
             return;
         }
@@ -293,9 +305,14 @@ impl Internet {
             self.address(*host) == inside && (inside != flight.to || !private(inside.ip()) || near())
         };
         let host = (0..self.places.len()).find(reached)?;
-        if self.is_cut(flight.source, End::Host(host)) {
+        if self.is_isolated(host) || self.is_cut(flight.source, End::Host(host)) {
             return None;
         }
+        // Who keeps datagrams from arriving and sends them later only delays them; what arrived must not count twice.
+        if self.kept.len() >= KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(flight.clone());
         Some(Arrival { host, from: flight.from, bytes: flight.bytes })
     }
 

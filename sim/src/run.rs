@@ -146,13 +146,8 @@ impl<'a> Runner<'a> {
                 let within = |end| if let End::Host(host) = end { End::Host(host % hosts) } else { end };
                 world.internet.cut(within(a), within(b));
             }
-            Happening::Isolated(host) => {
-                world.isolated.insert(host % hosts);
-            }
-            Happening::Mended => {
-                world.isolated.clear();
-                world.internet.mend();
-            }
+            Happening::Isolated(host) => world.internet.isolate(host % hosts),
+            Happening::Mended => world.internet.mend(),
             Happening::Rebound(nat) => world.internet.rebind(nat),
             Happening::RelaySet(runs) => world.internet.set_relay(runs && self.plan.has_relay),
             Happening::CoordinatorSet(runs) => world.set_coordinator(runs),
@@ -247,7 +242,6 @@ impl<'a> Runner<'a> {
         let world = &mut self.world;
         world.internet.weather = Weather::FAIR;
         world.internet.mend();
-        world.isolated.clear();
         world.news_delay = Duration::from_millis(20);
         world.coordinator.start();
         if self.plan.has_relay && !world.internet.relay_runs() {

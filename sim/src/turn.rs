@@ -16,7 +16,6 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, REFRESH};
 /// Password of all users.
 pub const PASSWORD: &str = "secret";
 const REALM: &str = "sim";
-const NONCE: &str = "nonce";
 
 /// Seconds that an allocation lasts, as the server says. It never ends one by itself.
 const LIFETIME: u32 = 600;
@@ -34,12 +33,14 @@ pub struct TurnServer {
     pub address: SocketAddr,
     allocations: BTreeMap<SocketAddr, Allocation>,
     next_port: u16,
+    /// Counts restarts: nonces of an earlier run are stale.
+    run: u32,
 }
 
 impl TurnServer {
     /// A server without allocations.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, allocations: BTreeMap::new(), next_port: 50_000 }
+        Self { address, allocations: BTreeMap::new(), next_port: 50_000, run: 0 }
     }
 
     /// How many allocations there are.
@@ -55,6 +56,16 @@ impl TurnServer {
     /// Forgets everything, as a restart does.
     pub fn restart(&mut self) {
         self.allocations.clear();
+        self.run += 1;
+    }
+
+    fn challenge(&self, message: &Message<'_>, code: u16) -> Option<Vec<u8>> {
+        let code = ErrorCode::new(code, "sign with this nonce").ok()?;
+        error(message, None, &[&code, &Realm::new(REALM).ok()?, &Nonce::new(&self.nonce()).ok()?])
+    }
+
+    fn nonce(&self) -> String {
+        format!("nonce-{}", self.run)
     }
 
     /// What goes out for a datagram that came in.
@@ -83,10 +94,12 @@ impl TurnServer {
         if message.method() == BINDING {
             return success(message, None, &[&XorMappedAddress::new(from, id)]);
         }
-        let Ok(user) = message.attribute::<Username>() else {
-            let (realm, nonce) = (Realm::new(REALM).ok()?, Nonce::new(NONCE).ok()?);
-            return error(message, None, &[&ErrorCode::new(401, "who is it").ok()?, &realm, &nonce]);
+        let (Ok(user), Ok(nonce)) = (message.attribute::<Username>(), message.attribute::<Nonce>()) else {
+            return self.challenge(message, 401);
         };
+        if nonce.nonce() != self.nonce() {
+            return self.challenge(message, 438);
+        }
         let key = key(user.username());
         message.validate_integrity_with_key(&key).ok()?;
         if message.method() == ALLOCATE {

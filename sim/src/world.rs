@@ -62,8 +62,6 @@ pub struct World {
     pub(crate) internet: Internet,
     pub(crate) coordinator: Coordinator,
     pub(crate) agents: Vec<Agent>,
-    /// Hosts that reach nobody.
-    pub(crate) isolated: BTreeSet<HostId>,
     /// How long words on a stream take.
     pub(crate) news_delay: Duration,
     /// What happened.
@@ -102,7 +100,6 @@ impl World {
             internet,
             coordinator: Coordinator::new(info("lab"), plan.has_relay),
             agents: Vec::new(),
-            isolated: BTreeSet::new(),
             news_delay: Duration::from_millis(20),
             trace,
             ledger: Ledger::default(),
@@ -220,7 +217,7 @@ impl World {
     pub(crate) fn break_stream(&mut self, host: HostId) {
         let of_host: Vec<StreamId> =
             self.streams.iter().filter(|(_, owner)| **owner == host).map(|(stream, _)| *stream).collect();
-        let wait = if self.isolated.contains(&host) { SILENCE } else { self.news_delay };
+        let wait = if self.internet.is_isolated(host) { SILENCE } else { self.news_delay };
         for stream in of_host {
             self.plan(self.now + wait, Due::ClosedUp(stream));
             self.plan(self.now + wait, Due::ClosedDown(stream));
@@ -318,9 +315,6 @@ impl World {
     fn arrive(&mut self) {
         let Some(arrival) = self.internet.arrive(self.now) else { return };
         let (host, now) = (arrival.host, self.now);
-        if self.isolated.contains(&host) {
-            return;
-        }
         let at = self.age();
         self.trace.mark(at, &arrival.bytes, format_args!("host {host} <- {}", arrival.from));
         let Some(run) = self.agents[host].run.as_mut() else { return };
@@ -342,9 +336,6 @@ impl World {
     }
 
     fn transmit(&mut self, host: HostId) {
-        if self.isolated.contains(&host) {
-            return;
-        }
         for transmit in self.udp.transmits() {
             for datagram in transmit.datagrams() {
                 self.internet.send(host, transmit.to, datagram, self.now);
@@ -455,7 +446,7 @@ impl World {
         if self.dead.contains(&stream) {
             return None;
         }
-        if self.isolated.contains(&host) {
+        if self.internet.is_isolated(host) {
             self.dead.insert(stream);
             self.plan(self.now + SILENCE, Due::ClosedUp(stream));
             self.plan(self.now + SILENCE, Due::ClosedDown(stream));

@@ -297,9 +297,9 @@ impl Peer {
         // It answers a ping of ours, so its boot id is the present one.
         if self.boot != Some(pong.boot) {
             let since = self.next_boot.filter(|(boot, _)| *boot == pong.boot).map_or(now, |(_, at)| at);
-            if self.boot.is_some() {
-                self.actions.push_back(Action::ReplaceSession { since });
-            }
+            // Also at first contact: a session may be there with a run of before, whose handshake came when no pong had
+            // yet, and whose timestamps this run's may not reach.
+            self.actions.push_back(Action::ReplaceSession { since });
             self.boot = Some(pong.boot);
             self.next_boot = None;
             self.window = ReplayWindow::default();

@@ -76,6 +76,8 @@ struct Request {
     signer: Option<Signer>,
     challenges: u8,
     timer: Retransmission,
+    /// Whether anything came from the server since it was sent.
+    heard: bool,
 }
 
 /// A TURN client; see the [module](super).
@@ -249,6 +251,7 @@ impl RelayClient {
     /// Tells that data of a channel came from the server, where the data path reads ChannelData itself.
     pub fn note_received(&mut self) {
         self.unheard_since = None;
+        self.requests.iter_mut().for_each(|request| request.heard = true);
     }
 
     /// The peer behind a channel number, for a data path that reads ChannelData itself.
@@ -488,7 +491,7 @@ impl RelayClient {
         self.requests.retain(|request| request.purpose != purpose);
         self.outbox.push_back(Outgoing { to: self.server, payload: bytes.clone() });
         let timer = Retransmission::sent(SCHEDULE, now);
-        self.requests.push(Request { id, purpose, bytes, signer, challenges, timer });
+        self.requests.push(Request { id, purpose, bytes, signer, challenges, timer, heard: false });
     }
 
     /// A user name, realm or nonce too long for STUN: without a signature no request can be made.
@@ -558,12 +561,17 @@ impl RelayClient {
                 true
             }
             Due::GiveUp => {
-                unanswered.push(request.purpose);
+                unanswered.push((request.purpose, request.heard));
                 false
             }
         });
-        for purpose in unanswered {
-            self.handle_failure(purpose, RelayFailure::NoAnswer, now);
+        for (purpose, heard) in unanswered {
+            if heard && purpose == Purpose::Refresh {
+                // It was lost on the way, but the server is there: after an outage data may be back before the answer.
+                self.send(purpose, 0, now);
+            } else {
+                self.handle_failure(purpose, RelayFailure::NoAnswer, now);
+            }
         }
     }
 
