@@ -164,8 +164,9 @@ pub fn session(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let mut networks = [[1; 32], [2; 32]].map(|key| WireGuard.network(&key));
     let keys = [networks[0].public_key(), networks[1].public_key()];
-    let mut sessions = [networks[0].session(&keys[1], 1), networks[1].session(&keys[0], 2)];
+    let mut sessions = [networks[0].session(&keys[1], None, 1), networks[1].session(&keys[0], None, 2)];
     let mut messages: Vec<(usize, Vec<u8>)> = Vec::new();
+    let now = Instant::now();
     for _ in 0..32 {
         let Ok(what) = input.arbitrary::<u8>() else { break };
         let side = usize::from(what >> 7);
@@ -194,7 +195,7 @@ pub fn session(data: &[u8]) {
                 }
                 let mut reply = [0; HANDSHAKE_ROOM];
                 let source = IpAddr::from([192, 0, 2, 1]);
-                if let Initiator::Peer(key) = networks[to].identify(&message, source, &mut reply) {
+                if let Initiator::Peer(key) = networks[to].identify(&message, source, now, &mut reply) {
                     assert_eq!(key, keys[1 - to], "an initiation by nobody");
                 }
                 let answer = take(sessions[to].as_mut(), &message, &mut room);
