@@ -91,9 +91,14 @@ impl Config {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => return errors.push(format!("{}: {error}", path.display())),
         };
+        self.read_text(&path.display().to_string(), &text, errors);
+    }
+
+    /// Reads the content of a file.
+    pub(crate) fn read_text(&mut self, file: &str, text: &str, errors: &mut Vec<String>) {
         match text.parse::<toml::Table>() {
-            Ok(table) => self.read_table(&path.display().to_string(), table, errors),
-            Err(error) => errors.push(format!("{}: {error}", path.display())),
+            Ok(table) => self.read_table(file, table, errors),
+            Err(error) => errors.push(format!("{file}: {error}")),
         }
     }
 

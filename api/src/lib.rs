@@ -16,6 +16,8 @@ pub mod dict;
 pub mod environment;
 pub mod error;
 pub mod fake;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod proxy;
 pub mod server;
 pub mod state;

@@ -260,6 +260,18 @@ impl Config {
         if sources.mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes: sources.mistakes }) }
     }
 
+    /// Reads the content of a file, and nothing else.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn from_text(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let mistake = |error: toml::de::Error| ConfigError { mistakes: vec![format!("{name}: {error}")] };
+        let file = text.parse::<Table>().map_err(mistake)?;
+        let mut sources =
+            Sources { environment: &|_| None, file, file_name: name.to_owned(), mistakes: Vec::new() };
+        let config = Self::from_sources(&mut sources, Flags::default(), None);
+        report_unknown(&mut sources);
+        if sources.mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes: sources.mistakes }) }
+    }
+
     fn from_sources(sources: &mut Sources<'_>, flags: Flags, file: Option<PathBuf>) -> Self {
         let path = |flag: Option<PathBuf>| flag.map(|p| Value::String(p.to_string_lossy().into_owned()));
         let data_dir = path(flags.data_dir).map(|v| ("--data-dir", v));

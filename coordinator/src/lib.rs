@@ -14,6 +14,8 @@ pub mod config;
 pub mod duration;
 pub mod enrol;
 pub mod epoch;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod housekeeping;
 pub mod hub;
 pub mod person;

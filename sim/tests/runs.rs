@@ -3,8 +3,11 @@
 
 use std::ops::Range;
 
+use ria_sim::Happening::{ClockSet, Cut, KeyChanged, NewsDelayed, Paused, Settled, Stopped};
+use ria_sim::internet::End::{Host, Relay};
+use ria_sim::internet::Place::{Behind, Public};
 use ria_sim::trace::Trace;
-use ria_sim::{Plan, run, run_traced, shrink};
+use ria_sim::{Happening, Plan, run, run_traced, shrink};
 
 /// As many as take some ten seconds.
 const SEEDS: Range<u64> = 0..160;
@@ -41,4 +44,35 @@ fn one_seed_gives_one_run_to_the_last_bit() {
         assert_eq!(runs[0], runs[1], "seed {seed}");
         assert_ne!(runs[0].trace, run(&Plan { seed: seed + 1, ..plan }).unwrap().trace);
     }
+}
+
+/// A plan that failed once.
+fn passes(seed: u64, places: Vec<ria_sim::internet::Place>, happenings: Vec<Happening>) {
+    let members = places.len().min(3);
+    let plan = Plan { seed, places, members, has_relay: true, happenings };
+    if let Err(failure) = run(&plan) {
+        panic!("{}", failure.wrong);
+    }
+}
+
+/// The relay's answer to a refresh was lost with the rest, and its data was back before the refresh was given up.
+#[test]
+fn a_relay_that_is_heard_again_is_not_given_up() {
+    let happenings = vec![Paused(207), Cut(Host(0), Relay), Paused(7972), Settled];
+    passes(1623, vec![Behind(2), Behind(5)], happenings);
+}
+
+/// A node that answered a handshake of a run that it never heard of otherwise, and whose next run is back in 1970.
+#[test]
+fn a_handshake_of_an_earlier_run_locks_nobody_out() {
+    let happenings = vec![
+        NewsDelayed(971),
+        Paused(5699),
+        KeyChanged(1),
+        Paused(1297),
+        Stopped(0),
+        ClockSet { host: 0, seconds: 0 },
+        Settled,
+    ];
+    passes(6607, vec![Public, Public, Public, Behind(0)], happenings);
 }

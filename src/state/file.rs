@@ -58,6 +58,11 @@ pub fn load<T: for<'b> Decode<'b, ()>>(path: &Path) -> Result<Option<T>, LoadErr
         Err(error) => return Err(unreadable(error)),
     }
     let bytes = Zeroizing::new(fs::read(path).map_err(unreadable)?);
+    parse(path, &bytes).map(Some)
+}
+
+/// Reads the bytes of a file; the path is for the error.
+pub fn parse<T: for<'b> Decode<'b, ()>>(path: &Path, bytes: &[u8]) -> Result<T, LoadError> {
     let body = bytes.strip_prefix(MAGIC).ok_or_else(|| {
         let of_another_version = bytes.starts_with(FAMILY);
         let reason = if of_another_version { "written by another version of Ria" } else { "no state file" };
@@ -68,7 +73,7 @@ pub fn load<T: for<'b> Decode<'b, ()>>(path: &Path) -> Result<Option<T>, LoadErr
     if ring::digest::digest(&ring::digest::SHA256, content).as_ref() != digest {
         return Err(damaged(path, "its checksum does not match"));
     }
-    from_bytes(content).map(Some).map_err(|error| damaged(path, &error.to_string()))
+    from_bytes(content).map_err(|error| damaged(path, &error.to_string()))
 }
 
 /// The bytes of a file with this content.

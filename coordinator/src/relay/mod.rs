@@ -18,6 +18,8 @@
 
 mod counters;
 mod credentials;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod io;
 mod outbox;
 mod server;

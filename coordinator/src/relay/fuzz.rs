@@ -1,0 +1,168 @@
+//! Body of the fuzz target for the relay's server side: members that sign well and do anything, and strangers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use arbitrary::Unstructured;
+use rand_core::{Error, RngCore};
+use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::time::UnixTime;
+use stun_types::attribute::{Nonce, Realm, Username, XorMappedAddress};
+use stun_types::message::{
+    BINDING, IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageClass, MessageType, MessageWriteVec,
+    Method,
+};
+use stun_types::prelude::{MessageWrite, MessageWriteExt};
+use turn_types::attribute::{
+    ChannelNumber, Data, Lifetime, RequestedTransport, XorPeerAddress, XorRelayedAddress,
+};
+use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SEND};
+
+use super::server::{Action, Clock, Server, ServerConfig, Tuple};
+use super::{Limits, RelayCredentials};
+
+const SECRET: [u8; 32] = [7; 32];
+const START: UnixTime = UnixTime(1_800_000_000);
+const METHODS: [Method; 6] = [BINDING, ALLOCATE, REFRESH, CHANNEL_BIND, CREATE_PERMISSION, SEND];
+
+/// Counts instead of drawing: an input means the same each time.
+struct Counter(u64);
+
+impl RngCore for Counter {
+    fn next_u32(&mut self) -> u32 {
+        u32::from_le_bytes(*self.next_u64().to_le_bytes().first_chunk().unwrap_or(&[0; 4]))
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 ^ (self.0 >> 31)
+    }
+
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        bytes.iter_mut().for_each(|byte| *byte = self.next_u64().to_le_bytes()[0]);
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+struct Client {
+    tuple: Tuple,
+    credentials: RelayCredentials,
+    nonce: String,
+    relayed: SocketAddr,
+}
+
+fn client(number: u8) -> Client {
+    // The last two are of another network.
+    let (network, node) = (NetworkId::from_bytes([1 + number / 3; 10]), NodeId::from_bytes([number; 10]));
+    let remote = SocketAddr::from(([10, 0, 0, number + 1], 41_820));
+    Client {
+        tuple: Tuple { listener: 0, local: IpAddr::from([198, 51, 100, 1]), remote },
+        credentials: RelayCredentials::issue(&SECRET, network, node, START.plus(Duration::from_secs(3600))),
+        nonce: String::new(),
+        relayed: SocketAddr::from(([198, 51, 100, 1], 49_152)),
+    }
+}
+
+impl Client {
+    /// A message of this client, signed when it knows a nonce.
+    fn message(&self, peer: SocketAddr, input: &mut Unstructured<'_>) -> Option<Vec<u8>> {
+        let (what, with) = (input.arbitrary::<u8>().ok()?, input.arbitrary::<u8>().ok()?);
+        let method = METHODS[usize::from(what) % METHODS.len()];
+        let class = if method == SEND { MessageClass::Indication } else { MessageClass::Request };
+        let id = u128::from(what).into();
+        let kind = MessageType::from_class_method(class, method);
+        let mut message = Message::builder(kind, id, MessageWriteVec::new());
+        if with & 1 != 0 {
+            message.add_attribute(&RequestedTransport::new(RequestedTransport::UDP)).ok()?;
+        }
+        if with & 2 != 0 {
+            message.add_attribute(&Lifetime::new(u32::from(input.arbitrary::<u16>().ok()?))).ok()?;
+        }
+        if with & 4 != 0 {
+            message.add_attribute(&ChannelNumber::new(0x4000 + u16::from(what >> 4))).ok()?;
+        }
+        if with & 8 != 0 {
+            message.add_attribute(&XorPeerAddress::new(peer, id)).ok()?;
+        }
+        if with & 16 != 0 {
+            message.add_attribute(&Data::new(&[what; 20])).ok()?;
+        }
+        if with & 32 == 0 && !self.nonce.is_empty() && class == MessageClass::Request {
+            let (user, password) = (self.credentials.username.clone(), self.credentials.password.clone());
+            message.add_attribute(&Username::new(&user).ok()?).ok()?;
+            message.add_attribute(&Realm::new("ria").ok()?).ok()?;
+            message.add_attribute(&Nonce::new(&self.nonce).ok()?).ok()?;
+            let key = LongTermKeyCredentials::new(user, password, "ria".to_owned());
+            let key = key.make_key(IntegrityAlgorithm::Sha1);
+            message.add_message_integrity_with_key(&key, IntegrityAlgorithm::Sha1).ok()?;
+        }
+        Some(message.finish())
+    }
+
+    fn learn(&mut self, answer: &[u8]) {
+        let Ok(answer) = Message::from_bytes(answer) else { return };
+        if let Ok(nonce) = answer.attribute::<Nonce>() {
+            self.nonce = nonce.nonce().to_owned();
+        }
+        if let Ok(relayed) = answer.attribute::<XorRelayedAddress>() {
+            self.relayed = relayed.addr(answer.transaction_id());
+        }
+        if let Ok(mapped) = answer.attribute::<XorMappedAddress>() {
+            assert_eq!(mapped.addr(answer.transaction_id()), self.tuple.remote);
+        }
+    }
+}
+
+/// Whatever clients do: no panic, and nothing passes between networks or to those who have no allocation.
+pub fn relay_server(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    let now = Instant::now();
+    let limits = Limits { allocations: 3, allocations_per_node: 2, ..Limits::default() };
+    let config = ServerConfig { secret: SECRET, external: Vec::new(), limits };
+    let mut server = Server::new(config, Box::new(Counter(1)), now);
+    let mut clock = Clock { now, unix: START };
+    let mut clients: Vec<Client> = (0..5).map(client).collect();
+    for _ in 0..64 {
+        let Ok(what) = input.arbitrary::<u8>() else { break };
+        let (who, whom) = (usize::from(what >> 2) % clients.len(), usize::from(what >> 5) % clients.len());
+        let peer = clients[whom].relayed;
+        let mut datagram = match what % 4 {
+            0 => {
+                let step = Duration::from_secs(1 << (input.arbitrary::<u8>().unwrap_or(0) % 11));
+                clock = Clock { now: clock.now + step, unix: clock.unix.plus(step) };
+                server.handle_timeout(clock);
+                continue;
+            }
+            1 => {
+                let len = usize::from(input.arbitrary::<u8>().unwrap_or(0)).min(input.len());
+                input.bytes(len).unwrap_or_default().to_vec()
+            }
+            2 => vec![0x40, what >> 4, 0, 4, 1, 2, 3, 4],
+            _ => clients[who].message(peer, &mut input).unwrap_or_default(),
+        };
+        let len = datagram.len();
+        match server.handle(clients[who].tuple, &mut datagram, clock) {
+            Action::Drop => {}
+            Action::Forward(to) => assert_eq!(network_of(to), network_of(clients[who].tuple)),
+            Action::Send(to) if to == clients[who].tuple => {
+                let answer = server.output().to_vec();
+                assert!(answer.len() <= len + 128, "{} bytes for {len}", answer.len());
+                clients[who].learn(&answer);
+            }
+            Action::Send(to) => assert_eq!(network_of(to), network_of(clients[who].tuple)),
+        }
+        assert!(server.counters().read().allocations <= 3);
+    }
+}
+
+/// Which network a client of [`client`] is in.
+fn network_of(tuple: Tuple) -> u8 {
+    match tuple.remote.ip() {
+        IpAddr::V4(ip) => (ip.octets()[3] - 1) / 3,
+        IpAddr::V6(_) => u8::MAX,
+    }
+}
