@@ -287,6 +287,14 @@ impl Backend for FakeAgent {
         self.command("leave").map_err(ApiError::Failed)
     }
 
+    async fn set_url(&self, _: NetworkId, url: &str, _: Caller) -> Result<(), ApiError> {
+        if url.starts_with("https://") {
+            Ok(())
+        } else {
+            Err(ApiError::InvalidArgument(format!("{url} is no coordinator address")))
+        }
+    }
+
     async fn set_enabled(&self, network: NetworkId, enabled: bool, _: Caller) -> Result<(), ApiError> {
         self.network(network)?;
         let state = if enabled { "up" } else { "disabled" };

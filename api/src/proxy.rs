@@ -48,6 +48,9 @@ pub trait Network {
     /// Takes the network down, keeping the membership, or up again.
     fn set_enabled(&self, enabled: bool) -> Result<(), ApiError>;
 
+    /// Looks for the coordinator at this URL first, from now on. It has to answer there, with the same authority.
+    fn set_url(&self, url: &str) -> Result<(), ApiError>;
+
     /// Status or peers have changed; at most some times a second.
     #[zbus(signal)]
     fn changed(&self) -> zbus::Result<()>;

@@ -107,6 +107,12 @@ impl Backend for LocalApi {
         self.handle.set_enabled(network, enabled, caller.into()).await
     }
 
+    async fn set_url(&self, network: NetworkId, url: &str, caller: Caller) -> Result<(), ApiError> {
+        self.with_network(network, |_, _| Ok(())).await?;
+        info!(uid = caller.uid, pid = caller.pid, %network, "told where the coordinator is");
+        self.handle.set_url(network, url.to_owned()).await
+    }
+
     fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }

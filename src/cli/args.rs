@@ -52,6 +52,8 @@ pub enum ClientVerb {
     Down(NetworkArg),
     /// Leave a network for good.
     Leave(LeaveArgs),
+    /// Tell this machine where its coordinator is now, when it finds it nowhere by itself.
+    SetUrl(SetUrlArgs),
     /// Does it work, and if not, what to do?
     Status(NetworkArg),
     /// List the other members and the links to them.
@@ -116,6 +118,14 @@ pub struct LeaveArgs {
     /// Yes, erase this machine's keys; coming back needs a new join key.
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SetUrlArgs {
+    /// https://HOST or https://HOST:PORT; the coordinator must answer there.
+    pub url: String,
+    #[command(flatten)]
+    pub network: NetworkArg,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,9 @@
-//! `ria up`, `ria down`, `ria leave`.
+//! `ria up`, `ria down`, `ria leave`, `ria set-url`.
 
 use serde_json::json;
 
 use super::Context;
-use super::args::{LeaveArgs, NetworkArg};
+use super::args::{LeaveArgs, NetworkArg, SetUrlArgs};
 use super::failure::{Failure, USAGE};
 use super::output::with_progress;
 
@@ -40,6 +40,22 @@ pub async fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> {
         context.output.value(&json!({ "network": name, "left": true }))?;
     } else {
         context.output.line(format_args!("left {name}; its keys on this machine are erased"))?;
+    }
+    Ok(())
+}
+
+pub async fn set_url(context: &Context, args: &SetUrlArgs) -> Result<(), Failure> {
+    let network = context.network(&args.network).await?;
+    let name = network.summary.name;
+    let asking = format!("Looking for the coordinator of {name}");
+    with_progress(&asking, network.proxy.set_url(&args.url)).await?;
+    if context.output.json {
+        context.output.value(&json!({ "network": name, "url": args.url }))?;
+    } else {
+        context.output.line(format_args!(
+            "the coordinator of {name} answers at {}; it is used from now on",
+            args.url
+        ))?;
     }
     Ok(())
 }

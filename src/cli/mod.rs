@@ -60,6 +60,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Up(network) => control::set_enabled(context, &network, true).await,
         ClientVerb::Down(network) => control::set_enabled(context, &network, false).await,
         ClientVerb::Leave(args) => control::leave(context, &args).await,
+        ClientVerb::SetUrl(args) => control::set_url(context, &args).await,
         ClientVerb::Status(network) => status::run(context, &network).await,
         ClientVerb::Peers(network) => peers::run(context, &network).await,
         ClientVerb::Ping(args) => ping::run(context, &args).await,

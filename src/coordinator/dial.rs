@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use ria_protocol::enrol::EXPORTER_LABEL;
 use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME, MAX_COORDINATOR_MESSAGE, STREAM_PATH};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -20,6 +22,9 @@ use super::tls::OtherAuthority;
 
 /// Time for DNS and TCP together, per URL.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When the next URL is tried beside one that does not answer.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
 
 /// Time for TLS and the upgrade together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,21 +116,32 @@ impl DialError {
     }
 }
 
-/// Tries the URLs in order; returns the first stream, or the most telling error.
+/// Tries the URLs in order; returns the first stream, or the most telling error. One that takes long is not waited for:
+/// the next is tried beside it.
 pub async fn dial(urls: &[String], tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
     let mut worst = DialError::BadUrl("(no address)".into());
-    for url in urls {
-        match dial_one(url, tls.clone()).await {
-            Ok(dialled) => return Ok(dialled),
-            Err(error) => {
-                tracing::debug!(url, %error, "coordinator address tried");
-                if error.rank() >= worst.rank() {
-                    worst = error;
+    let mut left = urls.iter();
+    let mut attempts = FuturesUnordered::new();
+    let attempt = async |url: &String| dial_one(url, tls.clone()).await.map_err(|error| (url.clone(), error));
+    attempts.extend(left.next().map(attempt));
+    loop {
+        tokio::select! {
+            ended = attempts.next() => match ended {
+                Some(Ok(dialled)) => return Ok(dialled),
+                Some(Err((url, error))) => {
+                    tracing::debug!(url, %error, "coordinator address tried");
+                    if error.rank() >= worst.rank() {
+                        worst = error;
+                    }
+                    attempts.extend(left.next().map(attempt));
                 }
+                None => return Err(worst),
+            },
+            () = sleep(NEXT_AFTER), if !left.as_slice().is_empty() => {
+                attempts.extend(left.next().map(attempt));
             }
         }
     }
-    Err(worst)
 }
 
 async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {

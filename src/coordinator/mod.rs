@@ -15,6 +15,7 @@ pub mod backoff;
 pub mod dial;
 pub mod enrol;
 pub mod farewell;
+pub mod finding;
 pub mod freshness;
 pub mod greet;
 pub mod relays;

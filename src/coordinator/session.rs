@@ -20,9 +20,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::{Backoff, jitter};
 use super::enrol::certificate_request;
-use super::greet::{CoordinatorTime, GreetError, Greeted, greet};
+use super::finding::{self, FindError};
+use super::greet::{CoordinatorTime, GreetError, Greeted};
 use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, Trust};
+use crate::state::kept::Kept;
 use crate::state::membership::NodeKeys;
 
 /// Candidates change in bursts (an interface brings several addresses); one report follows after this quiet time.
@@ -59,6 +61,8 @@ pub struct SessionConfig {
     pub revision: Option<Revision>,
     /// The coordinator's clock at the last contact.
     pub time: UnixTime,
+    /// What is kept for the coordinator.
+    pub kept: Kept,
 }
 
 /// From the agent's loop.
@@ -72,6 +76,8 @@ pub enum Order {
     Reconnect,
     /// The map does not fit any more: ask for a whole one.
     Resynchronise,
+    /// The coordinator may be found at these URLs from now on.
+    Urls(Vec<String>),
     /// Tell the coordinator what was changed on this machine, now or as soon as it is there.
     Note(Note),
     /// The same, and end; answers what could not be told.
@@ -134,6 +140,8 @@ pub enum SessionEvent {
     Relays(Vec<Relay>),
     /// A new certificate.
     Renewed(Certificate),
+    /// What the coordinator has given to keep.
+    Kept(Box<Kept>),
     /// Whom to trust from now on.
     Authorities(Vec<Authority>),
 }
@@ -157,7 +165,7 @@ impl Session {
             report: None,
             report_at: None,
             clock: None,
-            notes: Vec::new(),
+            away: Away::default(),
         };
         Self { orders, task: tokio::spawn(runner.run()) }
     }
@@ -199,8 +207,16 @@ struct Runner {
     report_at: Option<Instant>,
     /// The coordinator's clock at the beginning of this connection.
     clock: Option<CoordinatorTime>,
+    away: Away,
+}
+
+/// What comes while no stream is open and waits for the next one.
+#[derive(Default)]
+struct Away {
     /// What the coordinator does not know yet, oldest first.
     notes: Vec<Note>,
+    /// Where it may be found from now on.
+    urls: Option<Vec<String>>,
 }
 
 /// Why a connection ended.
@@ -224,11 +240,14 @@ impl From<StreamError> for End {
     }
 }
 
-impl From<GreetError> for End {
-    fn from(error: GreetError) -> Self {
+impl From<FindError> for End {
+    fn from(error: FindError) -> Self {
         match error {
-            GreetError::Dial(error) => Self::Failed(error.to_string()),
-            GreetError::Stream(error) => error.into(),
+            FindError::Greet(GreetError::Stream(error)) => error.into(),
+            other
+            @ (FindError::Greet(GreetError::Dial(_)) | FindError::Outdated(_) | FindError::Setup(_)) => {
+                Self::Failed(other.to_string())
+            }
         }
     }
 }
@@ -275,9 +294,12 @@ impl Runner {
 
     /// One connection from beginning to end; also tells whether the session was open.
     async fn connect_and_serve(&mut self) -> (End, bool) {
+        if let Some(urls) = self.away.urls.take() {
+            self.config.urls = urls;
+        }
         let opened = tokio::select! {
             opened = open(&self.config, self.revision) => opened,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.notes) => {
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.away) => {
                 return (end, false);
             }
         };
@@ -334,11 +356,13 @@ impl Runner {
 
     async fn take(&mut self, message: CoordinatorMessage) -> Result<(), End> {
         let event = match message {
-            CoordinatorMessage::Snapshot(snapshot) => {
+            CoordinatorMessage::Snapshot(mut snapshot) => {
+                self.config.kept.sift(&mut snapshot);
                 self.revision = Some(snapshot.revision);
                 SessionEvent::Snapshot(snapshot)
             }
-            CoordinatorMessage::Patches(patches) => {
+            CoordinatorMessage::Patches(mut patches) => {
+                self.config.kept.sift_patches(&mut patches);
                 self.revision = Some(patches.to);
                 SessionEvent::Patches(patches)
             }
@@ -356,8 +380,12 @@ impl Runner {
             CoordinatorMessage::Drain(after) => {
                 return Err(End::Drained(Duration::from_millis(after.into())));
             }
-            // Kept as soon as a coordinator gives something.
-            CoordinatorMessage::Keep(_) => return Ok(()),
+            CoordinatorMessage::Keep(keep) => {
+                if !self.config.kept.take(self.config.network, keep) {
+                    return Ok(());
+                }
+                SessionEvent::Kept(Box::new(self.config.kept.clone()))
+            }
             CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
             CoordinatorMessage::Membership(_) => return Ok(()),
             CoordinatorMessage::Welcome(_) | CoordinatorMessage::Enrolled(_) | CoordinatorMessage::Left => {
@@ -377,20 +405,21 @@ impl Runner {
                     self.report_at.get_or_insert(Instant::now() + REPORT_DELAY);
                 }
             }
+            Order::Urls(urls) => self.config.urls = urls,
             Order::Reconnect => return Err(End::Reconnect),
             Order::Resynchronise => {
                 self.revision = None;
                 return Err(End::Reconnect);
             }
             Order::Note(note) => {
-                self.notes.push(note);
+                self.away.notes.push(note);
                 self.tell_notes(stream).await?;
             }
             Order::Retire(note, reply) => {
-                self.notes.push(note);
+                self.away.notes.push(note);
                 // What stays untold is answered.
                 let _ = timeout(LEAVE_TIMEOUT, self.tell_notes(stream)).await;
-                let _ = reply.send(std::mem::take(&mut self.notes));
+                let _ = reply.send(std::mem::take(&mut self.away.notes));
                 return Err(End::Stop);
             }
             Order::Leave(by, reply) => {
@@ -405,9 +434,9 @@ impl Runner {
 
     /// Tells what the coordinator does not know yet.
     async fn tell_notes(&mut self, stream: &mut Stream) -> Result<(), StreamError> {
-        while let Some(note) = self.notes.first() {
+        while let Some(note) = self.away.notes.first() {
             stream.send(&note.message()).await?;
-            self.notes.remove(0);
+            self.away.notes.remove(0);
         }
         Ok(())
     }
@@ -416,7 +445,7 @@ impl Runner {
     async fn wait(&mut self, wait: Duration) -> Option<End> {
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.notes) => {
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.away) => {
                 Some(end)
             }
         }
@@ -440,7 +469,9 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Str
     let trust = Trust::Authorities(config.certificate.authorities.clone());
     let tls = tls::client_config(trust, config.time, &config.keys, Some(&config.certificate.leaf))
         .map_err(|error| End::Failed(error.to_string()))?;
-    let Greeted { mut stream, welcome, url, address, time, .. } = greet(&config.urls, &tls).await?;
+    let mut greeted = finding::find(&config.urls, &tls, &config.kept).await?;
+    finding::testify(&mut greeted, &config.kept).await?;
+    let Greeted { mut stream, welcome, url, address, time, .. } = greeted;
     let resume = Resume {
         network: config.network,
         node: config.node,
@@ -474,20 +505,21 @@ async fn orders_while_away(
     inbox: &mut mpsc::UnboundedReceiver<Order>,
     report: &mut Option<Vec<Candidate>>,
     revision: &mut Option<Revision>,
-    notes: &mut Vec<Note>,
+    away: &mut Away,
 ) -> End {
     loop {
         match inbox.recv().await {
             None => return End::Stop,
             Some(Order::Report(candidates)) => *report = Some(candidates),
             Some(Order::Reconnect) => return End::Reconnect,
+            Some(Order::Urls(urls)) => away.urls = Some(urls),
             Some(Order::Resynchronise) => *revision = None,
             // The next Resume tells the revision.
             Some(Order::Acknowledge(_)) => {}
-            Some(Order::Note(note)) => notes.push(note),
+            Some(Order::Note(note)) => away.notes.push(note),
             Some(Order::Retire(note, reply)) => {
-                notes.push(note);
-                let _ = reply.send(std::mem::take(notes));
+                away.notes.push(note);
+                let _ = reply.send(std::mem::take(&mut away.notes));
                 return End::Stop;
             }
             Some(Order::Leave(_, reply)) => {

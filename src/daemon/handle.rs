@@ -47,6 +47,8 @@ pub enum Command {
     Leave { network: NetworkId, by: Requester, reply: Reply<()> },
     /// Take a network down or up, keeping the membership.
     SetEnabled { network: NetworkId, enabled: bool, by: Requester, reply: Reply<()> },
+    /// Look for the coordinator at this URL first.
+    SetUrl { network: NetworkId, url: String, reply: Reply<()> },
     /// Probe a peer over its current path.
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
     /// Know how the local API fares on the system bus.
@@ -107,6 +109,11 @@ impl DaemonHandle {
         by: Requester,
     ) -> Result<(), ApiError> {
         self.ask(|reply| Command::SetEnabled { network, enabled, by, reply }).await
+    }
+
+    /// Looks for the coordinator at a URL first, from now on; the coordinator has to answer there.
+    pub async fn set_url(&self, network: NetworkId, url: String) -> Result<(), ApiError> {
+        self.ask(|reply| Command::SetUrl { network, url, reply }).await
     }
 
     /// Probes a peer.

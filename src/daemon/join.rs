@@ -126,7 +126,8 @@ async fn try_join(task: JoinTask) -> Result<JoinOutcome, ApiError> {
         certificate: enrolled.certificate,
         map: None,
         live: Vec::new(),
-        contact: Contact { address: Some(address), time, relays: Vec::new() },
+        contact: Contact { address: Some(address), time, ..Contact::default() },
+        kept: Default::default(),
     };
     let membership = blocking(move || {
         state.admit(&membership)?;

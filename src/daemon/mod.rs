@@ -31,6 +31,7 @@ mod status;
 mod storage;
 mod times;
 mod uplink;
+mod whereabouts;
 
 use std::path::PathBuf;
 use std::sync::Arc;

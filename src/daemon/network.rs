@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::conditions::Conditions;
 use super::handle::Reply;
 use crate::coordinator::farewell::Farewell;
+use crate::coordinator::finding;
 use crate::coordinator::greet::CoordinatorTime;
 use crate::coordinator::session::{Note, Order, Session, SessionConfig};
 use crate::netdev::tun::{TunPlan, own_addresses};
@@ -150,7 +151,8 @@ impl Network {
             network: identity.network,
             node: identity.node,
             boot: self.boot,
-            urls: identity.urls.clone(),
+            urls: finding::urls(&self.membership),
+            kept: self.membership.kept.clone(),
             keys: keys.clone(),
             certificate: certificate.clone(),
             revision: map.as_ref().map(|map| map.revision),

@@ -37,6 +37,7 @@ impl Control {
             }
             Command::Join { key, options, by, reply } => self.join(key, options, by, reply),
             Command::Leave { network, by, reply } => self.leave(network, by, reply),
+            Command::SetUrl { network, url, reply } => self.set_url(network, url, reply),
             Command::SetEnabled { network, enabled, by, reply } => {
                 let _ = reply.send(self.set_enabled(network, enabled, by).await);
             }
@@ -296,6 +297,6 @@ impl Control {
     }
 }
 
-fn no_such_network(id: NetworkId) -> ApiError {
+pub(super) fn no_such_network(id: NetworkId) -> ApiError {
     ApiError::NoSuchNetwork(format!("this machine is in no network {id}; see ria status"))
 }

@@ -24,7 +24,7 @@ impl Control {
         match event {
             SessionEvent::Connected { url, address, version, time, protocol } => {
                 let Some(network) = self.networks.get_mut(&id) else { return };
-                network.coordinator.url = url;
+                network.coordinator.url.clone_from(&url);
                 network.coordinator.version = version;
                 network.coordinator.protocol = Some(protocol);
                 tracing::debug!(%protocol, "connected with the coordinator");
@@ -32,6 +32,7 @@ impl Control {
                 let contact = &mut network.membership.contact;
                 let moved = contact.address.replace(address) != Some(address);
                 let resolve = moved && network.in_engine;
+                self.note_reached(id, &url);
                 let look = Look::now();
                 self.store_time(id, &look);
                 self.check_times_of(id, &look);
@@ -50,6 +51,11 @@ impl Control {
                 tracing::info!(network = %network.membership.identity.network_name, "certificate renewed");
                 network.membership.certificate = certificate;
                 self.saver.put(id, Part::Certificate, &network.membership.certificate, 0);
+            }
+            SessionEvent::Kept(kept) => {
+                let Some(network) = self.networks.get_mut(&id) else { return };
+                network.membership.kept = *kept;
+                self.saver.put(id, Part::Kept, &network.membership.kept, 0);
             }
             SessionEvent::Authorities(authorities) => {
                 let Some(network) = self.networks.get_mut(&id) else { return };
@@ -158,6 +164,7 @@ impl Control {
             network.membership.identity.network_name = map.network.name.clone();
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
         }
+        self.follow_urls(id);
         self.fit_interface(id).await;
     }
 

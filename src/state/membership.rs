@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::state::kept::Kept;
 use minicbor::{Decode, Encode};
 use rand_core::{OsRng, RngCore};
 use ria_protocol::enrol::Certificate;
@@ -76,6 +77,12 @@ pub struct Contact {
     /// Relays with credentials.
     #[n(2)]
     pub relays: Vec<Relay>,
+    /// The URL that answered.
+    #[n(10)]
+    pub reached: Option<String>,
+    /// The URL that a person has set on this machine.
+    #[n(11)]
+    pub by_hand: Option<String>,
 }
 
 /// One network as it is stored.
@@ -93,6 +100,8 @@ pub struct Membership {
     pub live: Vec<Live>,
     /// The last contact.
     pub contact: Contact,
+    /// What is kept for the coordinator.
+    pub kept: Kept,
 }
 
 /// A key pair for TLS can't be made.

@@ -9,6 +9,7 @@
 //!               map          last map
 //!               live         where members were last
 //!               contact      the coordinator's address and time, relays with credentials
+//!               kept         what the coordinator has given to be handed back after a restore
 //! unusable/<id>.<n>          what was left of a damaged network when this machine joined it anew
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 mod disk;
 pub mod file;
+pub mod kept;
 pub mod map;
 pub mod membership;
 pub mod saver;
@@ -91,6 +93,8 @@ pub enum Part {
     Live,
     /// The last contact with the coordinator.
     Contact,
+    /// What is kept for the coordinator.
+    Kept,
 }
 
 impl Part {
@@ -102,6 +106,7 @@ impl Part {
             Self::Map => "map",
             Self::Live => "live",
             Self::Contact => "contact",
+            Self::Kept => "kept",
         }
     }
 
@@ -337,6 +342,7 @@ impl StateDir {
             map: self.spare(id, Part::Map, &mut damage),
             live: self.spare(id, Part::Live, &mut damage).unwrap_or_default(),
             contact: self.spare(id, Part::Contact, &mut damage).unwrap_or_default(),
+            kept: self.spare(id, Part::Kept, &mut damage).unwrap_or_default(),
         };
         Ok((membership, damage))
     }

@@ -250,7 +250,7 @@ fn a_part_is_the_old_one_or_the_new_one_and_the_new_one_once_it_was_said_so() {
                     Part::Identity => is.identity == new.identity,
                     Part::Keys => is.keys == new.keys,
                     Part::Certificate => is.certificate == new.certificate,
-                    Part::Contact | Part::Map | Part::Live => is.contact == new.contact,
+                    Part::Contact | Part::Map | Part::Live | Part::Kept => is.contact == new.contact,
                 };
                 assert!(replaced || !returned, "{part:?} was said to be stored");
                 if replaced {
@@ -258,7 +258,9 @@ fn a_part_is_the_old_one_or_the_new_one_and_the_new_one_once_it_was_said_so() {
                         Part::Identity => wanted.identity = new.identity.clone(),
                         Part::Keys => wanted.keys = new.keys.clone(),
                         Part::Certificate => wanted.certificate = new.certificate.clone(),
-                        Part::Contact | Part::Map | Part::Live => wanted.contact = new.contact.clone(),
+                        Part::Contact | Part::Map | Part::Live | Part::Kept => {
+                            wanted.contact = new.contact.clone()
+                        }
                     }
                 }
                 assert_eq!(*is, wanted, "{part:?}");

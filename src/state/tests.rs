@@ -35,7 +35,8 @@ pub(crate) fn membership(id: u8) -> Membership {
         },
         map: None,
         live: vec![],
-        contact: Contact { address: None, time: UnixTime(9), relays: vec![] },
+        contact: Contact { time: UnixTime(9), ..Contact::default() },
+        kept: Default::default(),
     }
 }
 

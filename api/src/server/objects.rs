@@ -176,6 +176,16 @@ impl NetworkObject {
         Ok(self.properties().await?.peers_up)
     }
 
+    async fn set_url(
+        &self,
+        url: String,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), ApiError> {
+        let caller = permitted(&self.access, connection, &header).await?;
+        self.backend.set_url(self.id, &url, caller).await
+    }
+
     /// Status or peers have changed; at most some times a second.
     #[zbus(signal)]
     pub(super) async fn changed(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
