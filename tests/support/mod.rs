@@ -115,6 +115,24 @@ impl Team {
         run(&self.host("coordinator"), &program("ria-coordinator"), arguments)
     }
 
+    /// Runs a verb of the coordinator on another host.
+    pub fn admin_on(&self, host: &str, arguments: &[&str]) -> Ended {
+        run(&self.host(host), &program("ria-coordinator"), arguments)
+    }
+
+    /// Starts a coordinator on another host; without URLs it does not know where it is.
+    pub fn serve_on(&self, host: &str, urls: &str) -> Process {
+        let program = program("ria-coordinator");
+        let mut line = vec![program.to_str().unwrap(), "serve"];
+        if !urls.is_empty() {
+            line.extend(["--public-url", urls]);
+        }
+        let log = self.logs.path().join(format!("{host}.log"));
+        let process = self.host(host).spawn(&line, &log).unwrap();
+        eventually("the coordinator answers", || self.admin_on(host, &["network", "list"]).code == 0);
+        process
+    }
+
     /// A join key; reusable when it says so.
     pub fn key(&self, options: &[&str]) -> String {
         let made = self.admin(&[&["key", "create"], options].concat());
@@ -168,6 +186,11 @@ pub struct Robot {
 }
 
 impl Robot {
+    /// A host without an agent yet.
+    pub fn on(host: Host, log: &Path) -> Self {
+        Self { host, agent: None, log: log.to_owned(), has_own_clock: false }
+    }
+
     /// Starts the agent and waits until it serves.
     pub fn start(&mut self, options: &[&str]) {
         self.start_unwatched(options);

@@ -35,7 +35,9 @@ pub enum StoreError {
         "the database has a newer or altered schema: {0}; run the version of ria-coordinator that wrote it, or a newer one"
     )]
     Schema(#[from] MigrateError),
-    #[error("the database holds something that can't be read: {0}; restore it from a backup")]
+    #[error(
+        "the database holds something that can't be read: {0}; restore it from a backup: ria-coordinator restore --force FILE"
+    )]
     Damaged(String),
     #[error("the disk that holds the database is full; make room, then try again")]
     Full,
@@ -162,6 +164,7 @@ async fn try_to_open(options: &AnyConnectOptions) -> Result<(), StoreError> {
     let attempt = async {
         let mut connection = AnyConnection::connect_with(options).await?;
         prepare(&mut connection).await?;
+        check(&mut connection).await?;
         connection.close().await
     };
     attempt.await.map_err(|error| match StoreError::from(error) {
@@ -174,6 +177,17 @@ async fn try_to_open(options: &AnyConnectOptions) -> Result<(), StoreError> {
         | StoreError::NoFile
         | StoreError::Moved(_)) => telling,
     })
+}
+
+/// Whether an SQLite database is what SQLite wrote: better no start than one on half of what was known.
+async fn check(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    if connection.backend_name() == "SQLite" {
+        let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await?;
+        if verdict != "ok" {
+            return Err(sqlx::Error::Decode(verdict.into()));
+        }
+    }
+    Ok(())
 }
 
 fn pool(size: u32) -> AnyPoolOptions {

@@ -8,6 +8,7 @@ mod approval;
 mod choices;
 mod database;
 mod enrol;
+mod killed;
 mod older;
 mod restore;
 mod robustness;

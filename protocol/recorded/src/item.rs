@@ -68,6 +68,22 @@ impl Item {
         }
     }
 
+    /// Puts something else where a way leads to; nothing happens where it leads nowhere.
+    pub fn set(&mut self, way: &[u64], item: Self) {
+        let Some((key, rest)) = way.split_first() else {
+            *self = item;
+            return;
+        };
+        let place = match self {
+            Self::Map(entries) => entries.iter_mut().find(|(k, _)| k == key).map(|(_, inner)| inner),
+            Self::Array(items) => usize::try_from(*key).ok().and_then(|key| items.get_mut(key)),
+            Self::Number(_) | Self::Bool(_) | Self::Null | Self::Bytes(_) | Self::Text(_) => None,
+        };
+        if let Some(place) = place {
+            place.set(rest, item);
+        }
+    }
+
     /// The same along a way.
     pub fn find(&self, way: &[u64]) -> Option<&Self> {
         way.iter().try_fold(self, |item, key| item.at(*key))

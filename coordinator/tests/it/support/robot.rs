@@ -96,6 +96,21 @@ impl Robot {
         connection
     }
 
+    /// The same, with a coordinator that may end at any moment.
+    pub async fn try_connect(&self, address: SocketAddr) -> Option<Connection> {
+        let tls = soon(self.tls(address)).await.ok()?;
+        let exporter = tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).unwrap();
+        let url = format!("wss://{COORDINATOR_TLS_NAME}{STREAM_PATH}");
+        let (socket, _) = soon(tokio_tungstenite::client_async(url, tls)).await.ok()?;
+        let mut connection = Connection { socket, exporter, welcome: None };
+        connection.try_send(&NodeMessage::Hello(Hello::ours("test-1"))).await;
+        match connection.next_or_end().await? {
+            CoordinatorMessage::Welcome(welcome) => connection.welcome = Some(welcome),
+            other => panic!("expected Welcome, got {other:?}"),
+        }
+        Some(connection)
+    }
+
     /// A WebSocket, and not a word.
     pub async fn connect_silently(&self, address: SocketAddr) -> Connection {
         let tls = soon(self.tls(address)).await.unwrap();
@@ -219,6 +234,11 @@ pub struct Connection {
 impl Connection {
     pub async fn send(&mut self, message: &NodeMessage) {
         self.send_bytes(to_bytes(message)).await;
+    }
+
+    /// Sends what may not arrive any more.
+    pub async fn try_send(&mut self, message: &NodeMessage) {
+        let _ = soon(self.socket.send(Message::Binary(Bytes::from(to_bytes(message))))).await;
     }
 
     pub async fn send_bytes(&mut self, bytes: Vec<u8>) {

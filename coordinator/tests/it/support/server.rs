@@ -23,6 +23,11 @@ pub struct Server {
 /// The program, untouched by the settings of whoever runs the tests.
 pub fn program(directory: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
+    prepare(&mut command, directory);
+    command
+}
+
+fn prepare(command: &mut Command, directory: &Path) {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RIA_")) {
         command.env_remove(name);
     }
@@ -33,7 +38,6 @@ pub fn program(directory: &Path) -> Command {
         .env("RIA_LISTEN", "127.0.0.1:0")
         .env("RIA_RELAY_LISTEN", "127.0.0.1:0")
         .env("RIA_PUBLIC_URL", "https://coordinator.lab.example");
-    command
 }
 
 fn directory() -> TempDir {
@@ -58,6 +62,23 @@ impl Server {
         prepare(&data);
         let (child, address) = spawn(program(directory.path()));
         Self { directory, child, address }
+    }
+
+    /// A new coordinator, started by another program: `wrap` is given the data directory and the coordinator's program.
+    pub fn start_wrapped(wrap: impl FnOnce(&Path, &Path) -> Command) -> Self {
+        let directory = directory();
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let mut command = wrap(&data, Path::new(PROGRAM));
+        prepare(&mut command, directory.path());
+        let (child, address) = spawn(command);
+        Self { directory, child, address }
+    }
+
+    /// The data directory as the coordinator sees it.
+    pub fn data_dir_inside(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        root.join(self.data_dir().strip_prefix("/").unwrap())
     }
 
     /// A new coordinator with a variable of its environment changed.
@@ -116,6 +137,12 @@ impl Server {
     /// An admin command.
     pub fn command(&self, arguments: &[&str]) -> Output {
         program(self.directory.path()).args(arguments).output().unwrap()
+    }
+
+    /// An admin command that is not waited for.
+    pub fn spawn_command(&self, arguments: &[&str]) -> Child {
+        let mut command = program(self.directory.path());
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// An admin command that works; what it printed.
