@@ -139,6 +139,9 @@ impl Writer {
         work: impl AsyncFnOnce(&mut Draft) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let changed = self.attempt(work).await;
+        if changed.is_err() {
+            self.store.renew_writer().await;
+        }
         self.watch(&changed);
         changed
     }

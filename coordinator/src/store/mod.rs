@@ -114,6 +114,15 @@ impl Store {
         Ok(self.writer.begin().await?)
     }
 
+    /// Lets go of the writer's connection after a failure. A transaction that could not be ended, on a full disk say,
+    /// would stay open on it, and all later changes would be within that one and lost with it.
+    pub async fn renew_writer(&self) {
+        let closed = async { self.writer.acquire().await?.close().await };
+        if let Err(error) = closed.await {
+            tracing::debug!(%error, "the writer's connection is gone already");
+        }
+    }
+
     /// A copy of the database as it is at this moment, in a new file; changes may be made meanwhile.
     pub async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
         if self.file.is_none() {
