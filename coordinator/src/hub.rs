@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{Candidate, Live, Revision};
 use ria_protocol::time::UnixTime;
+use ria_protocol::version::Protocol;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -40,6 +41,7 @@ pub struct Begin {
     pub node: NodeId,
     pub boot: BootId,
     pub agent_version: String,
+    pub protocol: Protocol,
 }
 
 /// What a session that begins is given.
@@ -63,6 +65,7 @@ pub struct Presence {
     pub last_contact: UnixTime,
     pub acked: Option<(Revision, UnixTime)>,
     pub agent_version: String,
+    pub protocol: Protocol,
 }
 
 #[derive(Debug)]
@@ -326,6 +329,7 @@ impl Owner {
             last_contact: UnixTime::from(SystemTime::now()),
             acked,
             agent_version: begin.agent_version,
+            protocol: begin.protocol,
         };
         self.entries.insert(node, Entry { presence, session: id, replace: Some(replace), stored: None });
         self.note_change(node);

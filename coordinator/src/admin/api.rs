@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ria_protocol::id::{BootId, KeyId, NetworkId, NodeId};
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
-use ria_protocol::map::{CandidateKind, Revision};
+use ria_protocol::map::{CandidateKind, MemberKind, Revision};
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
@@ -173,23 +173,92 @@ pub struct CreatedKey {
     pub urls: Vec<String>,
 }
 
+fn node_kind() -> MemberKind {
+    MemberKind::Node
+}
+
+/// A request for a static peer.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddStatic {
+    /// May be left out while there is one network.
+    pub network: Option<Name>,
+    pub name: Name,
+    pub public_key: WgPublicKey,
+    pub tags: Vec<Name>,
+    /// Where the device listens, when that is known.
+    pub listens_at: Option<SocketAddr>,
+    /// Seconds; 0 for none.
+    pub keepalive: u16,
+    pub way: StaticWay,
+}
+
+/// How a static peer reaches the network.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticWay {
+    /// Name or id of the member that forwards for it; absent when all members talk to it themselves.
+    pub via: Option<String>,
+    /// `[MEMBER=]HOST:PORT`: where the device reaches its gateway or a member.
+    pub endpoints: Vec<String>,
+    /// Base64.
+    pub psk: Option<String>,
+}
+
+/// What a static peer's file has to say, but for the secrets, which whoever asked has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticView {
+    pub node: NodeView,
+    pub mtu: u16,
+    /// Port that the device listens at.
+    pub listen_port: Option<u16>,
+    /// Seconds; absent for none.
+    pub keepalive: Option<u16>,
+    pub peers: Vec<StaticPeerView>,
+    /// What an administrator should know.
+    pub notes: Vec<String>,
+}
+
+/// A member in a static peer's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticPeerView {
+    pub name: Name,
+    pub wg_key: WgPublicKey,
+    /// `HOST:PORT`.
+    pub endpoint: String,
+    pub allowed: Vec<Prefix>,
+}
+
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     pub id: NodeId,
     pub name: Name,
     pub network: Name,
+    #[serde(default = "node_kind")]
+    pub kind: MemberKind,
+    /// The member that forwards for it, when it is a static peer behind one.
+    #[serde(default)]
+    pub gateway: Option<Name>,
+    /// The static peers that it forwards for.
+    #[serde(default)]
+    pub forwards_for: Vec<Name>,
+    /// Whether it is a static peer with a pre-shared key.
+    #[serde(default)]
+    pub psk: bool,
     pub online: bool,
     pub addresses: Vec<IpAddr>,
     pub tags: Vec<String>,
     pub wg_key: WgPublicKey,
-    /// SHA-256 of the public key of its certificate.
-    pub tls_key: SpkiHash,
+    /// SHA-256 of the public key of its certificate; a static peer has none.
+    pub tls_key: Option<SpkiHash>,
     pub joined: UnixTime,
-    pub join_key: KeyId,
-    pub last_contact: UnixTime,
-    /// When the membership ends unless the node is heard of before.
-    pub expires: UnixTime,
+    /// A static peer joined without.
+    pub join_key: Option<KeyId>,
+    /// The coordinator hears nothing of a static peer.
+    pub last_contact: Option<UnixTime>,
+    /// When the membership ends unless the node is heard of before; a static peer's does not.
+    pub expires: Option<UnixTime>,
     /// Seconds that it may be away before it is removed; absent when it stays.
     pub ephemeral: Option<u64>,
     pub agent_version: String,

@@ -5,4 +5,5 @@ pub mod client;
 mod enrolment;
 pub mod server;
 mod upkeep;
+mod stock;
 mod views;

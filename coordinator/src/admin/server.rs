@@ -7,6 +7,7 @@
 //! POST /v1/nodes/{name or id}/rename                       POST /v1/nodes/{name or id}/tag
 //! GET  /v1/pending?network=    POST /v1/pending/{name, id or fingerprint}/approve, .../reject
 //! POST /v1/nodes/{name or id}/disable                   POST /v1/nodes/{name or id}/enable
+//! POST /v1/static-peers         POST /v1/static-peers/{name or id}/gateway
 //! GET  /v1/keys/{id}           GET  /v1/audit?network=&limit=
 //! ```
 
@@ -36,8 +37,8 @@ use super::api::{
     AuditView, ChainView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem,
     ProblemCode,
 };
-use super::enrolment;
 use super::views::{self, PresenceTable};
+use super::{enrolment, stock};
 use crate::audit::Actor;
 use crate::config::PublicUrl;
 use crate::hub::HubGone;
@@ -116,6 +117,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/nodes/{node}", get(show_node).delete(remove_node))
         .route("/v1/nodes/{node}/rename", post(enrolment::rename_node))
         .route("/v1/nodes/{node}/tag", post(enrolment::tag_node))
+        .route("/v1/static-peers", post(stock::add_static))
+        .route("/v1/static-peers/{node}/gateway", post(stock::set_gateway))
         .route("/v1/pending", get(enrolment::list_pending))
         .route("/v1/pending/{node}/approve", post(enrolment::approve))
         .route("/v1/pending/{node}/reject", post(enrolment::reject))
@@ -234,7 +237,10 @@ pub(super) fn find_network<'w>(world: &'w World, wanted: &str) -> Result<&'w Arc
 }
 
 /// The network that is meant: the one that is named, or the only one.
-fn choose_network<'w>(world: &'w World, wanted: Option<&str>) -> Result<&'w Arc<Network>, Problem> {
+pub(super) fn choose_network<'w>(
+    world: &'w World,
+    wanted: Option<&str>,
+) -> Result<&'w Arc<Network>, Problem> {
     let mut all = world.networks.values();
     match (wanted, all.next(), all.next()) {
         (Some(wanted), _, _) => find_network(world, wanted),
@@ -265,6 +271,10 @@ pub(super) fn find_node<'w>(
         (Some(_), Some(_)) => Err(problem(
             ProblemCode::BadRequest,
             format!("several networks have a node {wanted:?}; name one with --network"),
+        )),
+        (None, _) if stock::find_static(world, wanted, network)?.is_some() => Err(problem(
+            ProblemCode::Conflict,
+            format!("{wanted:?} is a static peer; it can be shown, removed, and given another gateway"),
         )),
         (None, _) => Err(problem(
             ProblemCode::NotFound,
@@ -380,10 +390,12 @@ async fn list_nodes(State(admin): Shared, Query(filter): Query<NetworkFilter>) -
     let presence = presence(&admin).await?;
     let world = admin.services.registry.world();
     let only = filter.network.map(|name| find_network(&world, &name).map(|n| n.info.id)).transpose()?;
-    let networks = world.networks.values().filter(|n| only.is_none_or(|only| n.info.id == only));
-    let mut all: Vec<NodeView> = networks
+    let networks = || world.networks.values().filter(|n| only.is_none_or(|only| n.info.id == only));
+    let statics = networks().flat_map(|n| n.static_peers.values().map(|peer| views::static_node(n, peer)));
+    let mut all: Vec<NodeView> = networks()
         .flat_map(|n| n.members.values().map(move |m| (n, m)))
         .map(|(n, m)| views::node(n, m, presence.get(&(n.info.id, m.node))))
+        .chain(statics)
         .collect();
     all.sort_by(|a, b| (&a.network, &a.name).cmp(&(&b.network, &b.name)));
     Ok(Json(all))
@@ -396,6 +408,9 @@ async fn show_node(
 ) -> Answer<NodeView> {
     let presence = presence(&admin).await?;
     let world = admin.services.registry.world();
+    if let Some((network, peer)) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
+        return Ok(Json(views::static_node(network, peer)));
+    }
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let presence = presence.get(&(network.info.id, member.node));
     Ok(Json(views::node(network, member, presence)))
@@ -408,6 +423,9 @@ async fn remove_node(
     axum::Extension(actor): By,
 ) -> Answer<NodeView> {
     let world = admin.services.registry.world();
+    if let Some(found) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
+        return stock::remove_static(&admin, found, actor).await;
+    }
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let (network_id, node) = (network.info.id, member.node);
     let removed =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ria_protocol::id::NodeId;
+use ria_protocol::map::MemberKind;
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 
@@ -10,6 +11,7 @@ use super::api::{
     CandidateView, KeyUseView, KeyUserState, KeyView, NetworkView, NodeView, PendingState, PendingView,
 };
 use crate::hub::{NodeKey, Presence, Present};
+use crate::state::stock::StaticEntry;
 use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
 use crate::store::KeyUse;
@@ -94,6 +96,37 @@ pub(super) fn pending(
     }
 }
 
+/// A static peer among the nodes. It is never online, for it never comes here.
+pub(super) fn static_node(network: &Network, peer: &StaticEntry) -> NodeView {
+    let gateway = peer.gateway.and_then(|gateway| network.members.get(&gateway));
+    NodeView {
+        id: peer.node,
+        name: peer.name.clone(),
+        network: network.info.name.clone(),
+        kind: MemberKind::Static,
+        gateway: gateway.map(|gateway| gateway.name.clone()),
+        forwards_for: Vec::new(),
+        psk: peer.psk.is_some(),
+        online: false,
+        addresses: vec![peer.address_v4.into(), peer.address_v6.into()],
+        tags: peer.tags.clone(),
+        wg_key: peer.wg_key,
+        tls_key: None,
+        joined: peer.created,
+        join_key: None,
+        last_contact: None,
+        expires: None,
+        ephemeral: None,
+        agent_version: String::new(),
+        disabled: None,
+        boot: None,
+        candidates: Vec::new(),
+        acked_revision: None,
+        acked_at: None,
+        map_revision: network.revision,
+    }
+}
+
 pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Presence>) -> NodeView {
     let last_contact = presence.map_or(member.last_contact, |p| p.last_contact.max(member.last_contact));
     let heard = MemberEntry { last_contact, ..member.clone() };
@@ -101,15 +134,19 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         id: member.node,
         name: member.name.clone(),
         network: network.info.name.clone(),
+        kind: network.listed(member).kind,
+        gateway: None,
+        forwards_for: network.behind(member.node).map(|peer| peer.name.clone()).collect(),
+        psk: false,
         online: presence.is_some_and(|p| p.online),
         addresses: vec![member.address_v4.into(), member.address_v6.into()],
         tags: member.tags.clone(),
         wg_key: member.wg_key,
-        tls_key: member.tls_key,
+        tls_key: Some(member.tls_key),
         joined: member.joined,
-        join_key: member.join_key,
-        last_contact,
-        expires: heard.expires(network.membership),
+        join_key: Some(member.join_key),
+        last_contact: Some(last_contact),
+        expires: Some(heard.expires(network.membership)),
         ephemeral: member.ephemeral.map(|d| d.as_secs()),
         agent_version: presence.map_or_else(|| member.agent_version.clone(), |p| p.agent_version.clone()),
         disabled: member.disabled,

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use ria_protocol::map::MemberKind;
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde::Serialize;
 
 use super::enrolment;
+use super::stock::{self, NewStatic};
 use super::table::{list, or_dash, table};
 use super::{
     AuditListArgs, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand,
@@ -249,6 +251,11 @@ async fn node(command: NodeCommand) -> Outcome {
                 format!("{} may take part in {} again; it comes back by itself.\n", node.name, node.network)
             })
         }
+        NodeCommand::AddStatic { name, network, way, public_key, listens_at, keepalive, tags, common } => {
+            let new = NewStatic { name, network, way, public_key, listens_at, keepalive, tags };
+            stock::add(new, &common).await
+        }
+        NodeCommand::SetGateway { node, way, common } => stock::set_gateway(&node, way, &common).await,
         NodeCommand::Remove { node, common } => {
             let node: NodeView = common.client().delete(&path(&node)).await?;
             common.show(&node, |node| format!("{} is no member of {} any more.\n", node.name, node.network))
@@ -262,7 +269,8 @@ fn nodes_text(all: &[NodeView]) -> String {
         .iter()
         .map(|n| {
             let address = n.addresses.first().map(ToString::to_string);
-            let seen = if n.online { "now".to_owned() } else { shown_relative(n.last_contact, now) };
+            let seen = n.last_contact.filter(|_| !n.online).map(|at| shown_relative(at, now));
+            let seen = if n.online { "now".to_owned() } else { or_dash(seen) };
             vec![
                 n.name.to_string(),
                 n.network.to_string(),
@@ -279,6 +287,7 @@ fn nodes_text(all: &[NodeView]) -> String {
 
 fn state_of(node: &NodeView) -> &'static str {
     match (node.disabled.is_some(), node.online) {
+        _ if node.kind == MemberKind::Static => "static",
         (true, _) => "disabled",
         (false, true) => "online",
         (false, false) => "offline",
@@ -308,20 +317,33 @@ fn node_text(node: &NodeView) -> String {
         ("addresses", addresses.join(", ")),
         ("reachable at", or_dash(candidates.join(", "))),
         ("map revision", or_dash(acked)),
-        ("last seen", format!("{} ({})", shown(node.last_contact), shown_relative(node.last_contact, now))),
-        ("joined", format!("{} with key {}", shown(node.joined), node.join_key)),
+        (
+            "last seen",
+            or_dash(node.last_contact.map(|at| format!("{} ({})", shown(at), shown_relative(at, now)))),
+        ),
+        ("joined", joined(node)),
         ("ends", ends(node)),
         ("version", or_dash(node.agent_version.clone())),
         ("tags", or_dash(node.tags.join(", "))),
         ("WireGuard key", node.wg_key.to_string()),
-        ("TLS key", node.tls_key.to_string()),
+        ("TLS key", or_dash(node.tls_key.map(|key| key.to_string()))),
+        ("gateway", or_dash(node.gateway.as_ref().map(Name::to_string))),
+        ("forwards for", or_dash(node.forwards_for.iter().map(Name::as_str).collect::<Vec<_>>().join(", "))),
     ])
+}
+
+fn joined(node: &NodeView) -> String {
+    let at = shown(node.joined);
+    match node.join_key {
+        Some(key) => format!("{at} with key {key}"),
+        None => format!("{at} by `node add-static`{}", if node.psk { ", with a pre-shared key" } else { "" }),
+    }
 }
 
 fn ends(node: &NodeView) -> String {
     match node.ephemeral {
         Some(seconds) => format!("when it was away for {}", shown_span(seconds)),
-        None => format!("{} unless it is heard of before", shown(node.expires)),
+        None => or_dash(node.expires.map(|end| format!("{} unless it is heard of before", shown(end)))),
     }
 }
 

@@ -5,15 +5,18 @@
 mod commands;
 mod enrolment;
 mod serve;
+mod stock;
 mod table;
 mod upkeep;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use ria_protocol::keys::WgPublicKey;
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 
@@ -237,6 +240,20 @@ struct PendingArgs {
     network: Option<String>,
 }
 
+/// How a static peer reaches the network.
+#[derive(Debug, Args)]
+struct StaticWayArgs {
+    /// The member that forwards for it, and sees what it says; without this all members talk to it themselves
+    #[arg(long, value_name = "MEMBER")]
+    via: Option<String>,
+    /// Where the device reaches its gateway, or a member [default: as the coordinator knows it]; may be given several times
+    #[arg(long = "endpoint", value_name = "[MEMBER=]HOST:PORT")]
+    endpoints: Vec<String>,
+    /// Add a pre-shared key
+    #[arg(long)]
+    psk: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
     /// List the nodes
@@ -319,6 +336,47 @@ enum NodeCommand {
     Enable {
         #[command(flatten)]
         node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Add a device with stock WireGuard, such as a phone, and print its configuration file
+    #[command(
+        after_help = "The file is all that is printed on standard output. It holds secrets that are shown this once.\n\n\
+        Examples:\n  ria-coordinator node add-static phone --via robot-1 > phone.conf\n  \
+        ria-coordinator node add-static scanner --public-key $KEY --via gate --endpoint ria.lab.example:41820 --psk\n  \
+        ria-coordinator node add-static server --listens-at 192.0.2.9:51820"
+    )]
+    AddStatic {
+        /// Name of the device
+        name: Name,
+        /// Its network [default: the only one]
+        #[arg(long)]
+        network: Option<Name>,
+        #[command(flatten)]
+        way: StaticWayArgs,
+        /// Public key of a pair that the device made itself; without this a pair is made and printed in the file
+        #[arg(long, value_name = "KEY")]
+        public_key: Option<WgPublicKey>,
+        /// Address and port where the device itself listens, if they never change: members may then begin
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listens_at: Option<SocketAddr>,
+        /// Seconds between keepalives, which keep NATs open; 0 for none
+        #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+        keepalive: u16,
+        /// Tag of the device; may be given several times
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<Name>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a static peer another gateway, or none, and print its new configuration file
+    #[command(after_help = "The device needs the new file; its own private key stays as it is.\n\n\
+        Example:\n  ria-coordinator node set-gateway phone --via robot-2")]
+    SetGateway {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        way: StaticWayArgs,
         #[command(flatten)]
         common: Common,
     },

@@ -127,7 +127,7 @@ impl Writer {
         };
         let mut changed = Network::clone(network);
         changed.members.insert(member.node, member.clone());
-        let patch = Patch::MemberSet(member.to_member(id));
+        let patch = Patch::MemberSet(network.listed(&member));
         let (key, stored) = (key.clone(), member.clone());
         let made = self.change(async move |draft| {
             draft.use_key(&key, &stored, now).await?;
@@ -165,7 +165,7 @@ impl Writer {
             }),
         };
         let mut changed = network.clone();
-        let patch = Patch::MemberSet(member.to_member(id));
+        let patch = Patch::MemberSet(network.listed(&member));
         changed.freed.remove(&member.address_v4.into());
         changed.freed.remove(&member.address_v6.into());
         changed.waiting.remove(&member.node);
@@ -254,7 +254,13 @@ fn known_member<'n>(
 ) -> Result<Option<&'n Arc<MemberEntry>>, Refusal> {
     let found =
         network.members.values().find(|m| m.wg_key == enrolment.wg_key || m.tls_key == enrolment.tls_key);
+    let is_static = network.static_peers.values().any(|peer| peer.wg_key == enrolment.wg_key);
     match found {
+        None if is_static => Err(Refusal {
+            code: ErrorCode::ProofFailed,
+            text: "this node's WireGuard key belongs to a static peer; remove the state directory and join again"
+                .to_owned(),
+        }),
         Some(m) if m.wg_key != enrolment.wg_key || m.tls_key != enrolment.tls_key => Err(Refusal {
             code: ErrorCode::ProofFailed,
             text: "one of this node's two keys belongs to another member; remove the state directory and join again"

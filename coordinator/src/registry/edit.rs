@@ -59,7 +59,7 @@ impl Writer {
         let after = Arc::new(after);
         let mut changed = Network::clone(network);
         changed.members.insert(node, after.clone());
-        let (patch, stored) = (Patch::MemberSet(after.to_member(id)), after.clone());
+        let (patch, stored) = (Patch::MemberSet(network.listed(&after)), after.clone());
         let made = self.change(async move |draft| {
             draft.write().member_changed(id, &stored).await?;
             draft.change_network(changed, vec![patch]).await?;
@@ -71,8 +71,7 @@ impl Writer {
 }
 
 fn renamed(network: &Network, member: &MemberEntry, name: Name) -> Result<MemberEntry, EditNodeError> {
-    let ros_name = name.ros_name();
-    if network.members.values().any(|m| m.node != member.node && m.name.ros_name() == ros_name) {
+    if member.name.ros_name() != name.ros_name() && network.is_taken(&name) {
         return Err(EditNodeError::NameTaken(name));
     }
     Ok(MemberEntry { name, ..member.clone() })

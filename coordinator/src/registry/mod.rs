@@ -18,6 +18,7 @@ mod rotate;
 mod standing;
 mod testify;
 mod urls;
+pub mod stock;
 mod waiting;
 mod writer;
 
@@ -272,6 +273,7 @@ enum Command {
     RotateKey(NetworkId, NodeId, WgPublicKey, Reply<(), RotateKeyError>),
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
     NoteLocalChange(NetworkId, NodeId, LocalChange, oneshot::Sender<Result<(), Unavailable>>),
+    StaticPeer(stock::StaticPeerCommand),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
     Testify(Box<Testified>, Reply<Learnt, Unavailable>),
     AddUrl(String, Actor, Reply<(), UrlError>),

@@ -39,11 +39,8 @@ impl Writer {
             subject: member.name.to_string(),
             detail: json!({ "node": node }),
         };
-        let patch = if enabled {
-            Patch::MemberSet(changed.to_member(network.info.id))
-        } else {
-            Patch::MemberRemoved(node)
-        };
+        let patch =
+            if enabled { Patch::MemberSet(network.listed(&changed)) } else { Patch::MemberRemoved(node) };
         let mut next = Network::clone(network);
         next.members.insert(node, changed.clone());
         let stored = changed.clone();

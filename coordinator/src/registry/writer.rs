@@ -104,6 +104,7 @@ impl Writer {
             Command::NoteLocalChange(network, node, change, reply) => {
                 let _ = reply.send(self.note_local_change(network, node, &change).await);
             }
+            Command::StaticPeer(command) => self.handle_static_peer(command).await,
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }

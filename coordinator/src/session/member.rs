@@ -20,7 +20,8 @@ use crate::enrol::{Challenge, check_request, verify_rotation};
 use crate::hub::{Begin, Begun, NodeKey, SessionId};
 use crate::person::Reported;
 use crate::registry::{RemoveNodeError, RotateKeyError};
-use crate::state::{Change, view};
+use crate::state::Change;
+use crate::state::view::{self, Reader};
 
 /// Addresses that a node may report; the rest is dropped.
 const MAX_CANDIDATES: usize = 64;
@@ -47,6 +48,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
         node: node.1,
         boot: joined.resume.boot,
         agent_version: joined.agent_version,
+        protocol: socket.protocol(),
     };
     let Ok(begun) = services.hub.begin(begin).await else { return End::Drained };
     let id = begun.id;
@@ -75,7 +77,8 @@ impl Session<'_> {
         let mut changes = network.feed.subscribe();
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         self.check_standing()?;
-        socket.send(&view::catch_up(&network, resume.revision)).await?;
+        let reader = Reader { node: self.node.1, protocol: socket.protocol() };
+        socket.send(&view::catch_up(&network, resume.revision, reader)).await?;
         self.told = network.revision;
         let mut relays = interval(self.services.relays.renewed_every());
         relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,7 +105,8 @@ impl Session<'_> {
                     }
                     if change.set.from >= self.told {
                         self.told = change.set.to;
-                        socket.send_encoded(view::change(&change)).await?;
+                        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+                        socket.send_encoded(view::change(&change, &network, reader)).await?;
                         self.send_keep(socket, Some(&change)).await?;
                     }
                 }

@@ -18,8 +18,9 @@ pub const HOLD_BACK: Duration = Duration::from_secs(30 * 24 * 3600);
 /// addresses were given away since the backup, but that they follow each other from where the epoch before had begun.
 pub fn next_v4(network: &Network, now: UnixTime) -> Option<Ipv4Addr> {
     let ipnet::IpNet::V4(net) = network.info.prefix_v4.to_net() else { return None };
+    let members = network.members.values().map(|m| m.address_v4);
     let taken: std::collections::BTreeSet<Ipv4Addr> =
-        network.members.values().map(|m| m.address_v4).collect();
+        members.chain(network.static_peers.values().map(|p| p.address_v4)).collect();
     let first = u64::from(u32::from(net.network()));
     let size = u64::from(u32::from(net.broadcast())).saturating_sub(first);
     // The first address stays free for what a network may need of its own one day; .0 and .255 are taken for
@@ -44,6 +45,7 @@ pub fn next_v6(network: &Network, node: NodeId, now: UnixTime) -> Option<Ipv6Add
     (0..16).map(|attempt| derived_v6(&network.info.prefix_v6, network.info.id, node, attempt)).find(
         |address| {
             !network.members.values().any(|m| m.address_v6 == *address)
+                && !network.static_peers.values().any(|p| p.address_v6 == *address)
                 && !is_held_back(network, (*address).into(), now)
         },
     )

@@ -4,6 +4,7 @@
 //! It does no I/O: the store loads and saves it, the registry changes it, sessions read it.
 
 pub mod address;
+pub mod stock;
 pub mod view;
 pub mod waiting;
 
@@ -26,6 +27,7 @@ use tokio::sync::broadcast;
 
 use crate::audit::Head;
 use crate::epoch::Began;
+use stock::StaticEntry;
 use waiting::WaitingEntry;
 
 /// How many changes a node may have missed and still be brought up to date by patches.
@@ -83,6 +85,7 @@ pub struct Network {
     pub created: UnixTime,
     pub revision: Revision,
     pub members: BTreeMap<NodeId, Arc<MemberEntry>>,
+    pub static_peers: BTreeMap<NodeId, Arc<StaticEntry>>,
     /// Nodes that wait for approval, or were rejected not long ago.
     pub waiting: BTreeMap<NodeId, Arc<WaitingEntry>>,
     /// How long a member may stay unheard of; the same as [`World::membership`].
@@ -108,6 +111,7 @@ impl Network {
             revision: Revision(1),
             membership: DEFAULT_MEMBERSHIP,
             members: BTreeMap::new(),
+            static_peers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             freed: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -130,7 +134,9 @@ impl Network {
     /// Whether a member has this name already, be it in the form that ROS takes only.
     pub fn is_taken(&self, name: &Name) -> bool {
         let ros_name = name.ros_name();
+        let mut statics = self.static_peers.values().map(|peer| &peer.name);
         self.members.values().any(|m| m.name.ros_name() == ros_name)
+            || statics.any(|n| n.ros_name() == ros_name)
     }
 
     /// The wanted name, or the first free one with a number behind it.
@@ -173,15 +179,19 @@ impl Network {
 #[derive(Debug)]
 pub struct Change {
     pub set: PatchSet,
-    /// The message that carries it, for all who see everything of it.
+    /// The message that carries it, for all who see it as it is.
     pub encoded: Bytes,
+    /// Whether some members see it otherwise.
+    pub differs: bool,
 }
 
 impl Change {
     /// Wraps patches, encoded once for everybody.
     pub fn new(set: PatchSet) -> Self {
         let encoded = to_bytes(&CoordinatorMessage::Patches(set.clone())).into();
-        Self { set, encoded }
+        let is_static = |p: &Patch| matches!(p, Patch::MemberSet(m) if m.kind == MemberKind::Static);
+        let differs = set.patches.iter().any(is_static);
+        Self { set, encoded, differs }
     }
 }
 
@@ -212,22 +222,19 @@ impl MemberEntry {
         self.disabled.is_none()
     }
 
-    /// As the map lists it.
-    pub fn to_member(&self, network: NetworkId) -> Member {
+    /// As the map lists it; `behind` it are addresses that it forwards for. [`Network::listed`] knows them.
+    fn to_member(&self, network: NetworkId, behind: Vec<Prefix>) -> Member {
+        let kind = if behind.is_empty() { MemberKind::Node } else { MemberKind::Gateway };
+        let own = [Prefix::host(self.address_v4.into()), Prefix::host(self.address_v6.into())];
         let record = MemberRecord {
             network,
             node: self.node,
             wg_key: self.wg_key,
-            prefixes: vec![Prefix::host(self.address_v4.into()), Prefix::host(self.address_v6.into())],
+            prefixes: own.into_iter().chain(behind).collect(),
             tags: self.tags.clone(),
             expires: None,
         };
-        Member {
-            record: SignedRecord::unsigned(&record),
-            name: self.name.clone(),
-            kind: MemberKind::Node,
-            stock: None,
-        }
+        Member { record: SignedRecord::unsigned(&record), name: self.name.clone(), kind, stock: None }
     }
 
     /// Until when it stays a member without being heard of, which it may for so long ([`Network::membership`]).
@@ -315,7 +322,7 @@ pub(crate) mod tests {
     }
 
     fn add(network: &mut Network, member: Arc<MemberEntry>) {
-        let change = network.next_change(vec![Patch::MemberSet(member.to_member(network.info.id))]);
+        let change = network.next_change(vec![Patch::MemberSet(network.listed(&member))]);
         network.members.insert(member.node, member);
         network.record(change);
     }

@@ -3,37 +3,89 @@
 
 use bytes::Bytes;
 use ria_protocol::id::NodeId;
-use ria_protocol::map::{Live, Patch, PatchSet, Revision, Snapshot};
-use ria_protocol::message::{CoordinatorMessage, LiveUpdate, to_bytes};
+use ria_protocol::map::{Live, Member, MemberKind, Patch, PatchSet, Revision, Snapshot};
+use ria_protocol::message::{CoordinatorMessage, LiveUpdate, from_bytes, to_bytes};
+use ria_protocol::record::MemberRecord;
+use ria_protocol::version::Protocol;
 
 use super::{Change, Network};
 
+/// Who is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader {
+    pub node: NodeId,
+    pub protocol: Protocol,
+}
+
 /// Brings a node that has `revision` (or nothing) to the network's present revision.
-pub fn catch_up(network: &Network, revision: Option<Revision>) -> CoordinatorMessage {
-    let patches = revision.and_then(|revision| patches_since(network, revision));
-    patches.map_or_else(|| CoordinatorMessage::Snapshot(snapshot(network)), CoordinatorMessage::Patches)
+pub fn catch_up(network: &Network, revision: Option<Revision>, reader: Reader) -> CoordinatorMessage {
+    let patches = revision.and_then(|revision| patches_since(network, revision, reader));
+    let whole = || CoordinatorMessage::Snapshot(snapshot(network, reader));
+    patches.map_or_else(whole, CoordinatorMessage::Patches)
 }
 
 /// The whole map.
-pub fn snapshot(network: &Network) -> Snapshot {
+pub fn snapshot(network: &Network, reader: Reader) -> Snapshot {
+    let nodes = network.active_members().map(|member| (member.node, network.listed(member)));
+    let statics = network.static_peers.values();
+    let statics = statics.filter_map(|peer| {
+        Some((peer.node, static_as_seen(network, peer.to_member(network.info.id), reader)?))
+    });
+    let mut members: Vec<(NodeId, Member)> = nodes.chain(statics).collect();
+    members.sort_by_key(|(node, _)| *node);
     Snapshot {
         revision: network.revision,
         network: network.info.clone(),
-        members: network.active_members().map(|m| m.to_member(network.info.id)).collect(),
+        members: members.into_iter().map(|(_, member)| member).collect(),
+    }
+}
+
+/// A static peer as a node sees it: those that talk to it know its pre-shared key. An older agent knows no gateways; it
+/// reaches what is behind one by the gateway's own prefixes, if it is not told of anybody else who has them.
+fn static_as_seen(network: &Network, mut member: Member, reader: Reader) -> Option<Member> {
+    let node = node_of(&member)?;
+    let stock = member.stock.as_mut()?;
+    if reader.protocol < Protocol::V2 {
+        let direct = stock.gateway.is_none();
+        member.stock = None;
+        return direct.then_some(member);
+    }
+    let entry = network.static_peers.get(&node);
+    stock.psk = entry.filter(|peer| peer.is_talked_to_by(reader.node)).and_then(|peer| peer.psk.clone());
+    Some(member)
+}
+
+fn node_of(member: &Member) -> Option<NodeId> {
+    from_bytes::<MemberRecord>(&member.record.bytes).ok().map(|record| record.node)
+}
+
+fn patch_as_seen(network: &Network, patch: &Patch, reader: Reader) -> Option<Patch> {
+    match patch {
+        Patch::MemberSet(member) if member.kind == MemberKind::Static => {
+            let seen = static_as_seen(network, member.clone(), reader).map(Patch::MemberSet);
+            // It may have been seen before.
+            seen.or_else(|| node_of(member).map(Patch::MemberRemoved))
+        }
+        Patch::MemberSet(_) | Patch::MemberRemoved(_) | Patch::NetworkChanged(_) => Some(patch.clone()),
     }
 }
 
 /// All that changed since `revision`; `None` when that is not known any more, or would be longer than a snapshot.
-fn patches_since(network: &Network, revision: Revision) -> Option<PatchSet> {
-    let patches: Vec<Patch> =
-        network.changes_since(revision)?.flat_map(|change| change.set.patches.iter().cloned()).collect();
-    let worth_it = patches.len() <= network.members.len() + 16;
+fn patches_since(network: &Network, revision: Revision, reader: Reader) -> Option<PatchSet> {
+    let patches = network.changes_since(revision)?.flat_map(|change| &change.set.patches);
+    let patches: Vec<Patch> = patches.filter_map(|patch| patch_as_seen(network, patch, reader)).collect();
+    let worth_it = patches.len() <= network.members.len() + network.static_peers.len() + 16;
     worth_it.then_some(PatchSet { from: revision, to: network.revision, patches })
 }
 
-/// One change as a node is told it.
-pub fn change(change: &Change) -> Bytes {
-    change.encoded.clone()
+/// One change as a node is told it. `network` is the state after it, or a later one.
+pub fn change(change: &Change, network: &Network, reader: Reader) -> Bytes {
+    if !change.differs {
+        return change.encoded.clone();
+    }
+    let patches = change.set.patches.iter().filter_map(|patch| patch_as_seen(network, patch, reader));
+    let set = PatchSet { patches: patches.collect(), ..change.set };
+    to_bytes(&CoordinatorMessage::Patches(set)).into()
 }
 
 /// Whether a change takes `node` out of everybody's map.
@@ -66,10 +118,12 @@ mod tests {
         let mut network = network();
         for n in 2..5 {
             let entry = member(n, &format!("robot-{n}"));
-            let change = network.next_change(vec![Patch::MemberSet(entry.to_member(network.info.id))]);
+            let change = network.next_change(vec![Patch::MemberSet(network.listed(&entry))]);
             network.members.insert(entry.node, entry);
             network.record(change);
         }
+        let reader = Reader { node: NodeId::from_bytes([2; 10]), protocol: Protocol::NEWEST };
+        let catch_up = |network: &_, revision| catch_up(network, revision, reader);
         let CoordinatorMessage::Patches(set) = catch_up(&network, Some(Revision(2))) else { panic!() };
         assert_eq!((set.from, set.to, set.patches.len()), (Revision(2), Revision(4), 2));
         let CoordinatorMessage::Patches(none) = catch_up(&network, Some(Revision(4))) else { panic!() };
@@ -93,5 +147,55 @@ mod tests {
             live_changes(&[live(1), live(2)], NodeId::from_bytes([1; 10])),
             live_changes(&[live(2)], NodeId::from_bytes([3; 10]))
         );
+    }
+
+    #[test]
+    fn a_preshared_key_is_told_to_those_who_talk_to_the_device_only() {
+        use crate::state::stock::tests::static_peer;
+        let mut network = network();
+        for n in 2..4 {
+            let entry = member(n, &format!("robot-{n}"));
+            network.members.insert(entry.node, entry);
+        }
+        let [gateway, other] = [2, 3].map(|n| NodeId::from_bytes([n; 10]));
+        let phone = static_peer(9, "phone", Some(gateway));
+        network.static_peers.insert(phone.node, phone.clone());
+        let patches = vec![
+            Patch::MemberSet(phone.to_member(network.info.id)),
+            Patch::MemberSet(network.listed(&network.members[&gateway])),
+        ];
+        let news = network.next_change(patches);
+        assert!(!format!("{:?}", to_bytes(&news.set)).contains("[42, 42, 42, 42"), "the log holds no secret");
+        network.record(news.clone());
+        let told = |node, protocol| -> (Option<Member>, Vec<Patch>) {
+            let reader = Reader { node, protocol };
+            let members = snapshot(&network, reader).members;
+            let phone = members.into_iter().find(|m| m.kind == MemberKind::Static);
+            let Ok(CoordinatorMessage::Patches(set)) = from_bytes(&change(&news, &network, reader)) else {
+                panic!()
+            };
+            (phone, set.patches)
+        };
+        let psk = |member: &Member| member.stock.as_ref().unwrap().psk.clone();
+        let (listed, patches) = told(gateway, Protocol::V2);
+        assert_eq!(psk(&listed.clone().unwrap()), phone.psk);
+        assert_eq!(patches[0], Patch::MemberSet(listed.unwrap()));
+        let (listed, patches) = told(other, Protocol::V2);
+        assert_eq!(psk(&listed.clone().unwrap()), None);
+        assert_eq!(patches[0], Patch::MemberSet(listed.unwrap()));
+        // An older agent finds the device's addresses with the gateway, and with nobody else.
+        let (listed, patches) = told(other, Protocol::V1);
+        assert_eq!((listed, &patches[0]), (None, &Patch::MemberRemoved(phone.node)));
+        let Patch::MemberSet(listed) = &patches[1] else { panic!() };
+        let record = listed.record.open(network.info.id, &[]).unwrap();
+        assert_eq!((listed.kind, record.prefixes.len()), (MemberKind::Gateway, 4));
+        assert_eq!(record.own_prefixes().count(), 2);
+
+        // Without a gateway all members talk to it.
+        let phone = static_peer(9, "phone", None);
+        network.static_peers.insert(phone.node, phone.clone());
+        let reader = Reader { node: other, protocol: Protocol::V2 };
+        let member = snapshot(&network, reader).members.pop().unwrap();
+        assert_eq!(psk(&member), phone.psk);
     }
 }

@@ -50,7 +50,7 @@ fn optional_seconds(row: &AnyRow, column: &str) -> Result<Option<Duration>, Stor
     Ok(optional_time(row, column)?.map(|seconds| Duration::from_secs(seconds.0)))
 }
 
-fn tags(row: &AnyRow) -> Result<Vec<String>, StoreError> {
+pub(super) fn tags(row: &AnyRow) -> Result<Vec<String>, StoreError> {
     serde_json::from_str(&text(row, "tags")?).map_err(|e| damaged("tags", e))
 }
 
@@ -110,6 +110,7 @@ impl Store {
         for row in sqlx::query(freed).bind(&id).fetch_all(&self.writer).await? {
             network.freed.insert(parsed(&row, "address")?, time(&row, "freed")?);
         }
+        network.static_peers = self.load_static_peers(&id).await?;
         network.waiting = self.load_waiting(&id).await?;
         let tombstones = "SELECT * FROM tombstones WHERE network = $1";
         for row in sqlx::query(tombstones).bind(&id).fetch_all(&self.writer).await? {

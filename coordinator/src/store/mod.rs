@@ -6,6 +6,7 @@
 mod enrolment;
 mod file;
 mod load;
+mod stock;
 mod write;
 
 use std::path::{Path, PathBuf};

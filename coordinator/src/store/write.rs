@@ -20,7 +20,7 @@ pub(super) fn big(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn tags(tags: &[String]) -> String {
+pub(super) fn tags(tags: &[String]) -> String {
     serde_json::json!(tags).to_string()
 }
 
@@ -177,6 +177,7 @@ impl<'t> Write<'t> {
 
     /// A new member and its addresses.
     pub async fn member(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let network_id = network;
         let network = network.to_string();
         let sql = "INSERT INTO nodes (network, id, name, wg_key, tls_key, address_v4, address_v6, tags, join_key, \
                    joined, last_contact, agent_version, ephemeral) \
@@ -197,14 +198,25 @@ impl<'t> Write<'t> {
             .bind(member.ephemeral.map(|d| big(d.as_secs())))
             .execute(&mut **self.transaction)
             .await?;
+        let addresses = [member.address_v4.to_string(), member.address_v6.to_string()];
+        self.addresses(network_id, member.node, addresses).await
+    }
+
+    /// Addresses that belong to somebody now.
+    pub(super) async fn addresses(
+        &mut self,
+        network: NetworkId,
+        node: NodeId,
+        addresses: [String; 2],
+    ) -> Written {
         // An address whose time of being held back is over has a row already.
         let sql = "INSERT INTO addresses (network, address, node, freed) VALUES ($1, $2, $3, NULL) \
                    ON CONFLICT (network, address) DO UPDATE SET node = excluded.node, freed = NULL";
-        for address in [member.address_v4.to_string(), member.address_v6.to_string()] {
+        for address in addresses {
             sqlx::query(sql)
-                .bind(&network)
+                .bind(network.to_string())
                 .bind(address)
-                .bind(member.node.to_string())
+                .bind(node.to_string())
                 .execute(&mut **self.transaction)
                 .await?;
         }
@@ -226,13 +238,23 @@ impl<'t> Write<'t> {
 
     /// A member is gone; its addresses are held back from now on.
     pub async fn member_removed(&mut self, network: NetworkId, node: NodeId, time: UnixTime) -> Written {
-        let (network, node) = (network.to_string(), node.to_string());
         let sql = "DELETE FROM nodes WHERE network = $1 AND id = $2";
-        sqlx::query(sql).bind(&network).bind(&node).execute(&mut **self.transaction).await?;
+        let ids = (network.to_string(), node.to_string());
+        sqlx::query(sql).bind(ids.0).bind(ids.1).execute(&mut **self.transaction).await?;
+        self.addresses_freed(network, node, time).await
+    }
+
+    /// Addresses that are held back from now on.
+    pub(super) async fn addresses_freed(
+        &mut self,
+        network: NetworkId,
+        node: NodeId,
+        time: UnixTime,
+    ) -> Written {
         let sql = "UPDATE addresses SET freed = $3 WHERE network = $1 AND node = $2 AND freed IS NULL";
         sqlx::query(sql)
-            .bind(&network)
-            .bind(&node)
+            .bind(network.to_string())
+            .bind(node.to_string())
             .bind(big(time.0))
             .execute(&mut **self.transaction)
             .await?;
