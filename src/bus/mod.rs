@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ria_api::error::ApiError;
 use ria_api::server::{Backend, Caller, Notice, Probe, Server, serve_on_bus};
-use ria_api::state::{AgentStatus, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
-use ria_protocol::id::NetworkId;
+use ria_api::state::{AgentStatus, JoinOptions, Joined, NetworkStatus, PeerKind, PeerStatus, PingReply};
+use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::name::Name;
 use tokio::sync::broadcast;
@@ -87,7 +87,7 @@ impl Backend for LocalApi {
 
     async fn ping(&self, network: NetworkId, peer: &str, probe: Probe) -> Result<Vec<PingReply>, ApiError> {
         let plan = plan(probe)?;
-        let id = self.with_network(network, |_, view| lookup::peer(view, peer)).await?;
+        let id = self.with_network(network, |_, view| probed(view, lookup::peer(view, peer)?)).await?;
         self.handle.ping(network, id, plan).await
     }
 
@@ -131,6 +131,20 @@ impl fmt::Display for Shown<'_> {
             write!(f, ", login {login}")?;
         }
         write!(f, "), {program} {pid}, {}", via.as_str())
+    }
+}
+
+/// A peer that answers probes.
+fn probed(view: &NetworkView, id: NodeId) -> Result<NodeId, ApiError> {
+    match view.peers.iter().find(|(node, _)| *node == id) {
+        Some((_, peer)) if peer.kind == PeerKind::Static => {
+            let address = peer.addresses.first().map_or("", String::as_str);
+            Err(ApiError::Failed(format!(
+                "{} runs stock WireGuard, which answers no probes; send it packets instead: ping {address}",
+                peer.name
+            )))
+        }
+        Some(_) | None => Ok(id),
     }
 }
 

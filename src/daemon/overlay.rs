@@ -1,12 +1,15 @@
 //! Interfaces and the engine: brings networks up and takes them down.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::{AddNetwork, Command, Event, Warning};
 use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::map::{Candidate, CandidateKind, Live, MemberKind};
 use ria_protocol::message::LiveUpdate;
 use ria_protocol::prefix::Prefix;
+use tokio::time::Instant;
 
 use super::control::{Control, Input};
 use super::events::Draft;
@@ -288,6 +291,10 @@ impl Control {
                     network.conditions.set("relay-down", Severity::Warning, text);
                 }
             }
+            Event::PathChanged { network, peer, endpoint: Some(endpoint), .. } => {
+                self.remember_static_peer(network, peer, endpoint);
+                self.tell_engine_event(event);
+            }
             Event::MapChanged { .. }
             | Event::PeerAdded { .. }
             | Event::PeerRemoved { .. }
@@ -295,6 +302,19 @@ impl Control {
             | Event::PathChanged { .. } => self.tell_engine_event(event),
         }
         self.changed = true;
+    }
+
+    /// Where a static peer is, nobody can tell after a restart but this node itself.
+    fn remember_static_peer(&mut self, id: NetworkId, peer: NodeId, address: SocketAddr) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let member = network.membership.map.as_ref().and_then(|map| map::member(map, peer));
+        if member.is_some_and(|(member, _)| member.kind == MemberKind::Static) {
+            let candidates = vec![Candidate { kind: CandidateKind::Host, address }];
+            let seen = Live { node: peer, online: false, boot: None, candidates };
+            let update = LiveUpdate { whole: false, members: vec![seen] };
+            map::apply_live(&mut network.membership.live, &update);
+            network.live_unsaved.get_or_insert(Instant::now());
+        }
     }
 
     fn handle_warning(&mut self, id: NetworkId, warning: &Warning) {

@@ -137,7 +137,10 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         path: path_kind(peer.path),
         endpoint: peer.endpoint.map(|e| e.to_string()).unwrap_or_default(),
         relay: peer.relay.clone().unwrap_or_default(),
-        path_reason: peer.path_reason.into(),
+        path_reason: match &peer.gateway {
+            Some(gateway) => format!("behind gateway {gateway}"),
+            None => peer.path_reason.into(),
+        },
         mtu: peer.mtu.into(),
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,

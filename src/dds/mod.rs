@@ -22,7 +22,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ria_api::environment::{FAST_DDS, FAST_DDS_BY_ADDRESS};
-use ria_api::state::NetworkState;
+use ria_api::state::{NetworkState, PeerKind};
 
 use self::config::DdsConfig;
 pub use self::environment::{VARIABLES, environment, for_distro, for_network};
@@ -69,7 +69,9 @@ impl Overlay {
             overlay.interfaces.push(Interface { name: status.interface.clone(), address });
             let mtu = if status.mtu < 576 { 1280 } else { status.mtu };
             overlay.mtu = if overlay.mtu == 0 { mtu } else { overlay.mtu.min(mtu) };
-            overlay.peers.extend(peers.iter().filter_map(|(_, p)| p.addresses.iter().find_map(|a| ipv4(a))));
+            // A phone has no ROS, and a laptop that has lists its robots itself.
+            let nodes = peers.iter().filter(|(_, peer)| peer.kind != PeerKind::Static);
+            overlay.peers.extend(nodes.filter_map(|(_, p)| p.addresses.iter().find_map(|a| ipv4(a))));
         }
         overlay
     }

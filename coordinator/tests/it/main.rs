@@ -12,5 +12,6 @@ mod killed;
 mod older;
 mod restore;
 mod robustness;
+mod static_peers;
 mod stream;
 mod support;
