@@ -81,7 +81,7 @@ impl Witness {
         change: &Change,
     ) -> Keep {
         let id = network.info.id;
-        let own = member.to_member(id);
+        let own = network.listed(member);
         let of_own = |patch: &&Patch| matches!(patch, Patch::MemberSet(set) if *set == own);
         let buried = |patch: &Patch| match patch {
             Patch::MemberRemoved(node) => {

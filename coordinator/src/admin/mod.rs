@@ -4,6 +4,6 @@ pub mod api;
 pub mod client;
 mod enrolment;
 pub mod server;
-mod upkeep;
 mod stock;
+mod upkeep;
 mod views;

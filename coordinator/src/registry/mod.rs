@@ -16,9 +16,9 @@ mod limiter;
 mod local_change;
 mod rotate;
 mod standing;
+pub mod stock;
 mod testify;
 mod urls;
-pub mod stock;
 mod waiting;
 mod writer;
 

@@ -29,7 +29,7 @@ impl Writer {
         if member.wg_key == wg_key {
             return Ok(());
         }
-        if network.members.values().any(|other| other.wg_key == wg_key) {
+        if network.has_key(&wg_key) {
             return Err(RotateKeyError::Taken);
         }
         let id = network.info.id;
@@ -39,11 +39,17 @@ impl Writer {
             action: "node.key-rotated",
             network: Some(id),
             subject: member.name.to_string(),
-            detail: json!({ "node": node, "before": member.wg_key, "wg_key": wg_key }),
+            detail: json!({
+                "node": node,
+                "before": member.wg_key,
+                "wg_key": wg_key,
+                // Their files name the key before.
+                "static_peers": network.behind(node).map(|peer| &peer.name).collect::<Vec<_>>(),
+            }),
         };
         let member = Arc::new(MemberEntry { wg_key, ..MemberEntry::clone(member) });
         let mut changed = Network::clone(network);
-        let patch = Patch::MemberSet(member.to_member(id));
+        let patch = Patch::MemberSet(network.listed(&member));
         changed.members.insert(node, member.clone());
         let made = self.change(async move |draft| {
             draft.write().wg_key(id, &member).await?;

@@ -205,6 +205,7 @@ impl Writer {
         let now = UnixTime::from(SystemTime::now());
         let mut without = Network::clone(network);
         without.static_peers.remove(&node);
+        without.tombstones.insert(node, now);
         without.freed.insert(entry.address_v4.into(), now);
         without.freed.insert(entry.address_v6.into(), now);
         let gateway = gateways(&without, [entry.gateway]);
@@ -213,6 +214,7 @@ impl Writer {
         let event = event(id, &entry, "static-peer.removed", actor, now);
         let made = self.change(async move |draft| {
             draft.write().static_peer_removed(id, node, now).await?;
+            draft.write().tombstone(id, node, now).await?;
             draft.change_network(without, patches).await?;
             draft.audit(&event).await
         });
@@ -237,7 +239,11 @@ fn patches<const N: usize>(
     std::iter::once(peer).chain(gateways(network, touched)).collect()
 }
 
-fn gateways<const N: usize>(network: &Network, touched: [Option<NodeId>; N]) -> impl Iterator<Item = Patch> {
+/// What the map says of these members as gateways.
+pub(super) fn gateways<const N: usize>(
+    network: &Network,
+    touched: [Option<NodeId>; N],
+) -> impl Iterator<Item = Patch> {
     let mut nodes: Vec<NodeId> = touched.into_iter().flatten().collect();
     nodes.dedup();
     let members = nodes.into_iter().filter_map(|node| network.members.get(&node));

@@ -125,24 +125,33 @@ impl Draft {
         let id = network.info.id;
         network.tombstones.insert(tombstone.node, tombstone.time);
         self.write().tombstone(id, tombstone.node, tombstone.time).await?;
-        let Some(member) = network.members.remove(&tombstone.node) else {
-            self.put(network);
-            return Ok(false);
+        let member = network.members.remove(&tombstone.node);
+        let peer = network.static_peers.remove(&tombstone.node);
+        let (name, addresses, gateway) = match (&member, &peer) {
+            (Some(member), _) => (member.name.clone(), (member.address_v4, member.address_v6), None),
+            (None, Some(peer)) => (peer.name.clone(), (peer.address_v4, peer.address_v6), peer.gateway),
+            (None, None) => {
+                self.put(network);
+                return Ok(false);
+            }
         };
-        network.freed.insert(member.address_v4.into(), tombstone.time);
-        network.freed.insert(member.address_v6.into(), tombstone.time);
-        self.write().member_removed(id, member.node, tombstone.time).await?;
-        self.change_network(network, vec![Patch::MemberRemoved(member.node)]).await?;
+        network.freed.insert(addresses.0.into(), tombstone.time);
+        network.freed.insert(addresses.1.into(), tombstone.time);
+        self.write().member_removed(id, tombstone.node, tombstone.time).await?;
+        self.write().static_peer_removed(id, tombstone.node, tombstone.time).await?;
+        let mut patches = vec![Patch::MemberRemoved(tombstone.node)];
+        patches.extend(super::stock::gateways(&network, [gateway]));
+        self.change_network(network, patches).await?;
         self.audit(&Event {
             time: now(),
             actor: Actor::Coordinator,
             action: "node.removed",
             network: Some(id),
-            subject: member.name.to_string(),
+            subject: name.to_string(),
             detail: json!({
-                "node": member.node,
-                "address_v4": member.address_v4,
-                "address_v6": member.address_v6,
+                "node": tombstone.node,
+                "address_v4": addresses.0,
+                "address_v6": addresses.1,
                 "removed_before_restore": tombstone.time,
                 "shown_by": by,
             }),
@@ -166,7 +175,8 @@ impl Draft {
         network.freed.remove(&member.address_v6.into());
         network.members.insert(member.node, member.clone());
         self.write().member(id, &member).await?;
-        self.change_network(network, vec![Patch::MemberSet(member.to_member(id))]).await?;
+        let patch = Patch::MemberSet(network.listed(&member));
+        self.change_network(network, vec![patch]).await?;
         self.audit(&Event {
             time: now(),
             actor: Actor::Node(member.node),

@@ -73,11 +73,11 @@ async fn a_file_is_printed_once_and_members_hear_what_they_need() {
     server.kill();
     server.start_again();
     let (_, start) = gate.come_back(server.address, None).await;
-    let members = start.snapshot().members;
+    let members = start.map.snapshot().members;
     let stock = device(&members).unwrap().stock.clone().unwrap();
     assert_eq!(stock.psk.map(|psk| psk.reveal()), Some(psk.clone()));
     let (_, start) = arm.come_back(server.address, None).await;
-    let members = start.snapshot().members;
+    let members = start.map.snapshot().members;
     assert_eq!(device(&members).unwrap().stock.clone().unwrap().psk, None);
     let audit = server.json(&["audit", "list"]).to_string();
     assert!(audit.contains("static-peer.added") && !audit.contains(&psk) && !audit.contains(&private));
@@ -122,7 +122,7 @@ async fn a_device_moves_to_another_gateway_and_is_removed() {
     server.text(&["node", "remove", "two"]);
     assert_eq!(listed("scanner")["gateway"], Value::Null);
     let (_, start) = one.come_back(server.address, None).await;
-    let members = start.snapshot().members;
+    let members = start.map.snapshot().members;
     let stock = device(&members).unwrap().stock.clone().unwrap();
     assert!(stock.gateway.is_some() && stock.psk.is_none(), "{stock:?}");
 
