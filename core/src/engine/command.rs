@@ -14,6 +14,13 @@ use zeroize::Zeroizing;
 pub enum Command {
     /// Be a member of a network. Peers come with its map.
     AddNetwork(AddNetwork),
+    /// This node's key in a network is this from now on, as the map says it is. Paths stay, and sessions are handed over.
+    SetPrivateKey {
+        /// Which network.
+        network: NetworkId,
+        /// X25519 private key.
+        private_key: PrivateKey,
+    },
     /// Forget a network with its peers, sessions and relays.
     RemoveNetwork(NetworkId),
     /// The network's durable state is this.
@@ -60,6 +67,15 @@ pub enum Command {
         /// How long to wait, for a path first and for the answer then.
         timeout: Duration,
     },
+}
+
+/// An X25519 private key on its way into the engine.
+pub struct PrivateKey(pub Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(hidden)")
+    }
 }
 
 /// The caller's number for a ping.

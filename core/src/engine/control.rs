@@ -49,12 +49,12 @@ pub(super) struct ControlDatagram {
 pub(super) struct Control {
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) slots: Slots,
-    tags: BTreeMap<PairTag, PeerId>,
+    pub(super) tags: BTreeMap<PairTag, PeerId>,
     /// When which peer wants to be woken, both ways.
     timers: BTreeSet<(Instant, PeerId)>,
     timer_of: BTreeMap<PeerId, Instant>,
     pub(super) host: Vec<SocketAddr>,
-    factory: Box<dyn SessionFactory>,
+    pub(super) factory: Box<dyn SessionFactory>,
     pub(super) rng: Rng,
     pub(super) events: VecDeque<Event>,
     pub(super) to_shard: VecDeque<ShardCommand>,
@@ -86,6 +86,9 @@ impl Control {
     pub(super) fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         match command {
             Command::AddNetwork(add) => self.add_network(&add),
+            Command::SetPrivateKey { network, private_key } => {
+                self.set_private_key(network, &private_key.0, now)
+            }
             Command::RemoveNetwork(network) => self.remove_network(network, now),
             Command::SetMap { network, snapshot } => self.set_map(network, &snapshot, now),
             Command::ApplyPatches { network, patches } => self.apply_patches(network, &patches, now),
@@ -196,8 +199,7 @@ impl Control {
                 }
                 MapChange::Changed(node) => {
                     if self.identity_changed((id, *node)) {
-                        self.remove_peer((id, *node), now);
-                        self.add_peer((id, *node), now);
+                        self.rekey_peer((id, *node), now);
                     }
                 }
             }
@@ -221,7 +223,7 @@ impl Control {
         node != network.node && !network.peers.get(&node).is_some_and(same)
     }
 
-    fn add_peer(&mut self, (id, node): PeerId, now: Instant) {
+    pub(super) fn add_peer(&mut self, (id, node): PeerId, now: Instant) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         if node == network.node {
             return;
@@ -258,7 +260,7 @@ impl Control {
         self.with_peer((id, node), now, |peer| peer.handle_added(now));
     }
 
-    fn remove_peer(&mut self, (id, node): PeerId, now: Instant) {
+    pub(super) fn remove_peer(&mut self, (id, node): PeerId, now: Instant) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(mut peer) = network.peers.remove(&node) else { return };
         network.by_key.retain(|_, owner| *owner != node);
@@ -286,7 +288,7 @@ impl Control {
         }
     }
 
-    fn set_routes(&mut self, id: NetworkId) {
+    pub(super) fn set_routes(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get(&id) else { return };
         // What lies behind a gateway is routed to it by its own record, which is what owners sign.
         let claims = network.peers.values().filter(|peer| peer.gateway().is_none()).flat_map(|peer| {
@@ -307,7 +309,7 @@ impl Control {
         self.to_shard.push_back(ShardCommand::SetRoutes { network: id, routes, own });
     }
 
-    fn check_listed(&mut self, id: NetworkId) {
+    pub(super) fn check_listed(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let own = network.map.member(network.node);
         let unlisted = own.is_none_or(|own| own.record.wg_key != network.public);

@@ -22,6 +22,7 @@ pub mod command;
 mod control;
 pub mod event;
 mod network;
+mod rekey;
 mod relays;
 mod slots;
 pub mod status;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use ria_protocol::id::NetworkId;
 
-pub use command::{AddNetwork, Command, CommandError, PingId, RelayServer};
+pub use command::{AddNetwork, Command, CommandError, PingId, PrivateKey, RelayServer};
 pub use event::{Event, PingOutcome, Warning};
 pub use status::{EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus};
 

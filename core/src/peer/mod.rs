@@ -147,6 +147,11 @@ impl Peer {
         self.keys.tag_in
     }
 
+    /// The keys of the pair are others now; the ways to the peer stay.
+    pub(crate) fn rekey(&mut self, key: WgPublicKey, keys: PairKeys) {
+        (self.key, self.keys) = (key, keys);
+    }
+
     /// The peer's relayed address, to which this node's relay needs a channel.
     pub(crate) fn relayed_candidate(&self) -> Option<SocketAddr> {
         self.relayed

@@ -4,6 +4,7 @@
 //! back. [`wireguard`] is the one implementation that the product uses.
 
 mod flood;
+pub(crate) mod handover;
 pub mod wireguard;
 
 use std::net::IpAddr;
@@ -70,4 +71,9 @@ pub trait Session: Send {
 
     /// Lets the session look at its own clock; a message that became due is written.
     fn tick(&mut self, out: &mut [u8]) -> Option<usize>;
+
+    /// A session that stood for another one gives that back when it has no more part in it.
+    fn take_settled(&mut self) -> Option<Box<dyn Session>> {
+        None
+    }
 }

@@ -44,6 +44,12 @@ pub(crate) enum ShardCommand {
         slot: Slot,
         route: Option<Route>,
     },
+    /// This end or the other has another key: the session takes over as soon as it is ready.
+    Rekey {
+        slot: Slot,
+        session: Box<dyn Session>,
+        conduct: Conduct,
+    },
     /// The peer is a new run: sessions of the old one are void. One that began at `since` or later is with the new run.
     ReplaceSession {
         slot: Slot,

@@ -126,6 +126,9 @@ impl Shard {
             ShardCommand::SetRoute { slot, route } => {
                 self.with_slot(slot, now, out, |peer| peer.set_route(route, now));
             }
+            ShardCommand::Rekey { slot, session, conduct } => {
+                self.with_slot(slot, now, out, |peer| peer.rekey(session, conduct, now));
+            }
             ShardCommand::ReplaceSession { slot, session, since } => {
                 self.with_slot(slot, now, out, |peer| peer.replace_session(session, since, now));
             }

@@ -17,6 +17,7 @@ use super::pending::Pending;
 use super::stock::STOCK_RETRY;
 use crate::packet::DatagramBatch;
 use crate::relay::channel_header;
+use crate::session::handover::hand_over;
 use crate::session::{HANDSHAKE_ROOM, OVERHEAD, Session};
 use crate::stun::CHANNEL_HEADER;
 
@@ -130,6 +131,15 @@ impl PeerSlot {
         self.plan_handshake(now);
     }
 
+    /// One of the two ends has another key. What the old session is good for, it is good for until the new one is ready.
+    pub(crate) fn rekey(&mut self, session: Box<dyn Session>, conduct: Conduct, now: Instant) {
+        hand_over(&mut self.session, session);
+        self.conduct = conduct;
+        self.traffic.handshake = None;
+        self.ticked = None;
+        self.plan_handshake(now);
+    }
+
     /// Decides when a handshake is due, after a change of session or route.
     pub(super) fn plan_handshake(&mut self, now: Instant) {
         self.attempts = 0;
@@ -196,6 +206,9 @@ impl PeerSlot {
             None => {
                 session.tick(&mut [0; HANDSHAKE_ROOM]);
             }
+        }
+        if let Some(settled) = self.session.take_settled() {
+            self.session = settled;
         }
         self.ticked = Some(now);
         self.schedule_tick(now);
