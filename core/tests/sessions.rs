@@ -8,10 +8,11 @@ use common::nat::{Filtering, Mapping};
 use common::{World, ms, network, node, packet, two_behind};
 use ria_core::filter::{Filter, Verdict};
 use ria_core::ip::IpPacket;
-use ria_core::{DropReason, Event, LinkState, PathKind, PingOutcome};
+use ria_core::{Command, DropReason, Event, LinkState, PathKind, PingOutcome, PrivateKey};
 use ria_protocol::id::NodeId;
-use ria_protocol::map::Patch;
+use ria_protocol::map::{Patch, PatchSet};
 use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
 
 /// Two hosts on the public network.
 fn two(seed: u64) -> World {
@@ -297,4 +298,57 @@ fn a_restarted_relay_server_is_noticed_and_used_again() {
     assert!(gap < ms(6000), "{gap:?}");
     let down = world.hosts[0].events.iter().any(|(_, event)| matches!(event, Event::RelayDown { .. }));
     assert!(down && world.both_on(PathKind::RelayUdp));
+}
+
+/// One end has another key, which the two ends hear of at different times; traffic flows both ways meanwhile.
+#[test]
+fn a_rotated_key_loses_nothing() {
+    for seed in 0..20 {
+        let mut world = two(seed);
+        world.run_till("up", ms(1000), World::both_up);
+        world.run(ms(500));
+        let rotated = (seed % 2) as usize;
+        let (first, lag) = if seed % 4 < 2 { (rotated, ms(40)) } else { (1 - rotated, ms(90)) };
+        let mut sent = 0;
+        let mut talk = |world: &mut World, duration: Duration| {
+            let end = world.now + duration;
+            while world.now < end {
+                world.send(0, &packet(0, 1, sent, 200));
+                world.send(1, &packet(1, 0, sent, 200));
+                sent += 1;
+                world.run(ms(10));
+            }
+        };
+        talk(&mut world, ms(300));
+        world.hosts[rotated].key = [77 + u8::try_from(seed).unwrap(); 32];
+        let patch = Patch::MemberSet(world.member(rotated));
+        let tell = |world: &mut World, host: usize| {
+            let from = world.hosts[host].engine.status(world.now).networks[0].revision.unwrap();
+            let patches = PatchSet { from, to: from.next(), patches: vec![patch.clone()] };
+            if host == rotated {
+                let private_key = PrivateKey(Zeroizing::new(world.hosts[host].key));
+                world.command(host, Command::SetPrivateKey { network: network(), private_key });
+            }
+            world.command(host, Command::ApplyPatches { network: network(), patches });
+        };
+        tell(&mut world, first);
+        talk(&mut world, lag);
+        tell(&mut world, 1 - first);
+        talk(&mut world, Duration::from_secs(8));
+        world.run(ms(300));
+        for host in 0..2 {
+            let received = world.hosts[host].received.len();
+            assert_eq!(received, sent as usize, "seed {seed}: packets were lost on the way to {host}");
+            assert!(world.is_up(host, 1 - host));
+            let events = world.hosts[host].events.iter();
+            let lost = events.filter(|(_, e)| matches!(e, Event::LinkStateChanged { after: LinkState::Lost, .. }));
+            assert_eq!(lost.count(), 0, "seed {seed}");
+            let network = &world.hosts[host].engine.status(world.now).networks[0];
+            assert_eq!(network.public_key, world.hosts[host].public_key());
+            // Later handshakes are under the new keys as well.
+            assert!(world.peer(host, 1 - host).handshake_age.unwrap() < Duration::from_secs(9));
+        }
+        world.run(Duration::from_secs(130));
+        assert!(world.stream(ms(10), ms(500)) < ms(50), "after the next renewal");
+    }
 }
