@@ -301,6 +301,10 @@ impl Backend for FakeAgent {
         self.command(&format!("state {state}")).map_err(ApiError::Failed)
     }
 
+    async fn rotate_key(&self, network: NetworkId, _: Caller) -> Result<(), ApiError> {
+        self.network(network).map(|_| ())
+    }
+
     fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }

@@ -51,6 +51,9 @@ pub trait Network {
     /// Looks for the coordinator at this URL first, from now on. It has to answer there, with the same authority.
     fn set_url(&self, url: &str) -> Result<(), ApiError>;
 
+    /// Changes this machine's WireGuard key, keeping addresses and links; returns when the new one is in use.
+    fn rotate_key(&self) -> Result<(), ApiError>;
+
     /// Status or peers have changed; at most some times a second.
     #[zbus(signal)]
     fn changed(&self) -> zbus::Result<()>;

@@ -113,6 +113,12 @@ impl Backend for LocalApi {
         self.handle.set_url(network, url.to_owned()).await
     }
 
+    async fn rotate_key(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError> {
+        self.with_network(network, |_, _| Ok(())).await?;
+        info!(uid = caller.uid, pid = caller.pid, %network, "asked for another WireGuard key");
+        self.handle.rotate_key(network).await
+    }
+
     fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }

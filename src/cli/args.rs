@@ -54,6 +54,8 @@ pub enum ClientVerb {
     Leave(LeaveArgs),
     /// Tell this machine where its coordinator is now, when it finds it nowhere by itself.
     SetUrl(SetUrlArgs),
+    /// Change this machine's WireGuard key, keeping its addresses and links.
+    RotateKey(NetworkArg),
     /// Does it work, and if not, what to do?
     Status(NetworkArg),
     /// List the other members and the links to them.

@@ -23,6 +23,19 @@ pub async fn set_enabled(context: &Context, wanted: &NetworkArg, enabled: bool) 
     Ok(())
 }
 
+pub async fn rotate_key(context: &Context, wanted: &NetworkArg) -> Result<(), Failure> {
+    let network = context.network(wanted).await?;
+    let name = network.summary.name;
+    with_progress(&format!("Changing the key in {name}"), network.proxy.rotate_key()).await?;
+    let public_key = network.proxy.status().await?.public_key;
+    if context.output.json {
+        context.output.value(&json!({ "network": name, "public_key": public_key }))?;
+    } else {
+        context.output.line(format_args!("{name}: this machine's WireGuard key is {public_key} now"))?;
+    }
+    Ok(())
+}
+
 pub async fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> {
     let network = context.network(&args.network).await?;
     let name = network.summary.name;

@@ -61,6 +61,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Down(network) => control::set_enabled(context, &network, false).await,
         ClientVerb::Leave(args) => control::leave(context, &args).await,
         ClientVerb::SetUrl(args) => control::set_url(context, &args).await,
+        ClientVerb::RotateKey(network) => control::rotate_key(context, &network).await,
         ClientVerb::Status(network) => status::run(context, &network).await,
         ClientVerb::Peers(network) => peers::run(context, &network).await,
         ClientVerb::Ping(args) => ping::run(context, &args).await,

@@ -12,6 +12,8 @@ use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
 use ria_protocol::requester::{LocalChange, LocalDeed, Requester};
+use ria_protocol::keys::WgPublicKey;
+use ria_protocol::rotation::{self, Rotate};
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
 use tokio::sync::{mpsc, oneshot};
@@ -25,7 +27,7 @@ use super::greet::{CoordinatorTime, GreetError, Greeted};
 use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, Trust};
 use crate::state::kept::Kept;
-use crate::state::membership::NodeKeys;
+use crate::state::membership::{NodeKeys, WgKey};
 
 /// Candidates change in bursts (an interface brings several addresses); one report follows after this quiet time.
 const REPORT_DELAY: Duration = Duration::from_millis(50);
@@ -82,6 +84,8 @@ pub enum Order {
     Note(Note),
     /// The same, and end; answers what could not be told.
     Retire(Note, oneshot::Sender<Vec<Note>>),
+    /// This node wants to be known by this WireGuard key.
+    Rotate(WgKey),
     /// Tell the coordinator that the node leaves for good, and who wants that; answers whether it heard.
     Leave(Requester, oneshot::Sender<bool>),
 }
@@ -166,6 +170,8 @@ impl Session {
             report_at: None,
             clock: None,
             away: Away::default(),
+            challenge: None,
+            proved: None,
         };
         Self { orders, task: tokio::spawn(runner.run()) }
     }
@@ -207,6 +213,10 @@ struct Runner {
     report_at: Option<Instant>,
     /// The coordinator's clock at the beginning of this connection.
     clock: Option<CoordinatorTime>,
+    /// For one proof of another key on this connection.
+    challenge: Option<Challenge>,
+    /// The key that was proved on this connection.
+    proved: Option<WgPublicKey>,
     away: Away,
 }
 
@@ -217,6 +227,12 @@ struct Away {
     notes: Vec<Note>,
     /// Where it may be found from now on.
     urls: Option<Vec<String>>,
+}
+
+/// What a proof is bound to.
+struct Challenge {
+    public: WgPublicKey,
+    exporter: [u8; 32],
 }
 
 /// Why a connection ended.
@@ -303,13 +319,14 @@ impl Runner {
                 return (end, false);
             }
         };
-        let (mut stream, connected) = match opened {
+        let (mut stream, connected, challenge) = match opened {
             Ok(opened) => opened,
             Err(end) => return (end, false),
         };
         if let SessionEvent::Connected { time, .. } = &connected {
             self.config.time = time.remembered(self.config.time, Instant::now());
             self.clock = Some(*time);
+            (self.challenge, self.proved) = (Some(challenge), None);
         }
         self.tell(connected).await;
         self.report_at = self.report.is_some().then(Instant::now);
@@ -406,6 +423,7 @@ impl Runner {
                 }
             }
             Order::Urls(urls) => self.config.urls = urls,
+            Order::Rotate(key) => self.rotate(&key, stream).await?,
             Order::Reconnect => return Err(End::Reconnect),
             Order::Resynchronise => {
                 self.revision = None;
@@ -441,6 +459,20 @@ impl Runner {
         Ok(())
     }
 
+    /// Proves another WireGuard key, once on a connection; for yet another one it connects anew.
+    async fn rotate(&mut self, key: &WgKey, stream: &mut Stream) -> Result<(), End> {
+        let wg_key = key.public();
+        if stream.protocol() < Protocol::V2 || self.proved == Some(wg_key) {
+            return Ok(());
+        }
+        let Some(Challenge { public, exporter }) = self.challenge.take() else { return Err(End::Reconnect) };
+        let shared = key.secret().diffie_hellman(&x25519_dalek::PublicKey::from(public.0));
+        let transcript = rotation::Transcript { exporter: &exporter, challenge: &public, wg_key: &wg_key };
+        let proof = rotation::proof(shared.as_bytes(), &transcript);
+        self.proved = Some(wg_key);
+        Ok(stream.send(&NodeMessage::Rotate(Rotate { wg_key, proof })).await?)
+    }
+
     /// Waits before the next attempt; tells what ended the waiting before its time.
     async fn wait(&mut self, wait: Duration) -> Option<End> {
         tokio::select! {
@@ -464,14 +496,16 @@ impl Runner {
     }
 }
 
+type Opened = (Stream, SessionEvent, Challenge);
+
 /// Connects and resumes.
-async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Stream, SessionEvent), End> {
+async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<Opened, End> {
     let trust = Trust::Authorities(config.certificate.authorities.clone());
     let tls = tls::client_config(trust, config.time, &config.keys, Some(&config.certificate.leaf))
         .map_err(|error| End::Failed(error.to_string()))?;
     let mut greeted = finding::find(&config.urls, &tls, &config.kept).await?;
     finding::testify(&mut greeted, &config.kept).await?;
-    let Greeted { mut stream, welcome, url, address, time, .. } = greeted;
+    let Greeted { mut stream, welcome, url, address, exporter, time } = greeted;
     let resume = Resume {
         network: config.network,
         node: config.node,
@@ -482,7 +516,8 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<(Str
     };
     stream.send(&NodeMessage::Resume(resume)).await?;
     let (protocol, version) = (stream.protocol(), welcome.coordinator_version);
-    Ok((stream, SessionEvent::Connected { url, address, version, time, protocol }))
+    let challenge = Challenge { public: welcome.challenge, exporter };
+    Ok((stream, SessionEvent::Connected { url, address, version, time, protocol }, challenge))
 }
 
 async fn leave(stream: &mut Stream, note: &Note) -> bool {
@@ -514,8 +549,8 @@ async fn orders_while_away(
             Some(Order::Reconnect) => return End::Reconnect,
             Some(Order::Urls(urls)) => away.urls = Some(urls),
             Some(Order::Resynchronise) => *revision = None,
-            // The next Resume tells the revision.
-            Some(Order::Acknowledge(_)) => {}
+            // The next Resume tells the revision, and the map that comes then whether a key is wanted.
+            Some(Order::Acknowledge(_) | Order::Rotate(_)) => {}
             Some(Order::Note(note)) => away.notes.push(note),
             Some(Order::Retire(note, reply)) => {
                 away.notes.push(note);

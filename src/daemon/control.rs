@@ -279,6 +279,7 @@ impl Control {
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         for id in ids {
             self.expire_waiting(id, now);
+            self.expire_rotating(id, now);
             self.save_live_when_due(id, now);
             self.retry_interface(id).await;
         }

@@ -49,6 +49,8 @@ pub enum Command {
     SetEnabled { network: NetworkId, enabled: bool, by: Requester, reply: Reply<()> },
     /// Look for the coordinator at this URL first.
     SetUrl { network: NetworkId, url: String, reply: Reply<()> },
+    /// Have another WireGuard key.
+    RotateKey { network: NetworkId, reply: Reply<()> },
     /// Probe a peer over its current path.
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
     /// Know how the local API fares on the system bus.
@@ -114,6 +116,11 @@ impl DaemonHandle {
     /// Looks for the coordinator at a URL first, from now on; the coordinator has to answer there.
     pub async fn set_url(&self, network: NetworkId, url: String) -> Result<(), ApiError> {
         self.ask(|reply| Command::SetUrl { network, url, reply }).await
+    }
+
+    /// Makes another WireGuard key; returns when it is in use.
+    pub async fn rotate_key(&self, network: NetworkId) -> Result<(), ApiError> {
+        self.ask(|reply| Command::RotateKey { network, reply }).await
     }
 
     /// Probes a peer.

@@ -27,6 +27,7 @@ mod overlay;
 mod packets;
 mod pings;
 mod requests;
+mod rotation;
 mod status;
 mod storage;
 mod times;

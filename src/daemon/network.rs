@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::conditions::Conditions;
 use super::handle::Reply;
+use super::rotation::Rotating;
 use crate::coordinator::farewell::Farewell;
 use crate::coordinator::finding;
 use crate::coordinator::greet::CoordinatorTime;
@@ -44,6 +45,10 @@ pub struct Network {
     pub waiting: Vec<Waiting>,
     /// Names of the engine's peers; of one that was removed the map does not tell any more.
     pub peer_names: BTreeMap<NodeId, String>,
+    /// Whether a new WireGuard key is not on the disk yet.
+    pub key_unstored: bool,
+    /// Who waits for another WireGuard key.
+    pub rotating: Vec<Rotating>,
     /// The coordinator's clock, since the last greeting of this run.
     pub clock: Option<CoordinatorTime>,
     /// When the coordinator's time was stored last.
@@ -97,7 +102,9 @@ pub struct Waiting {
 
 impl Network {
     /// A stored network that does not run yet.
-    pub fn new(membership: Membership) -> Self {
+    pub fn new(mut membership: Membership) -> Self {
+        // The agent was killed between two steps of a change of keys.
+        membership.adopt_key();
         let identity = &membership.identity;
         let mut conditions = Conditions::default();
         if let Some(text) = &identity.suspended {
@@ -121,6 +128,8 @@ impl Network {
             conditions,
             waiting: Vec::new(),
             peer_names: BTreeMap::new(),
+            key_unstored: false,
+            rotating: Vec::new(),
             clock: None,
             clock_stored: None,
             clock_told: None,

@@ -281,6 +281,7 @@ impl Mover {
                 let gone = match &command {
                     Command::RemoveNetwork(network) => Some(*network),
                     Command::AddNetwork(_)
+                    | Command::SetPrivateKey { .. }
                     | Command::SetMap { .. }
                     | Command::ApplyPatches { .. }
                     | Command::ApplyLive { .. }

@@ -41,6 +41,7 @@ impl Control {
             Command::SetEnabled { network, enabled, by, reply } => {
                 let _ = reply.send(self.set_enabled(network, enabled, by).await);
             }
+            Command::RotateKey { network, reply } => self.rotate_key(network, reply),
             Command::NoteBus(state) => self.note_bus(&state),
             Command::Ping { network, peer, plan, reply } => {
                 let inputs = self.inputs.clone();

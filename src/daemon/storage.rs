@@ -60,6 +60,9 @@ impl Control {
             self.changed |= self.conditions.clear("state-not-saved");
         }
         self.forget_damage(|damage| damage.part == Some(what.1) && damage.network == what.0);
+        if saved.part == Part::Keys {
+            self.handle_keys_saved(saved.network, saved.ticket);
+        }
         if saved.part == Part::Map
             && let Some(network) = self.networks.get(&saved.network)
         {
@@ -112,7 +115,7 @@ impl Control {
         let membership = &network.membership;
         match part {
             Part::Identity => self.saver.put(id, part, &membership.identity, 0),
-            Part::Keys => self.saver.put(id, part, &membership.keys, 0),
+            Part::Keys => self.saver.put(id, part, &membership.keys, membership.keys.ticket()),
             Part::Certificate => self.saver.put(id, part, &membership.certificate, 0),
             Part::Live => self.saver.put(id, part, &membership.live, 0),
             Part::Contact => self.saver.put(id, part, &membership.contact, 0),

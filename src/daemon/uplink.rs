@@ -79,6 +79,9 @@ impl Control {
     }
 
     async fn handle_refusal(&mut self, id: NetworkId, refusal: &Refusal) {
+        if refusal.code == ErrorCode::KeyTaken {
+            self.drop_next_key(id);
+        }
         let Some(network) = self.networks.get_mut(&id) else { return };
         let text = format!("{}: {}", refusal.code.name(), refusal.text);
         if refusal.code == ErrorCode::Disabled {
@@ -126,6 +129,8 @@ impl Control {
         let Some(network) = self.networks.get_mut(&id) else { return };
         map::keep_listed(&mut network.membership.live, &snapshot);
         network.membership.map = Some(snapshot.clone());
+        self.follow_key(id).await;
+        let Some(network) = self.networks.get_mut(&id) else { return };
         self.saver.put(id, Part::Map, &snapshot, snapshot.revision.0);
         if network.in_engine {
             self.engine(Command::SetMap { network: id, snapshot }).await;
@@ -145,6 +150,9 @@ impl Control {
             return network.order(Order::Resynchronise);
         }
         map::keep_listed(&mut network.membership.live, map);
+        self.follow_key(id).await;
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Some(map) = &network.membership.map else { return };
         self.saver.put(id, Part::Map, map, map.revision.0);
         if !network.in_engine {
             self.start_engine(id).await;

@@ -62,6 +62,9 @@ pub struct NodeKeys {
     wg: [u8; 32],
     #[cbor(n(1), with = "minicbor::bytes")]
     tls: Vec<u8>,
+    /// The WireGuard key that takes over once the map says so.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    next_wg: Option<[u8; 32]>,
 }
 
 /// What was learnt at the last contact with the coordinator.
@@ -115,7 +118,7 @@ impl NodeKeys {
         let mut wg = [0; 32];
         OsRng.fill_bytes(&mut wg);
         let tls = rcgen::KeyPair::generate()?;
-        Ok(Self { wg, tls: tls.serialize_der() })
+        Ok(Self { wg, tls: tls.serialize_der(), next_wg: None })
     }
 
     /// X25519 private key.
@@ -133,6 +136,43 @@ impl NodeKeys {
         WgPublicKey(PublicKey::from(&self.wg_secret()).to_bytes())
     }
 
+    /// Makes the WireGuard key that is to take over, unless there is one already; tells whether it made one.
+    pub fn prepare_next(&mut self) -> bool {
+        if self.next_wg.is_some() {
+            return false;
+        }
+        let next = self.next_wg.insert([0; 32]);
+        OsRng.fill_bytes(next);
+        true
+    }
+
+    /// Tells stored keys with one that is to take over from those without.
+    pub fn ticket(&self) -> u64 {
+        self.next_wg.is_some().into()
+    }
+
+    /// Gives up the key that was to take over; tells whether there was one.
+    pub fn drop_next(&mut self) -> bool {
+        let dropped = self.next_wg.is_some();
+        self.next_wg.zeroize();
+        self.next_wg = None;
+        dropped
+    }
+
+    /// The WireGuard key that this node wants to be known by.
+    pub fn wanted(&self) -> WgKey {
+        WgKey(StaticSecret::from(self.next_wg.unwrap_or(self.wg)))
+    }
+
+    /// Puts the new key in the place of the old one, if this is it.
+    pub fn adopt(&mut self, listed: &WgPublicKey) -> bool {
+        let Some(next) = self.next_wg.filter(|next| WgKey(StaticSecret::from(*next)).public() == *listed) else {
+            return false;
+        };
+        self.wg = next;
+        self.drop_next()
+    }
+
     /// The TLS key pair.
     pub fn tls(&self) -> Result<rcgen::KeyPair, KeyError> {
         Ok(rcgen::KeyPair::try_from(self.tls.as_slice())?)
@@ -141,6 +181,28 @@ impl NodeKeys {
     /// PKCS #8 of the TLS key.
     pub fn tls_der(&self) -> &[u8] {
         &self.tls
+    }
+}
+
+/// A WireGuard private key on its way to a proof.
+#[derive(Clone)]
+pub struct WgKey(StaticSecret);
+
+impl WgKey {
+    /// The private half.
+    pub fn secret(&self) -> &StaticSecret {
+        &self.0
+    }
+
+    /// The public half.
+    pub fn public(&self) -> WgPublicKey {
+        WgPublicKey(PublicKey::from(&self.0).to_bytes())
+    }
+}
+
+impl fmt::Debug for WgKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WgKey({})", self.public())
     }
 }
 

@@ -76,6 +76,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn set_enabled(&self, network: NetworkId, enabled: bool, caller: Caller) -> Result<(), ApiError>;
     /// Says where the coordinator is.
     async fn set_url(&self, network: NetworkId, url: &str, caller: Caller) -> Result<(), ApiError>;
+    /// Has another WireGuard key; returns when it is in use.
+    async fn rotate_key(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError>;
     /// Notices from now on.
     fn notices(&self) -> broadcast::Receiver<Notice>;
 }

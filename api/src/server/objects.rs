@@ -134,6 +134,16 @@ impl NetworkObject {
         self.backend.set_enabled(self.id, enabled, caller).await
     }
 
+    /// Changes this machine's WireGuard key, keeping addresses and links. For root and the group `ria` only.
+    async fn rotate_key(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), ApiError> {
+        let caller = permitted(&self.access, connection, &header).await?;
+        self.backend.rotate_key(self.id, caller).await
+    }
+
     /// Name of the network.
     #[zbus(property)]
     async fn name(&self) -> zbus::fdo::Result<String> {
