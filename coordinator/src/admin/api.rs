@@ -316,6 +316,29 @@ pub struct ChainView {
     pub length: u64,
 }
 
+/// A certification authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityView {
+    /// Its short name, as in its certificate.
+    pub id: String,
+    /// SHA-256 of its public key, as in join keys.
+    pub pin: SpkiHash,
+    pub status: AuthorityStatus,
+    pub ends: UnixTime,
+}
+
+/// What an authority is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthorityStatus {
+    /// It issues certificates.
+    InUse,
+    /// It does not any more, but nodes trust it.
+    Trusted,
+    /// Nodes are told not to trust it.
+    Retired,
+}
+
 /// Why a request was not granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::enrolment;
 use super::stock::{self, NewStatic};
+use super::authorities;
 use super::table::{list, or_dash, table};
 use super::{
     AuditListArgs, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand,
@@ -28,6 +29,7 @@ pub(super) enum Request {
     Key(KeyCommand),
     Node(NodeCommand),
     Audit(AuditListArgs),
+    Ca(authorities::CaCommand),
     Url(UrlCommand),
 }
 
@@ -54,6 +56,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Key(command) => key(command).await,
             Request::Node(command) => node(command).await,
             Request::Audit(args) => audit(args).await,
+            Request::Ca(command) => authorities::run(command).await,
             Request::Url(command) => url(command).await,
         }
     });

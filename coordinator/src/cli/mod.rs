@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no coordinator is running here.
 
+mod authorities;
 mod commands;
 mod enrolment;
 mod serve;
@@ -67,6 +68,9 @@ enum Command {
     /// The audit log: who changed what
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Certification authorities: the one in use, and those before it
+    #[command(subcommand)]
+    Ca(authorities::CaCommand),
     /// Where nodes are told to find this coordinator, besides the public_url of its settings
     #[command(subcommand)]
     Url(UrlCommand),
@@ -465,6 +469,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Node(command) => commands::run(commands::Request::Node(command)),
         Command::Audit(AuditCommand::Verify(args)) => upkeep::verify(args),
         Command::Audit(AuditCommand::List(args)) => commands::run(commands::Request::Audit(args)),
+        Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),
         Command::Backup(args) => upkeep::backup(args),
         Command::Restore(args) => upkeep::restore(args),

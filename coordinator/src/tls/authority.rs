@@ -25,6 +25,7 @@ use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::keys::SpkiHash;
 use ria_protocol::time::UnixTime;
 use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::succession::{self, Older};
@@ -199,6 +200,13 @@ fn write_all(
 /// The short name of an authority.
 pub(super) fn short_name(pin: SpkiHash) -> String {
     data_encoding::HEXLOWER.encode(&pin.0[..4])
+}
+
+/// When a certificate ends.
+pub fn end_of(certificate: &CertificateDer<'_>) -> UnixTime {
+    let parsed = X509Certificate::from_der(certificate).ok();
+    let end = parsed.map_or(0, |(_, parsed)| parsed.validity().not_after.timestamp());
+    UnixTime(u64::try_from(end).unwrap_or(0))
 }
 
 /// What the certificate of an authority with this key says.
