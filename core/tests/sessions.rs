@@ -341,7 +341,8 @@ fn a_rotated_key_loses_nothing() {
             assert_eq!(received, sent as usize, "seed {seed}: packets were lost on the way to {host}");
             assert!(world.is_up(host, 1 - host));
             let events = world.hosts[host].events.iter();
-            let lost = events.filter(|(_, e)| matches!(e, Event::LinkStateChanged { after: LinkState::Lost, .. }));
+            let lost =
+                events.filter(|(_, e)| matches!(e, Event::LinkStateChanged { after: LinkState::Lost, .. }));
             assert_eq!(lost.count(), 0, "seed {seed}");
             let network = &world.hosts[host].engine.status(world.now).networks[0];
             assert_eq!(network.public_key, world.hosts[host].public_key());

@@ -63,7 +63,9 @@ impl Control {
     /// The local API asks for another key.
     pub(super) fn rotate_key(&mut self, id: NetworkId, reply: Reply<()>) {
         let problem = match self.networks.get(&id) {
-            None => Some(ApiError::NoSuchNetwork(format!("this machine is in no network {id}; see ria status"))),
+            None => {
+                Some(ApiError::NoSuchNetwork(format!("this machine is in no network {id}; see ria status")))
+            }
             Some(network) if network.coordinator.protocol == Some(Protocol::V1) => Some(ApiError::Failed(
                 "the coordinator is too old to change keys; ask its administrator to update it".into(),
             )),
@@ -125,7 +127,8 @@ impl Control {
     pub(super) fn expire_rotating(&mut self, id: NetworkId, now: Instant) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         for waiting in network.rotating.extract_if(.., |waiting| waiting.until <= now) {
-            let text = "the new key is made, and is used as soon as the coordinator can be reached; see ria status";
+            let text =
+                "the new key is made, and is used as soon as the coordinator can be reached; see ria status";
             let _ = waiting.reply.send(Err(ApiError::TimedOut(text.into())));
         }
     }

@@ -166,7 +166,8 @@ impl NodeKeys {
 
     /// Puts the new key in the place of the old one, if this is it.
     pub fn adopt(&mut self, listed: &WgPublicKey) -> bool {
-        let Some(next) = self.next_wg.filter(|next| WgKey(StaticSecret::from(*next)).public() == *listed) else {
+        let Some(next) = self.next_wg.filter(|next| WgKey(StaticSecret::from(*next)).public() == *listed)
+        else {
             return false;
         };
         self.wg = next;

@@ -43,11 +43,17 @@ pub struct Team {
     pub lab: Lab,
     coordinator: Option<Process>,
     logs: TempDir,
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Team {
     /// Starts the coordinator.
     pub fn new(name: &str, site: &Site) -> Self {
+        Self::with_settings(name, site, &[])
+    }
+
+    /// The same with settings of the coordinator, as variables of its environment.
+    pub fn with_settings(name: &str, site: &Site, settings: &[(&'static str, &'static str)]) -> Self {
         let mut lab = Lab::new(name).unwrap();
         lab.add_network("internet", NetworkSpec::internet("198.51.100.0/24".parse().unwrap())).unwrap();
         lab.add_host("coordinator", HostSpec::on("internet").at(COORDINATOR.parse().unwrap())).unwrap();
@@ -68,7 +74,7 @@ impl Team {
                 }
             }
         }
-        Self::in_lab(lab)
+        Self::in_lab(lab, settings)
     }
 
     /// Any number of robots: the first ones share a plain network, the others an isolated Wi-Fi, each network behind a
@@ -86,11 +92,12 @@ impl Team {
                 lab.add_host(robot, HostSpec::on(network)).unwrap();
             }
         }
-        Self::in_lab(lab)
+        Self::in_lab(lab, &[])
     }
 
-    fn in_lab(lab: Lab) -> Self {
-        let mut team = Self { lab, coordinator: None, logs: tempfile::tempdir().unwrap() };
+    fn in_lab(lab: Lab, settings: &[(&'static str, &'static str)]) -> Self {
+        let (logs, settings) = (tempfile::tempdir().unwrap(), settings.to_vec());
+        let mut team = Self { lab, coordinator: None, logs, settings };
         team.start_coordinator();
         team
     }
@@ -98,10 +105,12 @@ impl Team {
     /// Starts the coordinator, again.
     pub fn start_coordinator(&mut self) {
         let url = format!("https://{COORDINATOR}");
-        let program = program("ria-coordinator");
-        let line = [program.to_str().unwrap(), "serve", "--public-url", &url];
-        let log = self.logs.path().join("coordinator.log");
-        self.coordinator = Some(self.host("coordinator").spawn(&line, &log).unwrap());
+        let mut command = self.host("coordinator").command(program("ria-coordinator"));
+        command.args(["serve", "--public-url", &url]).log(&self.logs.path().join("coordinator.log")).unwrap();
+        for (name, value) in &self.settings {
+            command.env(name, value);
+        }
+        self.coordinator = Some(command.spawn().unwrap());
         eventually("the coordinator answers", || self.admin(&["network", "list"]).code == 0);
     }
 
@@ -240,6 +249,11 @@ impl Robot {
     /// Runs a verb.
     pub fn ria(&self, arguments: &[&str]) -> Ended {
         run(&self.host, &program("ria"), arguments)
+    }
+
+    /// Starts a verb and does not wait for its end.
+    pub fn begin(&self, arguments: &[&str]) -> Process {
+        self.host.command(program("ria")).args(arguments).spawn().unwrap()
     }
 
     /// Joins with a key.

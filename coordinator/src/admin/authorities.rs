@@ -74,7 +74,10 @@ async fn roll(State(admin): Shared, axum::Extension(actor): By) -> Answer<Vec<Au
         subject: next.short_name(),
         detail: json!({ "pin": next.pin(), "before": before.pin() }),
     };
-    tracing::info!(authority = next.short_name(), "another certification authority is in use; nodes are told");
+    tracing::info!(
+        authority = next.short_name(),
+        "another certification authority is in use; nodes are told"
+    );
     admin.services.registry.note_authority(next.clone(), event).await?;
     Ok(Json(views(&next)))
 }

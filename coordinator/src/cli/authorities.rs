@@ -26,7 +26,9 @@ pub(super) enum CaCommand {
         common: Common,
     },
     /// Have nodes no longer trust an authority that is not in use any more
-    #[command(after_help = "Example:\n  ria-coordinator ca retire 1f6a09c2    (IDs: ria-coordinator ca list)")]
+    #[command(
+        after_help = "Example:\n  ria-coordinator ca retire 1f6a09c2    (IDs: ria-coordinator ca list)"
+    )]
     Retire {
         id: String,
         #[command(flatten)]

@@ -8,9 +8,9 @@ use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde::Serialize;
 
+use super::authorities;
 use super::enrolment;
 use super::stock::{self, NewStatic};
-use super::authorities;
 use super::table::{list, or_dash, table};
 use super::{
     AuditListArgs, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand,

@@ -8,6 +8,7 @@ mod approval;
 mod choices;
 mod database;
 mod enrol;
+mod keys;
 mod killed;
 mod older;
 mod restore;

@@ -12,8 +12,7 @@ const KEPT_FOR: u32 = 20;
 /// Puts `new` in the place of `current`, which goes on as long as it is needed.
 pub(crate) fn hand_over(current: &mut Box<dyn Session>, new: Box<dyn Session>) {
     let old = std::mem::replace(current, Box::new(Spent));
-    *current =
-        if old.is_ready() { Box::new(Handover { new, old: Some(old), left: KEPT_FOR }) } else { new };
+    *current = if old.is_ready() { Box::new(Handover { new, old: Some(old), left: KEPT_FOR }) } else { new };
 }
 
 /// Two sessions with one peer.

@@ -338,7 +338,7 @@ impl ServerCertVerifier for Pinned {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-        verifier.verify_server_cert(end_entity, &[], server_name, ocsp, now)
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
     }
 
     fn verify_tls12_signature(
