@@ -169,3 +169,80 @@ fn read(bytes: &[u8]) -> Option<(u64, IpAddr)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ria_protocol::map::{Member, MemberKind, Revision};
+    use ria_protocol::record::{MemberRecord, SignedRecord};
+
+    use super::*;
+    use crate::coordinator::network;
+    use crate::world::info;
+
+    fn address(host: u8) -> IpAddr {
+        IpAddr::from([10, 213, 0, host])
+    }
+
+    fn party(host: u8) -> Party {
+        Party { host: host.into(), node: NodeId::from_bytes([host; 10]), key: WgPublicKey([host; 32]) }
+    }
+
+    fn map(hosts: &[u8]) -> Snapshot {
+        let member = |host: &u8| {
+            let party = party(*host);
+            let record = MemberRecord {
+                network: network(),
+                node: party.node,
+                wg_key: party.key,
+                prefixes: vec![ria_protocol::prefix::Prefix::host(address(*host))],
+                tags: vec![],
+                expires: None,
+            };
+            let record = SignedRecord::unsigned(&record);
+            let name = format!("robot-{host}").parse().unwrap();
+            Member { record, name, kind: MemberKind::Node, stock: None }
+        };
+        Snapshot { revision: Revision(1), network: info("lab"), members: hosts.iter().map(member).collect() }
+    }
+
+    /// A packet from host 1 to host 2, and what is said when it arrives in this way.
+    fn said(
+        sender_map: &Snapshot,
+        arrive: impl FnOnce(&mut Ledger, Vec<u8>, Instant) -> Result<(), Wrong>,
+    ) -> String {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let (_, bytes) = ledger.send(party(1), sender_map, (address(1), address(2), 2), now);
+        arrive(&mut ledger, bytes, now).map_or_else(|wrong| wrong.0, |()| "well".to_owned())
+    }
+
+    #[test]
+    fn what_must_not_come_out_is_noticed() {
+        let all = map(&[1, 2]);
+        let at = |host, map: &Snapshot| {
+            let map = map.clone();
+            move |ledger: &mut Ledger, bytes: Vec<u8>, now| ledger.arrive(host, Some(&map), &bytes, now)
+        };
+        assert_eq!(said(&all, at(2, &all)), "well");
+        assert!(said(&all, at(3, &all)).contains("for another host"));
+        assert!(said(&all, at(2, &map(&[2]))).contains("no member"));
+        assert!(said(&map(&[1]), at(2, &all)).contains("knew that it was no member"));
+        assert!(said(&all, |l, b, now| l.arrive(2, None, &b, now)).contains("without being a member"));
+        assert!(
+            said(&all, |l, b, now| l.arrive(2, Some(&all), &b, now + 2 * LONGEST)).contains("long after")
+        );
+        let twice = |l: &mut Ledger, b: Vec<u8>, now| {
+            l.arrive(2, Some(&all), &b, now).and_then(|()| l.arrive(2, Some(&all), &b, now))
+        };
+        assert!(said(&all, twice).contains("a second time"));
+        let changed = |l: &mut Ledger, mut b: Vec<u8>, now| {
+            b[30] ^= 1;
+            l.arrive(2, Some(&all), &b, now)
+        };
+        assert!(said(&all, changed).contains("changed on the way"));
+        let mut other_key = map(&[1, 2]);
+        other_key.members[0] = map(&[2, 1]).members[1].clone();
+        let stolen = MemberRecord { wg_key: WgPublicKey([9; 32]), ..records(&other_key).next().unwrap() };
+        other_key.members[0].record = SignedRecord::unsigned(&stolen);
+        assert!(said(&all, at(2, &other_key)).contains("under the address of"));
+    }
+}
