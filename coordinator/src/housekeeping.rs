@@ -1,5 +1,5 @@
-//! What ends by itself: memberships of ephemeral nodes that are away, and places in the approval queue that nobody
-//! claims any more.
+//! What ends by itself: memberships of ephemeral nodes that are away, the place in the maps of members that were not
+//! heard of for too long, and places in the approval queue that nobody claims any more.
 //!
 //! How long a node has been away is measured by the monotonic clock and from the coordinator's start at the earliest,
 //! so neither a clock that jumps nor a coordinator that was down ends a membership.
@@ -31,7 +31,7 @@ pub async fn run(services: Arc<Services>) {
     while draining.run_until_cancelled(tick.tick()).await.is_some() {
         let world = services.registry.world();
         let now = Instant::now();
-        let sweep_queue = now >= queue_at && world.networks.values().any(|n| !n.waiting.is_empty());
+        let sweep_queue = now >= queue_at;
         if !sweep_queue && !has_ephemeral(&world) {
             continue;
         }
@@ -43,11 +43,19 @@ pub async fn run(services: Arc<Services>) {
         }
         if sweep_queue {
             queue_at = now + QUEUE_EVERY;
+            sweep_lapsed(&services, present.online.iter().copied().collect()).await;
             let connected = present.waiting.into_iter().collect();
             if let Err(error) = services.registry.sweep_waiting(connected).await {
                 tracing::debug!(%error, "the approval queue is not swept; tried again");
             }
         }
+    }
+}
+
+async fn sweep_lapsed(services: &Services, online: Vec<NodeKey>) {
+    // Their credentials for relays have ended long before.
+    if let Err(error) = services.registry.sweep_lapsed(online).await {
+        tracing::debug!(%error, "nobody is taken out of the maps; tried again");
     }
 }
 

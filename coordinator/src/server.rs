@@ -123,7 +123,7 @@ impl Coordinator {
         store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
         let world = registry.world();
         let members = world.networks.values().flat_map(|network| network.members.values());
-        members.filter(|member| !member.is_active()).for_each(|member| relays.revoke(member.node));
+        members.filter(|member| member.disabled.is_some()).for_each(|member| relays.revoke(member.node));
         let (hub, hub_task) = Hub::start(registry.clone());
         let services = Arc::new(Services {
             registry,

@@ -1,14 +1,18 @@
 //! The network map as one node holds it: snapshots and patches folded into members, with the changes that came of it.
 //!
-//! A pure value without time or effects. A member whose record is refused (malformed, of another network, not signed in a
-//! locked network) is left out and reported; it is kept aside, since a change of the lock keys can make it good.
+//! A pure value without effects; it is told the time. A member whose record is refused (not signed in a locked network,
+//! ended) is left out and reported; it is kept aside, since a change of the lock keys can make it good. One whose record
+//! can't be read at all, or is of another network, is left out with whatever was known of it before: the coordinator has
+//! said that this holds no longer.
 
 use std::collections::BTreeMap;
 
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision, Snapshot, StockPeer};
+use ria_protocol::message::from_bytes;
 use ria_protocol::name::Name;
 use ria_protocol::record::{MemberRecord, RecordError};
+use ria_protocol::time::UnixTime;
 
 /// A member in good standing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +82,14 @@ pub struct NetworkMap {
     network: NetworkId,
     state: Option<(Revision, NetworkInfo)>,
     members: BTreeMap<NodeId, Held>,
+    /// The coordinator's time as told last; the beginning of time before that, so that nobody has ended.
+    time: UnixTime,
 }
 
 impl NetworkMap {
     /// A map of which nothing is known yet.
     pub fn new(network: NetworkId) -> Self {
-        Self { network, state: None, members: BTreeMap::new() }
+        Self { network, state: None, members: BTreeMap::new(), time: UnixTime::default() }
     }
 
     /// Its revision.
@@ -121,12 +127,34 @@ impl NetworkMap {
         self.members.iter().filter_map(|(node, held)| Some((*node, held.checked.as_ref().ok()?)))
     }
 
+    /// Members that are listed and left out, each with the reason.
+    pub fn left_out(&self) -> impl Iterator<Item = (NodeId, &Member, RecordError)> {
+        self.members
+            .iter()
+            .filter_map(|(node, held)| Some((*node, &held.member, held.checked.as_ref().err()?)))
+            .map(|(node, member, reason)| (node, member, *reason))
+    }
+
+    /// When the next membership ends.
+    pub fn next_end(&self) -> Option<UnixTime> {
+        self.members().filter_map(|(_, member)| member.record.expires).min()
+    }
+
+    /// It is this time at the coordinator.
+    pub fn set_time(&mut self, time: UnixTime) -> Folded {
+        let before = self.clone();
+        self.time = time;
+        let refused = self.check_again();
+        Folded { changes: self.changes_since(&before), refused }
+    }
+
     /// The whole state is this.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Result<Folded, OtherNetwork> {
         if snapshot.network.id != self.network {
             return Err(OtherNetwork(snapshot.network.id));
         }
         let mut next = Self::new(self.network);
+        next.time = self.time;
         next.state = Some((snapshot.revision, snapshot.network.clone()));
         let mut refused = Vec::new();
         for member in &snapshot.members {
@@ -167,6 +195,9 @@ impl NetworkMap {
     fn check(&self, member: &Member) -> Result<MapMember, RecordError> {
         let lock_keys = self.info().map_or(&[][..], |info| &info.lock_keys);
         let record = member.record.open(self.network, lock_keys)?;
+        if record.expires.is_some_and(|end| end <= self.time) {
+            return Err(RecordError::Expired);
+        }
         Ok(MapMember { record, name: member.name.clone(), kind: member.kind, stock: member.stock.clone() })
     }
 
@@ -176,7 +207,11 @@ impl NetworkMap {
         // Who it is must be known even when it is refused for its signature.
         let node = match member.record.open(self.network, &[]) {
             Ok(record) => record.node,
-            Err(reason) => return Some(refused(reason)),
+            Err(reason) => {
+                let node = from_bytes::<MemberRecord>(&member.record.bytes).ok().map(|record| record.node);
+                self.members.retain(|other, held| Some(*other) != node && held.member.name != member.name);
+                return Some(refused(reason));
+            }
         };
         let checked = self.check(&member);
         let report = checked.as_ref().err().map(|reason| refused(*reason));
@@ -184,7 +219,7 @@ impl NetworkMap {
         report
     }
 
-    /// Checks all members against the lock keys as they are now; returns those that were good before.
+    /// Checks all members against the lock keys and the time as they are now; returns those that were good before.
     fn check_again(&mut self) -> Vec<Refused> {
         let mut refused = Vec::new();
         let nodes: Vec<NodeId> = self.members.keys().copied().collect();

@@ -75,6 +75,22 @@ pub enum RecordError {
     /// The signature is by none of the lock keys.
     #[error("the member record's signature is by none of the network's lock keys")]
     BadSignature,
+    /// The membership has ended by itself.
+    #[error("the membership has ended")]
+    Expired,
+}
+
+impl RecordError {
+    /// Why nothing is exchanged with a member of such a record, for people.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "its record can't be read",
+            Self::OtherNetwork => "its record is of another network",
+            Self::Unsigned => "the network is locked and its record is not signed",
+            Self::BadSignature => "the network is locked and its record is signed by none of the owners",
+            Self::Expired => "its membership has ended",
+        }
+    }
 }
 
 impl SignedRecord {

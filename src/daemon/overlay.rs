@@ -15,6 +15,7 @@ use super::control::{Control, Input};
 use super::events::Draft;
 use super::network::{Interface, random_boot};
 use super::status::{has_interface, link_state, path_kind};
+use super::times::Look;
 use crate::coordinator::relays;
 use crate::coordinator::session::{Order, Session};
 use crate::netdev::tun::{self, Tun};
@@ -57,7 +58,10 @@ impl Control {
         // Who is online is the coordinator's to say; where members were is worth trying.
         let mut members = network.membership.live.clone();
         members.iter_mut().for_each(|live| live.online = false);
+        // From a stored time memberships may end late, never early.
+        let time = network.coordinator_time(&Look::now());
         self.engine(Command::AddNetwork(add)).await;
+        self.engine(Command::SetTime { network: id, time }).await;
         self.engine(Command::SetMap { network: id, snapshot }).await;
         self.engine(Command::ApplyLive { network: id, update: LiveUpdate { whole: true, members } }).await;
         self.resolve_relays(id);

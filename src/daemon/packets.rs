@@ -286,6 +286,7 @@ impl Mover {
                     | Command::ApplyPatches { .. }
                     | Command::ApplyLive { .. }
                     | Command::SetRelays { .. }
+                    | Command::SetTime { .. }
                     | Command::SetHostCandidates(_)
                     | Command::StartPing { .. } => None,
                 };

@@ -61,6 +61,11 @@ impl Network {
         Some(i64::try_from(look.system.0).ok()? - i64::try_from(known.0).ok()?)
     }
 
+    /// The coordinator's time as it told it, never ahead: the system's clock has no say in it.
+    pub fn coordinator_time(&self, look: &Look) -> UnixTime {
+        self.clock.map_or(self.membership.contact.time, |clock| clock.now(look.monotonic))
+    }
+
     /// The time, as well as it is known.
     fn time(&self, look: &Look) -> UnixTime {
         let remembered = || look.system.max(self.membership.contact.time);

@@ -31,9 +31,13 @@ impl Control {
                 network.clock = Some(time);
                 let contact = &mut network.membership.contact;
                 let moved = contact.address.replace(address) != Some(address);
-                let resolve = moved && network.in_engine;
-                self.note_reached(id, &url);
+                let (resolve, in_engine) = (moved && network.in_engine, network.in_engine);
                 let look = Look::now();
+                let time = network.coordinator_time(&look);
+                self.note_reached(id, &url);
+                if in_engine {
+                    self.engine(Command::SetTime { network: id, time }).await;
+                }
                 self.store_time(id, &look);
                 self.check_times_of(id, &look);
                 if resolve {

@@ -54,13 +54,10 @@ pub fn keep_listed(known: &mut Vec<Live>, map: &Snapshot) {
 
 fn set_member(members: &mut Vec<Member>, member: &Member) {
     let node = node_of(member);
-    match members.iter_mut().find(|m| node_of(m) == node) {
-        Some(place) => *place = member.clone(),
-        None => {
-            members.push(member.clone());
-            members.sort_by_key(node_of);
-        }
-    }
+    // Where it can't be read who it is, its name says whom it replaces; so the engine takes it, too.
+    members.retain(|m| m.name != member.name && node_of(m) != node);
+    members.push(member.clone());
+    members.sort_by_key(node_of);
 }
 
 /// A member with its record, if the map lists it.
@@ -136,6 +133,15 @@ mod tests {
         let names: Vec<_> = map.members.iter().map(|m| m.name.as_str()).collect();
         assert_eq!((names, map.revision), (vec!["b", "see"], Revision(7)));
         assert_eq!(apply_patches(&mut map, &set(4, 8, vec![])), Err(Gap));
+    }
+
+    #[test]
+    fn a_member_that_cannot_be_read_takes_the_place_of_the_one_with_its_name() {
+        let mut map = map();
+        let mut broken = member(3, "c");
+        broken.record.bytes.truncate(5);
+        assert_eq!(apply_patches(&mut map, &set(4, 5, vec![Patch::MemberSet(broken.clone())])), Ok(()));
+        assert_eq!(map.members, [broken, member(1, "a")]);
     }
 
     #[test]

@@ -471,7 +471,7 @@ async fn set_node_enabled(
         SetNodeEnabledError::Unavailable(error) => error.into(),
         SetNodeEnabledError::NoNode => problem(ProblemCode::NotFound, error),
     })?;
-    if changed.is_active() {
+    if changed.disabled.is_none() {
         admin.services.relays.readmit(changed.node);
     } else {
         admin.services.relays.revoke(changed.node);

@@ -53,7 +53,7 @@ impl Writer {
         let holds_secret = same(&key.secret_digest, &enrolment.secret_digest);
         let now = UnixTime::from(SystemTime::now());
         match known_member(network, &enrolment) {
-            Ok(Some(member)) if !member.is_active() => return Err(ErrorCode::Disabled.into()),
+            Ok(Some(member)) if member.disabled.is_some() => return Err(ErrorCode::Disabled.into()),
             // Its answer got lost, so it asks again: the key may be used up or at its end by now.
             Ok(Some(member)) if member.join_key == key.id && member.expires(network.membership) > now => {
                 return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
@@ -115,7 +115,8 @@ impl Writer {
             return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
         }
         let last_contact = if ended { now } else { member.last_contact };
-        let member = Arc::new(MemberEntry { tags, last_contact, ..MemberEntry::clone(member) });
+        let lapsed = member.lapsed.filter(|_| !ended);
+        let member = Arc::new(MemberEntry { tags, last_contact, lapsed, ..MemberEntry::clone(member) });
         let id = network.info.id;
         let event = Event {
             time: now,
@@ -133,6 +134,7 @@ impl Writer {
             draft.use_key(&key, &stored, now).await?;
             draft.write().member_changed(id, &stored).await?;
             draft.write().contact(id, &stored).await?;
+            draft.write().member_standing(id, &stored).await?;
             let network = draft.change_network(changed, vec![patch]).await?;
             draft.audit(&event).await?;
             Ok(network)
@@ -244,6 +246,7 @@ pub(super) fn new_member(
         agent_version,
         ephemeral: key.ephemeral,
         disabled: None,
+        lapsed: None,
     }))
 }
 

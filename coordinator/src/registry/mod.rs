@@ -269,6 +269,7 @@ enum Command {
     NoteFailedProof(IpAddr),
     RemoveNode(NetworkId, NodeId, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
     EditNode(NetworkId, NodeId, NodeEdit, Actor, Reply<Arc<MemberEntry>, EditNodeError>),
+    SweepLapsed(Vec<(NetworkId, NodeId)>, Reply<(), Unavailable>),
     SetNodeEnabled(NodeStanding, Actor, Reply<Arc<MemberEntry>, SetNodeEnabledError>),
     RotateKey(NetworkId, NodeId, WgPublicKey, Reply<(), RotateKeyError>),
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
@@ -433,6 +434,11 @@ impl Registry {
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
         self.ask(|reply| Command::RemoveNode(network, node, actor, reply)).await
+    }
+
+    /// Takes members out of the maps whose time without contact is over; `online` are never among them.
+    pub async fn sweep_lapsed(&self, online: Vec<(NetworkId, NodeId)>) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::SweepLapsed(online, reply)).await
     }
 
     /// Keeps a member out, or lets it take part again; doing so again changes nothing.

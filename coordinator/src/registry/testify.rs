@@ -223,5 +223,6 @@ fn returning(network: &Network, deed: &Deed, agent_version: &str) -> Option<Memb
         agent_version: agent_version.to_owned(),
         ephemeral: deed.ephemeral.map(Duration::from_secs),
         disabled: None,
+        lapsed: None,
     })
 }

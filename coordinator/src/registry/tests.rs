@@ -133,3 +133,45 @@ async fn the_approval_queue_is_bounded() {
     registry.reject(network, first.entry.node, Actor::Local(0)).await.unwrap();
     assert!(matches!(ask(MOST_WAITING).await, Ok(Admission::Waiting(_))));
 }
+
+#[tokio::test]
+async fn a_member_that_was_away_for_too_long_is_in_nobodys_map_until_that_holds_no_longer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (registry, store) = start(directory.path()).await;
+    let network = *registry.world().networks.keys().next().unwrap();
+    let key = make_key(&registry).await.unwrap();
+    let enrolment = ProvenEnrolment {
+        key_id: key.entry.id,
+        secret_digest: key.secret.digest(),
+        name: "robot".parse().unwrap(),
+        name_required: false,
+        wg_key: ria_protocol::keys::WgPublicKey([7; 32]),
+        tls_key: SpkiHash([7; 32]),
+        agent_version: String::new(),
+        from: "192.0.2.1".parse().unwrap(),
+        only_known: false,
+        reported: None,
+    };
+    let Ok(Admission::Member(admitted)) = registry.admit(enrolment).await else { panic!("not admitted") };
+    let node = admitted.member.node;
+    let listed = || crate::state::view::snapshot(&registry.network(network).unwrap()).members.len();
+    let heard = async |time| {
+        let contact = Contact { network, node, time, agent_version: String::new() };
+        registry.note_contacts(vec![contact]).await.unwrap();
+    };
+    registry.sweep_lapsed(Vec::new()).await.unwrap();
+    assert_eq!(listed(), 1);
+    heard(UnixTime(1000)).await;
+    registry.sweep_lapsed(vec![(network, node)]).await.unwrap();
+    assert_eq!(listed(), 1, "it is connected, and its last contact is just not stored yet");
+    registry.sweep_lapsed(Vec::new()).await.unwrap();
+    registry.sweep_lapsed(Vec::new()).await.unwrap();
+    assert_eq!(listed(), 0);
+    let stored = store.load().await.unwrap();
+    assert!(stored.networks[&network].members[&node].lapsed.is_some(), "it is not stored");
+    // It was the clock of this machine, say.
+    heard(UnixTime::from(std::time::SystemTime::now())).await;
+    registry.sweep_lapsed(Vec::new()).await.unwrap();
+    assert_eq!(listed(), 1);
+    chain(&registry, &store).await;
+}

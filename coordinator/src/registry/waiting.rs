@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::map::Patch;
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde_json::json;
@@ -252,7 +253,8 @@ impl Writer {
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, DecideError> {
         let (id, now) = (network.info.id, UnixTime::from(SystemTime::now()));
-        let member = Arc::new(MemberEntry { last_contact: now, ..MemberEntry::clone(member) });
+        let member = Arc::new(MemberEntry { last_contact: now, lapsed: None, ..MemberEntry::clone(member) });
+        let patch = Patch::MemberSet(network.listed(&member));
         let event = Event {
             time: now,
             actor,
@@ -268,7 +270,8 @@ impl Writer {
         let made = self.change(async move |draft| {
             draft.write().waiting_ended(id, stored.node).await?;
             draft.write().contact(id, &stored).await?;
-            draft.put(changed);
+            draft.write().member_standing(id, &stored).await?;
+            draft.change_network(changed, vec![patch]).await?;
             draft.audit(&event).await
         });
         made.await?;

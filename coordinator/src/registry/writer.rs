@@ -92,6 +92,9 @@ impl Writer {
             Command::RemoveNode(network, node, actor, reply) => {
                 let _ = reply.send(self.remove_node(network, node, actor).await);
             }
+            Command::SweepLapsed(online, reply) => {
+                let _ = reply.send(self.sweep_lapsed(online).await);
+            }
             Command::SetNodeEnabled(standing, actor, reply) => {
                 let _ = reply.send(self.set_node_enabled(standing, actor).await);
             }

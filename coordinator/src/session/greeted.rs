@@ -217,7 +217,7 @@ async fn authorise(
     if !holds_key || !holds_certificate {
         return Err(ErrorCode::Certificate.into());
     }
-    if !member.is_active() {
+    if member.disabled.is_some() {
         return Err(ErrorCode::Disabled.into());
     }
     let ended = member.expires(services.lifetimes.membership) <= UnixTime::from(SystemTime::now());

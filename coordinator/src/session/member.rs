@@ -129,7 +129,7 @@ impl Session<'_> {
         let network = self.services.registry.network(self.node.0);
         match network.as_ref().and_then(|network| network.members.get(&self.node.1)) {
             None => Err(ErrorCode::NotAMember),
-            Some(member) if !member.is_active() => Err(ErrorCode::Disabled),
+            Some(member) if member.disabled.is_some() => Err(ErrorCode::Disabled),
             Some(_) => Ok(()),
         }
     }

@@ -214,12 +214,14 @@ pub struct MemberEntry {
     pub ephemeral: Option<Duration>,
     /// Since when an administrator keeps it out. It keeps name and addresses, and is in nobody's map.
     pub disabled: Option<UnixTime>,
+    /// Since when it is in nobody's map because it was not heard of for too long.
+    pub lapsed: Option<UnixTime>,
 }
 
 impl MemberEntry {
     /// Whether others may have to do with it: whether it is in their maps and may use relays.
     pub fn is_active(&self) -> bool {
-        self.disabled.is_none()
+        self.disabled.is_none() && self.lapsed.is_none()
     }
 
     /// As the map lists it; `behind` it are addresses that it forwards for. [`Network::listed`] knows them.
@@ -318,6 +320,7 @@ pub(crate) mod tests {
             agent_version: String::new(),
             ephemeral: None,
             disabled: None,
+            lapsed: None,
         })
     }
 

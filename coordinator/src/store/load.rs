@@ -224,6 +224,7 @@ fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
         agent_version: text(row, "agent_version")?,
         ephemeral: optional_seconds(row, "ephemeral")?,
         disabled: optional_time(row, "disabled")?,
+        lapsed: optional_time(row, "lapsed")?,
     })
 }
 

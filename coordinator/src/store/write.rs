@@ -261,13 +261,14 @@ impl<'t> Write<'t> {
         Ok(())
     }
 
-    /// A member is kept out from now on, or may take part again.
-    pub async fn member_disabled(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
-        let sql = "UPDATE nodes SET disabled = $3 WHERE network = $1 AND id = $2";
+    /// Whether a member is in the others' maps has changed.
+    pub async fn member_standing(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
+        let sql = "UPDATE nodes SET disabled = $3, lapsed = $4 WHERE network = $1 AND id = $2";
         sqlx::query(sql)
             .bind(network.to_string())
             .bind(member.node.to_string())
             .bind(member.disabled.map(|time| big(time.0)))
+            .bind(member.lapsed.map(|time| big(time.0)))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{PatchSet, Revision, Snapshot};
 use ria_protocol::message::LiveUpdate;
+use ria_protocol::time::UnixTime;
 use zeroize::Zeroizing;
 
 /// Something to do. All are applied at once; what follows from them comes as events and datagrams.
@@ -43,6 +44,13 @@ pub enum Command {
         network: NetworkId,
         /// The news.
         update: LiveUpdate,
+    },
+    /// It is this time at the network's coordinator. Memberships that have an end do so by this clock.
+    SetTime {
+        /// Which network.
+        network: NetworkId,
+        /// The time.
+        time: UnixTime,
     },
     /// The relays of a network, best first; replaces those before. The first is bound at once and kept, from a
     /// socket of its own when another network of this engine uses the same one. Fresh credentials for it change nothing else.

@@ -9,6 +9,7 @@ use ria_protocol::map::{Live, PatchSet, Snapshot};
 use ria_protocol::message::LiveUpdate;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::record::RecordError;
+use ria_protocol::time::UnixTime;
 use x25519_dalek::StaticSecret;
 
 use super::command::{AddNetwork, Command, CommandError};
@@ -93,6 +94,7 @@ impl Control {
             Command::SetMap { network, snapshot } => self.set_map(network, &snapshot, now),
             Command::ApplyPatches { network, patches } => self.apply_patches(network, &patches, now),
             Command::ApplyLive { network, update } => self.apply_live(network, update, now),
+            Command::SetTime { network, time } => self.set_time(network, time, now),
             Command::SetRelays { network, relays } => self.set_relays(network, relays, now),
             Command::SetHostCandidates(host) => {
                 self.set_host_candidates(host, now);
@@ -149,6 +151,7 @@ impl Control {
             binding: None,
             binding_retry: None,
             candidates: Vec::new(),
+            clock: None,
             unlisted: false,
         };
         self.networks.insert(add.id, network);
@@ -173,6 +176,27 @@ impl Control {
         let folded = folded.map_err(|other| CommandError::OtherNetwork(other.0))?;
         self.follow_map(id, folded, now);
         Ok(())
+    }
+
+    fn set_time(&mut self, id: NetworkId, time: UnixTime, now: Instant) -> Result<(), CommandError> {
+        let network = self.network(id)?;
+        network.clock = Some((now, time));
+        let folded = network.map.set_time(time);
+        if folded != Folded::default() {
+            self.follow_map(id, folded, now);
+        }
+        Ok(())
+    }
+
+    /// Ends memberships whose time has come.
+    fn handle_ends(&mut self, now: Instant) {
+        let over = |network: &&Network| network.end_deadline().is_some_and(|at| at <= now);
+        let over: Vec<(NetworkId, Option<UnixTime>)> =
+            self.networks.values().filter(over).map(|network| (network.id, network.time(now))).collect();
+        for (id, time) in over {
+            // The network was there a moment ago.
+            let _ = time.map(|time| self.set_time(id, time, now));
+        }
     }
 
     fn apply_patches(&mut self, id: NetworkId, set: &PatchSet, now: Instant) -> Result<(), CommandError> {
@@ -510,7 +534,8 @@ impl Control {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.timers.first().map(|(at, _)| *at);
-        peers.into_iter().chain(self.relay_deadline()).min()
+        let ends = self.networks.values().filter_map(Network::end_deadline);
+        peers.into_iter().chain(self.relay_deadline()).chain(ends).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -523,6 +548,7 @@ impl Control {
             self.with_peer(peer_id, now, |peer| peer.handle_timeout(now));
         }
         self.handle_relay_timeouts(now);
+        self.handle_ends(now);
     }
 
     pub(super) fn status(&self, now: Instant) -> Vec<NetworkStatus> {

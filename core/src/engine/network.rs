@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::keys::WgPublicKey;
-use ria_protocol::map::{Candidate, CandidateKind, Live};
+use ria_protocol::map::{Candidate, CandidateKind, Live, Member};
 use ria_protocol::prefix::Prefix;
+use ria_protocol::record::RecordError;
+use ria_protocol::time::UnixTime;
 use x25519_dalek::StaticSecret;
 
 use super::command::RelayServer;
@@ -41,6 +43,8 @@ pub(super) struct Network {
     pub(super) binding_retry: Option<Instant>,
     /// What was reported last.
     pub(super) candidates: Vec<Candidate>,
+    /// The coordinator's clock, and when it was told.
+    pub(super) clock: Option<(Instant, UnixTime)>,
     /// Whether the caller was told that the map does not list this node.
     pub(super) unlisted: bool,
 }
@@ -55,6 +59,17 @@ pub(super) struct Relay {
 }
 
 impl Network {
+    /// The coordinator's time, as far as it is known.
+    pub(super) fn time(&self, now: Instant) -> Option<UnixTime> {
+        self.clock.map(|(at, time)| time.plus(now.saturating_duration_since(at)))
+    }
+
+    /// When the next membership ends.
+    pub(super) fn end_deadline(&self) -> Option<Instant> {
+        let ((at, time), end) = (self.clock?, self.map.next_end()?);
+        at.checked_add(end.since(time))
+    }
+
     /// The prefixes of the overlay itself.
     pub(super) fn overlays(&self) -> impl Iterator<Item = Prefix> + '_ {
         self.map.info().into_iter().flat_map(|info| [info.prefix_v4, info.prefix_v6])
@@ -105,6 +120,12 @@ impl Network {
             let status = peer.status(self.map.member(*node)?, relay_name, self.mtu, now);
             Some(self.behind_gateway(peer, status))
         };
+        let denied = |(node, member, reason): (NodeId, &Member, RecordError)| {
+            let record = member.record.open(self.id, &[]).ok().filter(|_| node != self.node)?;
+            Some(PeerStatus::denied(record, member, reason.reason()))
+        };
+        let peers =
+            self.peers.iter().filter_map(peer).chain(self.map.left_out().filter_map(denied)).collect();
         NetworkStatus {
             id: self.id,
             node: self.node,
@@ -116,7 +137,7 @@ impl Network {
             }),
             revision: self.map.revision(),
             info: self.map.info().cloned(),
-            peers: self.peers.iter().filter_map(peer).collect(),
+            peers,
             candidates: self.candidates.clone(),
             reflexive: self.reflexive(),
             relay: self.relay.as_ref().map(|relay| RelayStatus {

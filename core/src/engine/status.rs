@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::keys::WgPublicKey;
-use ria_protocol::map::{Candidate, MemberKind, NetworkInfo, Revision};
+use ria_protocol::map::{Candidate, Member, MemberKind, NetworkInfo, Revision};
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
+use ria_protocol::record::MemberRecord;
 
 use crate::counters::DropCounters;
 
@@ -99,6 +100,36 @@ pub struct RelayStatus {
     pub relayed: Option<SocketAddr>,
     /// Why it is not bound, for people.
     pub failure: Option<String>,
+}
+
+impl PeerStatus {
+    /// Of a member that the map lists and with which nothing is exchanged.
+    pub(crate) fn denied(record: MemberRecord, member: &Member, reason: &'static str) -> Self {
+        Self {
+            node: record.node,
+            name: member.name.clone(),
+            kind: member.kind,
+            tags: record.tags.clone(),
+            prefixes: record.own_prefixes().collect(),
+            gateway: None,
+            public_key: record.wg_key,
+            online: false,
+            link_state: LinkState::Denied,
+            path: PathKind::None,
+            endpoint: None,
+            relay: None,
+            path_reason: reason,
+            rtt: None,
+            loss: None,
+            handshake_age: None,
+            silent_for: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            rx_packets: 0,
+            tx_packets: 0,
+            mtu: 0,
+        }
+    }
 }
 
 /// One peer.

@@ -126,6 +126,54 @@ fn a_bad_record_is_skipped_and_the_rest_is_taken() {
     assert_eq!(map.revision(), Some(Revision(1)));
 }
 
+#[test]
+fn a_change_that_cannot_be_read_takes_out_whom_it_changes() {
+    let mut map = NetworkMap::new(network());
+    let members = (1..5).map(|n| member(n, 0, Signed::Not)).collect();
+    map.apply_snapshot(&snapshot(1, info(1280, false), members)).unwrap();
+    let mut broken = member(1, 1, Signed::Not);
+    broken.record.bytes.truncate(9);
+    // Of another network: by its id it means the third, by its name the second.
+    let elsewhere = MemberRecord {
+        network: NetworkId::from_bytes([9; 10]),
+        ..member(3, 0, Signed::Not).record.open(network(), &[]).unwrap()
+    };
+    let foreign = Member { record: SignedRecord::unsigned(&elsewhere), ..member(2, 0, Signed::Not) };
+    let patches = vec![Patch::MemberSet(broken), Patch::MemberSet(foreign)];
+    let set = PatchSet { from: Revision(1), to: Revision(2), patches };
+    let folded = map.apply_patches(&set).unwrap();
+    let reasons: Vec<_> = folded.refused.iter().map(|refused| refused.reason).collect();
+    assert_eq!(reasons, [RecordError::Malformed, RecordError::OtherNetwork]);
+    let node = |n: u8| NodeId::from_bytes([n; 10]);
+    assert_eq!(folded.changes, [1, 2, 3].map(|n| MapChange::Removed(node(n))));
+    assert_eq!(map.members().map(|(node, _)| node).collect::<Vec<_>>(), [node(4)]);
+    // A good record brings it back.
+    let patches = vec![Patch::MemberSet(member(1, 1, Signed::Not))];
+    let set = PatchSet { from: Revision(2), to: Revision(3), patches };
+    assert_eq!(map.apply_patches(&set).unwrap().changes, [MapChange::Added(node(1))]);
+}
+
+#[test]
+fn a_membership_ends_when_its_time_has_come_and_a_clock_that_was_wrong_brings_it_back() {
+    let mut map = NetworkMap::new(network());
+    let mut ends = member(2, 0, Signed::Not);
+    let record = ends.record.open(network(), &[]).unwrap();
+    ends.record = SignedRecord::unsigned(&MemberRecord { expires: Some(UnixTime(5000)), ..record });
+    map.apply_snapshot(&snapshot(1, info(1280, false), vec![member(1, 0, Signed::Not), ends])).unwrap();
+    let node = NodeId::from_bytes([2; 10]);
+    assert_eq!(map.next_end(), Some(UnixTime(5000)));
+    assert_eq!(map.set_time(UnixTime(4999)), Folded::default());
+    let folded = map.set_time(UnixTime(5000));
+    assert_eq!(folded.changes, [MapChange::Removed(node)]);
+    assert_eq!(folded.refused[0].reason, RecordError::Expired);
+    assert_eq!(
+        map.left_out().map(|(node, _, reason)| (node, reason)).collect::<Vec<_>>(),
+        [(node, RecordError::Expired)]
+    );
+    assert_eq!(map.next_end(), None);
+    assert_eq!(map.set_time(UnixTime(10)).changes, [MapChange::Added(node)]);
+}
+
 fn any_member() -> impl Strategy<Value = Member> {
     let signed = prop_oneof![Just(Signed::Well), Just(Signed::Badly), Just(Signed::Not)];
     (0..6u8, 0..3u8, signed).prop_map(|(node, version, signed)| member(node, version, signed))
