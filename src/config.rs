@@ -14,6 +14,13 @@ pub const CONFIG_FILE: &str = "/etc/ria/agent.toml";
 /// The agent's UDP port unless configured.
 pub const DEFAULT_UDP_PORT: u16 = 41820;
 
+/// Where an image may bring a join key along: in the file system, and on the boot partition, which any computer can
+/// write to.
+const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
+
+const KNOWN_KEYS: &str =
+    "unknown key; known are state_dir, run_dir, udp_port, provisioning_file, system_bus and [dds]";
+
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -25,6 +32,8 @@ pub struct Config {
     pub udp_port: u16,
     /// Whether the local API is served on the system bus, too, where there is one.
     pub system_bus: bool,
+    /// Where a machine that is in no network looks for a join key; the first file that is there counts.
+    pub provisioning_files: Vec<PathBuf>,
     /// DDS files.
     pub dds: DdsConfig,
 }
@@ -36,6 +45,7 @@ impl Default for Config {
             run_dir: "/run/ria".into(),
             udp_port: DEFAULT_UDP_PORT,
             system_bus: true,
+            provisioning_files: PROVISIONING_FILES.iter().map(PathBuf::from).collect(),
             dds: DdsConfig::default(),
         }
     }
@@ -76,9 +86,12 @@ impl Config {
         config.read_file(named.as_deref(), &mut errors);
         config.read_env(&env, &mut errors);
         config.read_flags(flags);
-        for (key, dir) in [("state_dir", &config.state_dir), ("run_dir", &config.run_dir)] {
-            if !dir.is_absolute() {
-                errors.push(format!("{key}: {} is no absolute path", dir.display()));
+        let files = config.provisioning_files.iter().map(|file| ("provisioning_file", file));
+        for (key, path) in
+            [("state_dir", &config.state_dir), ("run_dir", &config.run_dir)].into_iter().chain(files)
+        {
+            if !path.is_absolute() {
+                errors.push(format!("{key}: {} is no absolute path", path.display()));
             }
         }
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
@@ -108,11 +121,12 @@ impl Config {
                 "state_dir" => text(value).map(|v| self.state_dir = v.into()),
                 "run_dir" => text(value).map(|v| self.run_dir = v.into()),
                 "udp_port" => value.try_into::<u16>().map(|v| self.udp_port = v).map_err(|e| e.to_string()),
+                "provisioning_file" => text(value).map(|v| self.set_provisioning_file(&v)),
                 "system_bus" => {
                     value.try_into::<bool>().map(|v| self.system_bus = v).map_err(|e| e.to_string())
                 }
                 "dds" => value.try_into::<DdsConfig>().map(|v| self.dds = v).map_err(|e| e.to_string()),
-                _ => Err("unknown key; known are state_dir, run_dir, udp_port, system_bus and [dds]".into()),
+                _ => Err(KNOWN_KEYS.into()),
             };
             if let Err(error) = read {
                 errors.push(format!("{file}: {key}: {}", error.trim_end()));
@@ -127,12 +141,21 @@ impl Config {
         if let Some(dir) = env("RIA_RUN_DIR") {
             self.run_dir = dir.into();
         }
+        if let Some(file) = env("RIA_PROVISIONING_FILE") {
+            self.set_provisioning_file(&file);
+        }
         if let Some(port) = env("RIA_UDP_PORT") {
             match port.parse() {
                 Ok(port) => self.udp_port = port,
                 Err(_) => errors.push(format!("RIA_UDP_PORT: {port:?} is no port (0 to 65535)")),
             }
         }
+    }
+
+    /// One place in place of the default ones; an empty text is none at all.
+    fn set_provisioning_file(&mut self, file: &str) {
+        self.provisioning_files =
+            Some(file).filter(|file| !file.is_empty()).map(PathBuf::from).into_iter().collect();
     }
 
     fn read_flags(&mut self, flags: &Overrides) {

@@ -23,6 +23,7 @@ use crate::cli::failure::{FAILED, Failure, USAGE};
 use crate::cli::{Context, output};
 use crate::config::{Config, Overrides};
 use crate::daemon::Daemon;
+use crate::daemon::provision::Places;
 use crate::dds::Profiles;
 
 /// The whole program.
@@ -78,7 +79,11 @@ async fn run_agent(args: DaemonArgs) -> Result<(), Failure> {
     let server = Server::bind(&config.run_dir.join(ria_api::SOCKET_NAME)).map_err(|e| failed(&e))?;
     let on_system_bus = config.system_bus;
     let profiles = Profiles::new(&config.run_dir, &config.dds);
-    let daemon = Daemon::start(config, args.join_file).await.map_err(|e| failed(&e))?;
+    let places = match args.join_file {
+        Some(path) => Places::Named(path),
+        None => Places::AnyOf(config.provisioning_files.clone()),
+    };
+    let daemon = Daemon::start(config, places).await.map_err(|e| failed(&e))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %server.path().display(), "the agent runs");
     let api = tokio::spawn(bus::serve(server, daemon.handle(), profiles, on_system_bus));
     let result = daemon.run().await.map_err(|e| failed(&e));

@@ -251,6 +251,7 @@ impl Backend for FakeAgent {
             name: network.name,
             path: network_path(network_id()),
             already,
+            ..Joined::default()
         })
     }
 

@@ -44,6 +44,8 @@ words! {
     NetworkState {
         /// Enrolling with the coordinator.
         Joining = "joining",
+        /// An administrator has to approve this machine first.
+        Waiting = "waiting",
         /// The interface is there.
         Up = "up",
         /// Switched off by `ria down`.
@@ -213,6 +215,8 @@ dictionary! {
         mtu: u32,
         /// WireGuard public key, base64.
         public_key: String,
+        /// What an administrator compares before this machine is approved; empty when it need not be.
+        fingerprint: String,
         /// Connection to the coordinator.
         coordinator_state: CoordinatorState,
         /// URL of the coordinator in use.
@@ -358,5 +362,9 @@ dictionary! {
         path: String,
         /// Whether the machine was in that network before.
         already: bool,
+        /// Whether an administrator has to approve it first; then it goes on by itself.
+        waiting: bool,
+        /// What that administrator compares; empty otherwise.
+        fingerprint: String,
     }
 }

@@ -88,7 +88,7 @@ impl Absent {
         let away: BTreeMap<NodeKey, Duration> = world
             .networks
             .iter()
-            .flat_map(|(id, network)| network.members.values().map(move |m| ((*id, m.node), m.ephemeral)))
+            .flat_map(|(id, network)| network.active_members().map(move |m| ((*id, m.node), m.ephemeral)))
             .filter(|(node, _)| !present.online.contains(node))
             .filter_map(|(node, ephemeral)| Some((node, ephemeral?)))
             .collect();

@@ -111,6 +111,10 @@ pub struct JoinArgs {
     /// Name of this machine in the network, such as robot-7 [default: from the host name].
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Where an administrator has to approve: wait for that, for ever or so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "inf",
+          value_parser = patience)]
+    pub wait: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +182,12 @@ pub enum EnvFormat {
     Json,
 }
 
+/// Seconds to wait for a person, who may take days.
+fn patience(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if seconds > 0.0 { Ok(seconds) } else { Err("must be more than 0 seconds".into()) }
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if (0.01..=3600.0).contains(&seconds) {
@@ -205,6 +215,8 @@ mod tests {
             &["ria", "ping", "robot-2", "-W", "-1"],
             &["ria", "wait", "--timeout", "inf"],
             &["ria", "join", "-", "--file", "x"],
+            &["ria", "join", "-", "--wait=0"],
+            &["ria", "join", "-", "--wait=nan"],
         ] {
             let error = Cli::try_parse_from(bad).expect_err("taken");
             assert_eq!(error.exit_code(), 2, "{bad:?}");

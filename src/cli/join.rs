@@ -2,14 +2,18 @@
 //! in a shell's history, not on the terminal.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
+use nix::fcntl::OFlag;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use ria_api::state::{JoinOptions, Joined};
 use zeroize::Zeroizing;
 
 use super::Context;
+use super::approval;
 use super::args::JoinArgs;
 use super::failure::{FAILED, Failure, USAGE};
 use super::output::{Colour, with_progress};
@@ -24,7 +28,10 @@ pub async fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     let agent = context.agent().await?;
     let key = open_key(&args)?;
     let options = JoinOptions { name: args.name };
-    let joined = with_progress("Joining", agent.proxy().join(key.as_fd().into(), options)).await?;
+    let mut joined = with_progress("Joining", agent.proxy().join(key.as_fd().into(), options)).await?;
+    if joined.waiting {
+        approval::wait(&agent, &mut joined, args.wait).await?;
+    }
     if context.output.json {
         return Ok(context.output.value(&joined)?);
     }
@@ -66,7 +73,9 @@ fn open_key(args: &JoinArgs) -> Result<OwnedFd, Failure> {
                 format!("{} is a directory; name the file in it that holds the join key", path.display());
             return Err(Failure::new(USAGE, text));
         }
-        return match std::fs::File::open(path) {
+        // A pipe that nobody writes to must not hold this command; the agent gives its writer a while.
+        let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+        return match opened {
             Ok(file) => Ok(file.into()),
             Err(error) => {
                 Err(Failure::new(FAILED, format!("can't open the join key {}: {error}", path.display())))
@@ -133,7 +142,8 @@ mod tests {
     use super::*;
 
     fn refused(source: Option<&str>, file: Option<&str>) -> String {
-        let args = JoinArgs { source: source.map(Into::into), file: file.map(Into::into), name: None };
+        let args =
+            JoinArgs { source: source.map(Into::into), file: file.map(Into::into), name: None, wait: None };
         let Err(Failure::Told { code: USAGE, text }) = refuse_keys_in_arguments(&args) else {
             panic!("taken, or the wrong failure")
         };
@@ -147,16 +157,16 @@ mod tests {
             assert!(text.contains("history") && !text.to_lowercase().contains("secretsecret"), "{text}");
         }
         assert!(!refused(Some("tskey"), None).contains("history"));
-        let fine = JoinArgs { source: Some("-".into()), file: None, name: None };
+        let fine = JoinArgs { source: Some("-".into()), file: None, name: None, wait: None };
         assert_eq!(refuse_keys_in_arguments(&fine), Ok(()));
     }
 
     #[test]
     fn a_missing_key_file_is_named() {
-        let args = JoinArgs { source: None, file: Some("/no/such/key".into()), name: None };
+        let args = JoinArgs { source: None, file: Some("/no/such/key".into()), name: None, wait: None };
         let Err(Failure::Told { text, .. }) = open_key(&args) else { panic!("wrong failure") };
         assert!(text.contains("/no/such/key"));
-        let args = JoinArgs { source: None, file: Some("/".into()), name: None };
+        let args = JoinArgs { source: None, file: Some("/".into()), name: None, wait: None };
         let Err(Failure::Told { text, .. }) = open_key(&args) else { panic!("wrong failure") };
         assert!(text.contains("directory"));
     }

@@ -1,5 +1,6 @@
 //! The command line: each verb is a client of the agent's local API. Knows nothing of tunnels and coordinators.
 
+mod approval;
 pub mod args;
 mod control;
 mod env;

@@ -106,6 +106,9 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
         format!("{} {addresses}, MTU {}", n.interface, n.mtu)
     };
     add("this machine", format!("{}, {place}", n.name));
+    if !n.fingerprint.is_empty() {
+        add("fingerprint", n.fingerprint.clone());
+    }
     add("coordinator", coordinator(n));
     add("peers", format!("{} of {} answer", n.peers_up, n.peers_total));
     let relay = if n.relay.is_empty() { "none" } else { &n.relay };
@@ -153,6 +156,7 @@ fn judge(network: &NetworkStatus) -> (Health, String) {
     let worst = |severity| network.conditions.iter().find(|c| c.severity == severity).map(|c| c.text.clone());
     match network.state {
         NetworkState::Joining => (Health::Limited, "joining; the coordinator has not let it in yet".into()),
+        NetworkState::Waiting => (Health::Limited, "waiting for approval by an administrator".into()),
         NetworkState::Disabled => (Health::Off, "switched off; on again with: ria up".into()),
         NetworkState::Refused => (
             Health::Broken,

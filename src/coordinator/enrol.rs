@@ -1,8 +1,9 @@
-//! Enrolment: shows a join key, proves both node keys, and comes back as a member.
+//! Enrolment: shows a join key, proves both node keys, and comes back as a member, at once or after an administrator's
+//! approval.
 
 use std::net::IpAddr;
 
-use ria_protocol::enrol::{Enrol, Enrolled, Transcript, proof};
+use ria_protocol::enrol::{Enrol, Enrolled, MembershipNews, Transcript, Waiting, proof};
 use ria_protocol::error::ErrorCode;
 use ria_protocol::id::BootId;
 use ria_protocol::join_key::JoinKey;
@@ -10,10 +11,11 @@ use ria_protocol::message::{CoordinatorMessage, NodeMessage, Welcome};
 use ria_protocol::name::Name;
 use ria_protocol::requester::Requester;
 use ria_protocol::time::UnixTime;
+use ria_protocol::version::Protocol;
 
 use super::dial::DialError;
 use super::greet::{GreetError, Greeted, greet};
-use super::stream::{StreamError, unexpected};
+use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, TlsSetupError, Trust};
 use crate::state::membership::NodeKeys;
 
@@ -32,6 +34,55 @@ pub struct Request<'a> {
     pub boot: BootId,
     /// Who asked.
     pub requester: &'a Requester,
+    /// Whether only a node is meant that is a member by these keys already. A coordinator that is too old to know of
+    /// this is not asked at all.
+    pub only_known: bool,
+}
+
+/// What the coordinator says.
+pub enum Answer {
+    /// The node is a member.
+    Enrolled(Box<Enrolment>),
+    /// An administrator has to approve first.
+    Waiting(Box<Held>),
+}
+
+/// A connection on which the decision of an administrator is waited for.
+pub struct Held {
+    stream: Stream,
+    /// The node's place in the queue.
+    pub place: Waiting,
+    /// Which URL answered.
+    pub url: String,
+    address: IpAddr,
+    time: UnixTime,
+}
+
+impl Held {
+    /// Waits for the decision. May be dropped at any time.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of all messages only these belong here")]
+    pub async fn decision(&mut self) -> Result<Enrolment, EnrolError> {
+        loop {
+            match self.stream.receive().await? {
+                CoordinatorMessage::Enrolled(enrolled) => {
+                    return Ok(Enrolment { enrolled, address: self.address, time: self.time });
+                }
+                CoordinatorMessage::Membership(_) => {}
+                CoordinatorMessage::Drain(_) => return Err(StreamError::Closed.into()),
+                CoordinatorMessage::Refused(refusal) => return Err(StreamError::Refused(refusal).into()),
+                _ => return Err(unexpected("a decision").into()),
+            }
+        }
+    }
+
+    /// Gives up the place in the queue.
+    pub async fn withdraw(mut self) -> bool {
+        let told = async {
+            self.stream.send(&NodeMessage::Leave).await?;
+            self.stream.answer().await
+        };
+        matches!(told.await, Ok(CoordinatorMessage::Left))
+    }
 }
 
 /// The node is a member.
@@ -89,17 +140,26 @@ impl From<GreetError> for EnrolError {
 }
 
 /// Enrols with the coordinator of the join key.
-pub async fn enrol(request: &Request<'_>) -> Result<Enrolment, EnrolError> {
+#[expect(clippy::wildcard_enum_match_arm, reason = "of all messages only these belong here")]
+pub async fn enrol(request: &Request<'_>) -> Result<Answer, EnrolError> {
     let trust = Trust::Pin(request.key.ca_pin);
     let tls = tls::client_config(trust, UnixTime::default(), request.keys, None)?;
-    let Greeted { mut stream, welcome, address, exporter, .. } = greet(&request.key.urls, &tls).await?;
+    let Greeted { mut stream, welcome, url, address, exporter, .. } = greet(&request.key.urls, &tls).await?;
+    if request.only_known && stream.protocol() < Protocol::V2 {
+        return Err(StreamError::Refused(ErrorCode::NotAMember.into()).into());
+    }
     let message = enrol_message(request, &welcome, &exporter)?;
     stream.send(&NodeMessage::Enrol(message)).await?;
-    let CoordinatorMessage::Enrolled(enrolled) = stream.answer().await? else {
-        return Err(unexpected("the answer to an enrolment").into());
-    };
-    stream.close().await;
-    Ok(Enrolment { enrolled, address, time: welcome.time })
+    match stream.answer().await? {
+        CoordinatorMessage::Enrolled(enrolled) => {
+            stream.close().await;
+            Ok(Answer::Enrolled(Box::new(Enrolment { enrolled, address, time: welcome.time })))
+        }
+        CoordinatorMessage::Membership(MembershipNews::Waiting(place)) => {
+            Ok(Answer::Waiting(Box::new(Held { stream, place, url, address, time: welcome.time })))
+        }
+        _ => Err(unexpected("the answer to an enrolment").into()),
+    }
 }
 
 fn enrol_message(request: &Request<'_>, welcome: &Welcome, exporter: &[u8; 32]) -> Result<Enrol, EnrolError> {
@@ -117,7 +177,7 @@ fn enrol_message(request: &Request<'_>, welcome: &Welcome, exporter: &[u8; 32]) 
         proof: proof(shared.as_bytes(), &transcript),
         csr,
         boot: request.boot,
-        only_known: None,
+        only_known: request.only_known.then_some(true),
         requester: Some(request.requester.clone()),
     })
 }

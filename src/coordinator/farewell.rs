@@ -39,9 +39,12 @@ impl Farewell {
         match self.attempt().await {
             Ok(()) => true,
             // It is out already.
-            Err(EnrolError::Refused { code: ErrorCode::NotAMember, .. }) => true,
+            Err(EnrolError::Refused {
+                code: ErrorCode::NotAMember | ErrorCode::MembershipEnded | ErrorCode::Certificate,
+                ..
+            }) => true,
             Err(error) => {
-                tracing::warn!(%error, node = %self.node, "the coordinator could not be told that this node has left");
+                tracing::debug!(%error, node = %self.node, "the coordinator could not be told that this node has left");
                 false
             }
         }

@@ -293,7 +293,7 @@ impl Runner {
                 End::Refused(refusal) => {
                     let code = refusal.code;
                     self.tell(SessionEvent::Refused(refusal)).await;
-                    if code == ErrorCode::NotAMember {
+                    if matches!(code, ErrorCode::NotAMember | ErrorCode::MembershipEnded) {
                         return;
                     }
                     let patience = if code == ErrorCode::Disabled { DISABLED_WAIT } else { REFUSED_WAIT };

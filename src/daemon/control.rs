@@ -9,16 +9,19 @@ use std::time::Duration;
 use ria_api::state::Severity;
 use ria_core::{PingOutcome, RelayServer};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::requester::Requester;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::conditions::Conditions;
 use super::events::EventLog;
+use super::farewell::Leaving;
 use super::handle::{Command, DaemonHandle, Reply, State};
 use super::join::{JoinOutcome, Origin};
 use super::network::{Network, random_boot};
 use super::notify::notify;
 use super::packets::Packets;
+use super::pending::{Pending, PendingEvent};
 use super::pings::Pings;
 use super::storage::Storage;
 use super::times::Look;
@@ -64,10 +67,14 @@ pub struct Parts {
 pub enum Input {
     /// An attempt to join has ended.
     Joined(Box<JoinOutcome>, Origin),
-    /// What became of `--join-file`: a problem, or none any more.
+    /// What became of a provisioning file: a problem, or none any more.
     JoinFile(Option<String>),
+    /// A request to join that waits for approval tells something.
+    Pending(NetworkId, PendingEvent),
+    /// A coordinator has heard that this machine left.
+    FarewellHeard(NetworkId, NodeId),
     /// A network has said good-bye, heard or not.
-    Left { network: NetworkId, heard: bool, reply: Reply<()> },
+    Left { network: NetworkId, untold: Option<Requester>, reply: Reply<()> },
     /// The session of a network that was switched off has ended without telling this.
     Untold(NetworkId, Vec<Note>),
     /// The coordinator answers at the URL that a person has set.
@@ -90,6 +97,10 @@ pub struct Control {
     pub(super) udp_port: u16,
     pub(super) boot: BootId,
     pub(super) networks: BTreeMap<NetworkId, Network>,
+    /// Networks that this machine waits to be let into.
+    pub(super) pending: BTreeMap<NetworkId, Pending>,
+    /// Networks that were left and whose coordinator was not told yet.
+    pub(super) leaving: BTreeMap<(NetworkId, NodeId), Leaving>,
     pub(super) conditions: Conditions,
     pub(super) storage: Storage,
     pub(super) events: EventLog,
@@ -155,6 +166,8 @@ impl Control {
             udp_port,
             boot: random_boot(),
             networks: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             conditions,
             storage: Storage::default(),
             events,
@@ -222,9 +235,13 @@ impl Control {
 
     /// Brings up what is stored.
     async fn begin(&mut self) {
+        self.tell_set_aside();
+        // Before the networks: one whose leaving was cut off is not to come up again.
+        self.begin_farewells();
         let networks = self.load_state();
         self.tell_host_candidates().await;
         self.networks.extend(networks.into_iter().map(|network| (network.id(), network)));
+        self.begin_pending();
         // Of two networks with the same addresses, the one that has been here longer goes first.
         let mut ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         ids.sort_by_key(|id| self.networks.get(id).map(|n| n.membership.identity.interface));
@@ -247,13 +264,10 @@ impl Control {
     async fn handle_input(&mut self, input: Input) {
         match input {
             Input::Joined(outcome, origin) => self.handle_joined(*outcome, origin).await,
-            Input::JoinFile(problem) => {
-                self.changed |= match problem {
-                    Some(text) => self.conditions.set("join-file", Severity::Error, text),
-                    None => self.conditions.clear("join-file"),
-                };
-            }
-            Input::Left { network, heard, reply } => self.handle_left(network, heard, reply).await,
+            Input::JoinFile(problem) => self.tell_join_file(problem),
+            Input::Pending(network, event) => self.handle_pending(network, event).await,
+            Input::FarewellHeard(network, node) => self.handle_farewell_heard(network, node),
+            Input::Left { network, untold, reply } => self.handle_left(network, untold, reply).await,
             Input::Untold(network, notes) => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     notes.into_iter().for_each(|note| network.note(note));

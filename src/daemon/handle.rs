@@ -4,6 +4,7 @@
 //! shared and nothing is locked.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub enum Command {
     ReadState(oneshot::Sender<Arc<State>>),
     /// Enrol and bring the network up.
     Join { key: JoinKey, options: JoinOptions, by: Requester, reply: Reply<Joined> },
+    /// Join by a provisioning file, if this machine is to do that.
+    Provision { key: JoinKey, path: PathBuf, reply: Reply<Provisioned> },
     /// Leave for good.
     Leave { network: NetworkId, by: Requester, reply: Reply<()> },
     /// Take a network down or up, keeping the membership.
@@ -55,6 +58,15 @@ pub enum Command {
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
     /// Know how the local API fares on the system bus.
     NoteBus(BusState),
+}
+
+/// What came of a provisioning file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provisioned {
+    /// This machine has joined by it, or waits for approval.
+    Joined,
+    /// It is not for this machine now.
+    Ignored,
 }
 
 /// How to probe.
@@ -96,6 +108,11 @@ impl DaemonHandle {
     /// Joins a network; returns when its interface is up.
     pub async fn join(&self, key: JoinKey, options: JoinOptions, by: Requester) -> Result<Joined, ApiError> {
         self.ask(|reply| Command::Join { key, options, by, reply }).await
+    }
+
+    /// Joins by a provisioning file, if this machine is to do that.
+    pub async fn provision(&self, key: JoinKey, path: PathBuf) -> Result<Provisioned, ApiError> {
+        self.ask(|reply| Command::Provision { key, path, reply }).await
     }
 
     /// Leaves a network for good.

@@ -6,12 +6,12 @@
 //! 4. The network is stored, whole.
 //! 5. The keys of step 2 are forgotten.
 //!
+//! Where an administrator has to approve, the request is stored between 3 and 4, and `pending` goes on from there.
+//!
 //! A crash before 4 leads to the same question with the same keys, which the coordinator answers the same way. Only
 //! what is stored is used.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ria_api::error::ApiError;
 use ria_api::state::{JoinOptions, Joined};
@@ -20,20 +20,14 @@ use ria_protocol::id::{BootId, NetworkId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::name::Name;
 use ria_protocol::requester::Requester;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
 
-use super::control::Input;
-use super::handle::{DaemonHandle, Reply};
-use crate::coordinator::backoff::Backoff;
-use crate::coordinator::enrol::{self, EnrolError, Enrolment};
+use super::handle::Reply;
+use crate::coordinator::enrol::{self, Answer, EnrolError, Enrolment, Held};
 use crate::coordinator::farewell::Farewell;
 use crate::netdev::tun;
-use crate::state::membership::{Contact, Identity, Membership};
+use crate::state::enrolment::WaitingJoin;
+use crate::state::membership::{Contact, Identity, Membership, NodeKeys};
 use crate::state::{SaveError, StateDir};
-
-/// How often a join file is looked at that can't work as it is.
-const FILE_CHECK: Duration = Duration::from_secs(5);
 
 /// What an attempt needs.
 #[derive(Debug)]
@@ -47,23 +41,33 @@ pub struct JoinTask {
     /// Where to store.
     pub state: Arc<StateDir>,
     /// Networks that this machine is in.
-    pub known: Vec<NetworkId>,
+    pub known: Vec<Known>,
     /// Who asked, for the coordinator.
     pub requester: Requester,
     /// Which `riaN` is free.
     pub interface: u16,
 }
 
+/// A network that this machine is in.
+#[derive(Debug)]
+pub struct Known {
+    /// Which.
+    pub network: NetworkId,
+    /// Its keys there, where its coordinator is the one of the join key.
+    pub keys: Option<NodeKeys>,
+}
+
 /// Who asked.
 pub struct Origin(pub Reply<Joined>);
 
 /// How an attempt ended.
-#[derive(Debug)]
 pub enum JoinOutcome {
     /// Member, and stored.
     Member(Box<Membership>),
     /// The key leads to a network that this machine is in.
     Already(NetworkId),
+    /// An administrator has to approve; the request is stored.
+    Waiting(Box<WaitingJoin>, NodeKeys, Box<Held>),
     /// No.
     Failed(ApiError),
 }
@@ -83,59 +87,161 @@ pub async fn run(task: JoinTask) -> JoinOutcome {
 }
 
 async fn try_join(task: JoinTask) -> Result<JoinOutcome, ApiError> {
-    let JoinTask { key, options, boot, state, known, requester, interface } = task;
-    let (name, name_required) = wanted_name(&options)?;
+    let (name, name_required) = wanted_name(&task.options)?;
     tun::check().map_err(|error| ApiError::Failed(error.to_string()))?;
+    if let Some(network) = known_by(&task, &name).await? {
+        return Ok(JoinOutcome::Already(network));
+    }
+    let JoinTask { key, boot, state, known, requester, interface, .. } = task;
+    let key_id = key.key_id;
     let keys = {
-        let (state, key) = (state.clone(), key.key_id);
-        blocking(move || state.pending_keys(key)).await?
+        let state = state.clone();
+        blocking(move || state.pending_keys(key_id)).await?
     };
-    let request = enrol::Request { key: &key, keys: &keys, name, name_required, boot, requester: &requester };
-    let Enrolment { enrolled, address, time } = enrol::enrol(&request).await.map_err(api_error)?;
-    if known.contains(&enrolled.network) {
-        // Another key of a network that this machine is in already: the second identity is given back.
-        let farewell = Farewell {
-            network: enrolled.network,
-            node: enrolled.node,
-            boot,
-            urls: key.urls.clone(),
+    let request = enrol::Request {
+        key: &key,
+        keys: &keys,
+        name: name.clone(),
+        name_required,
+        boot,
+        requester: &requester,
+        only_known: false,
+    };
+    let answer = match enrol::enrol(&request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if is_final(&error) {
+                state.forget_pending(key_id);
+            }
+            return Err(api_error(error));
+        }
+    };
+    match answer {
+        Answer::Enrolled(enrolment) => {
+            let new = NewMembership { key, keys, interface };
+            admitted(*enrolment, new, &known, boot, state).await
+        }
+        Answer::Waiting(held) => {
+            let waiting = waiting_join(&key, name, name_required, &held);
+            let stored = waiting.clone();
+            blocking(move || state.put_waiting(&stored)).await?;
+            Ok(JoinOutcome::Waiting(Box::new(waiting), keys, held))
+        }
+    }
+}
+
+/// The network of this key, when this machine is in it already: it is known there by its own keys, so that a second key
+/// does not make it a second node.
+async fn known_by(task: &JoinTask, name: &Name) -> Result<Option<NetworkId>, ApiError> {
+    for known in &task.known {
+        let Some(keys) = &known.keys else { continue };
+        let request = enrol::Request {
+            key: &task.key,
             keys,
+            name: name.clone(),
+            name_required: false,
+            boot: task.boot,
+            requester: &task.requester,
+            only_known: true,
+        };
+        match enrol::enrol(&request).await {
+            Ok(Answer::Enrolled(enrolment)) => return Ok(Some(enrolment.enrolled.network)),
+            Ok(Answer::Waiting(_)) | Err(EnrolError::Refused { code: ErrorCode::NotAMember, .. }) => {}
+            Err(error) => return Err(api_error(error)),
+        }
+    }
+    Ok(None)
+}
+
+/// What a membership is made of besides the coordinator's answer.
+pub struct NewMembership {
+    /// The join key.
+    pub key: JoinKey,
+    /// The keys that were proved.
+    pub keys: NodeKeys,
+    /// Which `riaN` is free.
+    pub interface: u16,
+}
+
+impl NewMembership {
+    /// As it is stored.
+    pub fn with(self, enrolment: Enrolment) -> Membership {
+        let Enrolment { enrolled, address, time } = enrolment;
+        Membership {
+            identity: Identity {
+                network: enrolled.network,
+                network_name: enrolled.network_name,
+                node: enrolled.node,
+                name: enrolled.name,
+                urls: self.key.urls,
+                ca_pin: self.key.ca_pin,
+                key_id: self.key.key_id,
+                enabled: true,
+                interface: self.interface,
+                refused: None,
+                suspended: None,
+                ended: None,
+            },
+            keys: self.keys,
             certificate: enrolled.certificate,
-            time,
+            map: None,
+            live: Vec::new(),
+            contact: Contact { address: Some(address), time, ..Contact::default() },
+            kept: Default::default(),
+        }
+    }
+}
+
+async fn admitted(
+    enrolment: Enrolment,
+    new: NewMembership,
+    known: &[Known],
+    boot: BootId,
+    state: Arc<StateDir>,
+) -> Result<JoinOutcome, ApiError> {
+    let membership = new.with(enrolment);
+    let (network, key_id) = (membership.identity.network, membership.identity.key_id);
+    if known.iter().any(|known| known.network == network) {
+        // A coordinator that can't tell who is known made this machine a second node of its network; that is given back.
+        let farewell = Farewell {
+            network,
+            node: membership.identity.node,
+            boot,
+            urls: membership.identity.urls,
+            keys: membership.keys,
+            certificate: membership.certificate,
+            time: membership.contact.time,
             notes: Vec::new(),
         };
         farewell.say().await;
-        state.forget_pending(key.key_id);
-        return Ok(JoinOutcome::Already(enrolled.network));
+        state.forget_pending(key_id);
+        return Ok(JoinOutcome::Already(network));
     }
-    let membership = Membership {
-        identity: Identity {
-            network: enrolled.network,
-            network_name: enrolled.network_name,
-            node: enrolled.node,
-            name: enrolled.name,
-            urls: key.urls.clone(),
-            ca_pin: key.ca_pin,
-            key_id: key.key_id,
-            enabled: true,
-            interface,
-            refused: None,
-            suspended: None,
-        },
-        keys,
-        certificate: enrolled.certificate,
-        map: None,
-        live: Vec::new(),
-        contact: Contact { address: Some(address), time, ..Contact::default() },
-        kept: Default::default(),
-    };
-    let membership = blocking(move || {
-        state.admit(&membership)?;
-        state.forget_pending(membership.identity.key_id);
-        Ok(membership)
-    })
-    .await?;
+    let membership = blocking(move || store(&state, membership)).await?;
     Ok(JoinOutcome::Member(Box::new(membership)))
+}
+
+/// Stores a new membership; what led to it is forgotten.
+pub fn store(state: &StateDir, membership: Membership) -> Result<Membership, SaveError> {
+    state.admit(&membership)?;
+    state.forget_waiting(membership.identity.key_id);
+    Ok(membership)
+}
+
+fn waiting_join(key: &JoinKey, wanted: Name, name_required: bool, held: &Held) -> WaitingJoin {
+    let place = &held.place;
+    WaitingJoin {
+        key_id: key.key_id,
+        urls: key.urls.clone(),
+        ca_pin: key.ca_pin,
+        wanted,
+        name_required,
+        network: place.network,
+        network_name: place.network_name.clone(),
+        node: place.node,
+        name: place.name.clone(),
+        since: place.since,
+    }
 }
 
 fn wanted_name(options: &JoinOptions) -> Result<(Name, bool), ApiError> {
@@ -162,6 +268,11 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Whether the keys of this attempt are of no use any more. A rejected request may still be approved.
+fn is_final(error: &EnrolError) -> bool {
+    matches!(error, EnrolError::Refused { code, .. } if !code.is_temporary() && *code != ErrorCode::Rejected)
+}
+
 fn api_error(error: EnrolError) -> ApiError {
     match error {
         EnrolError::Refused { code, text } => ApiError::Refused(format!("{}: {text}", code.name())),
@@ -170,52 +281,8 @@ fn api_error(error: EnrolError) -> ApiError {
     }
 }
 
-/// `--join-file`: joins at the first start, and tries again for as long as that may help. A key that can't work is
-/// looked at again when the file has changed.
-pub async fn from_file(path: PathBuf, handle: DaemonHandle, inputs: mpsc::UnboundedSender<Input>) {
-    let mut backoff = Backoff::default();
-    loop {
-        let text = tokio::fs::read_to_string(&path).await;
-        let problem = match &text {
-            Ok(text) => match JoinKey::parse(text) {
-                Ok(key) => match handle.join(key, JoinOptions::default(), by_file()).await {
-                    Ok(_) => {
-                        let _ = inputs.send(Input::JoinFile(None));
-                        return;
-                    }
-                    Err(error) => Problem { retry: is_temporary(&error), text: error.text() },
-                },
-                Err(error) => Problem { retry: false, text: error.to_string() },
-            },
-            Err(error) => Problem { retry: true, text: error.to_string() },
-        };
-        let shown = format!("joining with {} failed: {}", path.display(), problem.text);
-        if inputs.send(Input::JoinFile(Some(shown))).is_err() {
-            return;
-        }
-        if problem.retry {
-            sleep(backoff.next()).await;
-        } else {
-            let before = text.ok();
-            while tokio::fs::read_to_string(&path).await.ok() == before {
-                sleep(FILE_CHECK).await;
-            }
-        }
-    }
-}
-
-/// The agent itself, told so where it is started.
-fn by_file() -> Requester {
-    let uid = nix::unistd::geteuid().as_raw();
-    Requester { via: "join-file".into(), uid: Some(uid), ..Requester::default() }
-}
-
-struct Problem {
-    retry: bool,
-    text: String,
-}
-
-fn is_temporary(error: &ApiError) -> bool {
+/// Whether trying again may help without anybody doing anything.
+pub fn is_temporary(error: &ApiError) -> bool {
     match error {
         ApiError::Unreachable(_) | ApiError::TimedOut(_) | ApiError::Failed(_) => true,
         ApiError::Refused(text) => {

@@ -19,13 +19,16 @@
 mod conditions;
 mod control;
 mod events;
+mod farewell;
 pub mod handle;
 mod join;
 mod network;
 mod notify;
 mod overlay;
 mod packets;
+mod pending;
 mod pings;
+pub mod provision;
 mod requests;
 mod rotation;
 mod status;
@@ -34,7 +37,6 @@ mod times;
 mod uplink;
 mod whereabouts;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rand_core::{OsRng, RngCore};
@@ -43,9 +45,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Config;
 use crate::netdev::netlink::{self, Netlink, NetlinkError};
 use crate::netdev::udp;
+use crate::state::machine::MachineId;
 use crate::state::{OpenError, StateDir};
 use control::Control;
 use handle::DaemonHandle;
+use provision::Places;
 
 /// The agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +72,13 @@ pub enum StartError {
 pub struct Daemon {
     control: Control,
     handle: DaemonHandle,
-    join_file: Option<PathBuf>,
+    places: Places,
 }
 
 impl Daemon {
     /// Opens and locks the state, binds the port, starts the threads. Networks come up when it runs.
-    pub async fn start(config: Config, join_file: Option<PathBuf>) -> Result<Self, StartError> {
-        let state = Arc::new(StateDir::open(&config.state_dir)?);
+    pub async fn start(config: Config, places: Places) -> Result<Self, StartError> {
+        let state = Arc::new(StateDir::open_on(&config.state_dir, MachineId::of_this_machine().as_ref())?);
         let udp = udp::bind(config.udp_port)?;
         let netlink = Netlink::open()?;
         let host = netlink.host().await?;
@@ -83,7 +87,7 @@ impl Daemon {
         OsRng.fill_bytes(&mut seed);
         let (control, handle) =
             Control::new(control::Parts { config, state, udp, netlink, host, host_changes, seed })?;
-        Ok(Self { control, handle, join_file })
+        Ok(Self { control, handle, places })
     }
 
     /// The door for the local API.
@@ -101,9 +105,7 @@ impl Daemon {
                 _ = interrupt.recv() => {}
             }
         };
-        if let Some(path) = self.join_file {
-            tokio::spawn(join::from_file(path, self.handle.clone(), self.control.inputs()));
-        }
+        tokio::spawn(provision::run(self.places, self.handle.clone(), self.control.inputs()));
         drop(self.handle);
         self.control.run(stop).await;
         tracing::info!("stopped");

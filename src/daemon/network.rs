@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::conditions::Conditions;
 use super::handle::Reply;
 use super::rotation::Rotating;
+use super::uplink::put_out_code;
 use crate::coordinator::farewell::Farewell;
 use crate::coordinator::finding;
 use crate::coordinator::greet::CoordinatorTime;
@@ -107,6 +108,9 @@ impl Network {
         membership.adopt_key();
         let identity = &membership.identity;
         let mut conditions = Conditions::default();
+        if let Some(text) = &identity.refused {
+            conditions.set(put_out_code(identity.has_ended()), Severity::Error, text.clone());
+        }
         if let Some(text) = &identity.suspended {
             conditions.set("disabled", Severity::Error, text.clone());
         }

@@ -242,6 +242,9 @@ impl Control {
             self.tell_host_candidates().await;
             self.changed = true;
         }
+        if rerouted || lost || old != new {
+            self.reconnect_pending();
+        }
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         for id in ids {
             let Some(network) = self.networks.get(&id) else { continue };

@@ -15,11 +15,12 @@ use tokio::time::{Instant, timeout};
 
 use super::control::{Control, Input};
 use super::handle::{Command, Reply};
-use super::join::{self, JoinOutcome, JoinTask, Origin};
+use super::join::{self, JoinOutcome, JoinTask, Known, Origin};
 use super::network::{Network, Waiting};
 use super::pings;
 use crate::coordinator::session::{Note, Order};
 use crate::state::Part;
+use crate::state::enrolment::StoredFarewell;
 use crate::state::membership::Membership;
 
 /// How long a join waits for map and interface once the node is a member.
@@ -36,6 +37,7 @@ impl Control {
                 let _ = reply.send(Arc::new(self.read_state().await));
             }
             Command::Join { key, options, by, reply } => self.join(key, options, by, reply),
+            Command::Provision { key, path, reply } => self.provision(key, &path, reply),
             Command::Leave { network, by, reply } => self.leave(network, by, reply),
             Command::SetUrl { network, url, reply } => self.set_url(network, url, reply),
             Command::SetEnabled { network, enabled, by, reply } => {
@@ -78,20 +80,35 @@ impl Control {
         };
     }
 
-    fn join(&mut self, key: JoinKey, options: JoinOptions, requester: Requester, reply: Reply<Joined>) {
+    pub(super) fn join(
+        &mut self,
+        key: JoinKey,
+        options: JoinOptions,
+        requester: Requester,
+        reply: Reply<Joined>,
+    ) {
         let member = |n: &&Network| {
             n.membership.identity.key_id == key.key_id && n.membership.identity.refused.is_none()
         };
         if let Some(id) = self.networks.values().find(member).map(Network::id) {
             return self.answer_when_up(id, true, reply);
         }
+        if let Some(id) = self.pending.iter().find(|(_, p)| p.key_id() == key.key_id).map(|(id, _)| *id) {
+            return self.answer_pending(id, reply);
+        }
+        self.changed |= self.conditions.clear("join-ended");
         let members = self.networks.values().filter(|n| n.membership.identity.refused.is_none());
+        let known = members.map(|n| Known {
+            network: n.id(),
+            keys: (n.membership.identity.ca_pin == key.ca_pin).then(|| n.membership.keys.clone()),
+        });
+        let known = known.collect();
         let task = JoinTask {
             key,
             options,
             boot: self.boot,
             state: self.state.clone(),
-            known: members.map(Network::id).collect(),
+            known,
             requester,
             interface: self.free_interface(),
         };
@@ -114,18 +131,25 @@ impl Control {
                     self.save_all(id);
                     return self.answer_when_up(id, true, reply);
                 }
-                // A node that was put out before comes back as another one.
-                self.take_down(id, NetworkState::Joining).await;
-                self.forget_storage_of(id);
-                self.insert(*membership);
-                self.bring_up(id).await;
+                self.adopt(*membership).await;
                 self.answer_when_up(id, false, reply);
             }
+            JoinOutcome::Waiting(waiting, keys, held) => self.handle_waiting(*waiting, keys, held, reply),
             JoinOutcome::Already(id) => self.answer_when_up(id, true, reply),
             JoinOutcome::Failed(error) => {
                 let _ = reply.send(Err(error));
             }
         }
+    }
+
+    /// Begins with a new membership, stored already. A node that was put out before comes back as another one.
+    pub(super) async fn adopt(&mut self, membership: Membership) {
+        let id = membership.identity.network;
+        self.pending.remove(&id);
+        self.take_down(id, NetworkState::Joining).await;
+        self.forget_storage_of(id);
+        self.insert(membership);
+        self.bring_up(id).await;
     }
 
     fn save_all(&mut self, id: NetworkId) {
@@ -172,6 +196,7 @@ impl Control {
             name: identity.name.to_string(),
             path: network_path(id),
             already,
+            ..Joined::default()
         };
         let deadline = Instant::now() + UP_TIMEOUT;
         network.waiting.push(Waiting { reply, joined, deadline });
@@ -180,7 +205,8 @@ impl Control {
             NetworkState::Failed => {
                 network.answer_waiting(Err(format!("joined, but {}", network.conditions.in_words())));
             }
-            NetworkState::Joining | NetworkState::Refused | NetworkState::Unknown => {}
+            NetworkState::Joining | NetworkState::Waiting | NetworkState::Refused | NetworkState::Unknown => {
+            }
         }
     }
 
@@ -194,6 +220,10 @@ impl Control {
 
     /// Stored before anything else, so that it holds over restarts whatever happens next.
     async fn set_enabled(&mut self, id: NetworkId, enabled: bool, by: Requester) -> Result<(), ApiError> {
+        if self.pending.contains_key(&id) {
+            let text = "this machine waits for an administrator's approval; see ria status, or give up: ria leave --yes";
+            return Err(ApiError::Failed(text.into()));
+        }
         let network = self.networks.get_mut(&id).ok_or_else(|| no_such_network(id))?;
         if let Some(reason) = &network.membership.identity.refused {
             return Err(ApiError::Refused(format!("not-a-member: {reason}")));
@@ -240,6 +270,7 @@ impl Control {
     }
 
     fn leave(&mut self, id: NetworkId, by: Requester, reply: Reply<()>) {
+        let Err(reply) = self.withdraw(id, reply) else { return };
         let Some(network) = self.networks.get(&id) else {
             let _ = reply.send(Err(no_such_network(id)));
             return;
@@ -250,20 +281,21 @@ impl Control {
         let inputs = self.inputs.clone();
         if network.session.is_none() && !put_out {
             // It is switched off: this is the one thing left to say.
-            let farewell = network.farewell(by);
+            let farewell = network.farewell(by.clone());
             tokio::spawn(async move {
                 let _ = answer.send(farewell.say().await);
             });
         } else {
-            network.order(Order::Leave(by, answer));
+            network.order(Order::Leave(by.clone(), answer));
         }
         tokio::spawn(async move {
             let heard = put_out || matches!(timeout(LEAVE_PATIENCE, heard).await, Ok(Ok(true)));
-            let _ = inputs.send(Input::Left { network: id, heard, reply });
+            let _ = inputs.send(Input::Left { network: id, untold: (!heard).then_some(by), reply });
         });
     }
 
-    pub(super) async fn handle_left(&mut self, id: NetworkId, heard: bool, reply: Reply<()>) {
+    /// A network has said good-bye; `untold` is who wanted that, where the coordinator did not hear.
+    pub(super) async fn handle_left(&mut self, id: NetworkId, untold: Option<Requester>, reply: Reply<()>) {
         self.take_down(id, NetworkState::Disabled).await;
         let Some(network) = self.networks.remove(&id) else {
             let _ = reply.send(Err(no_such_network(id)));
@@ -271,14 +303,15 @@ impl Control {
         };
         self.changed = true;
         let identity = &network.membership.identity;
-        if !heard {
-            let text = format!(
-                "network {} was left while its coordinator could not be told; ask the administrator to remove {} \
-                 (ria-coordinator node remove {})",
-                identity.network_name, identity.name, identity.name
-            );
-            self.conditions.set("left-untold", Severity::Warning, text);
+        let heard = untold.is_none();
+        if let Some(by) = untold {
+            let farewell = StoredFarewell::of(&network.membership, by);
+            if let Err(error) = self.state.put_farewell(&farewell) {
+                tracing::warn!(%error, "a farewell can't be stored; it is told in this run only");
+            }
+            self.start_farewell(farewell);
         }
+        self.remember_left(identity.key_id);
         tracing::info!(network = %identity.network_name, heard, "left");
         let erased = self.state.erase(id).map_err(|error| {
             ApiError::Failed(format!(
@@ -292,7 +325,7 @@ impl Control {
     }
 
     /// The smallest N for which no network of this agent has `riaN`.
-    fn free_interface(&self) -> u16 {
+    pub(super) fn free_interface(&self) -> u16 {
         let taken: Vec<u16> = self.networks.values().map(|n| n.membership.identity.interface).collect();
         (0..u16::MAX).find(|n| !taken.contains(n)).unwrap_or_default()
     }

@@ -15,12 +15,15 @@ use super::control::Control;
 use super::handle::{NetworkView, State};
 use super::network::Network;
 use super::packets::PacketStatus;
+use super::pending::Pending;
 use super::times::Look;
 
 /// Everything at this moment.
 pub fn state(control: &Control, packets: &PacketStatus) -> State {
-    let networks =
+    let mut networks: BTreeMap<_, _> =
         control.networks.iter().map(|(id, network)| (*id, view(control, network, packets))).collect();
+    // A request to be let in again takes the place of the membership that is no more.
+    networks.extend(control.pending.iter().map(|(id, pending)| (*id, pending.view())));
     State { agent: agent(control), networks }
 }
 
@@ -32,11 +35,12 @@ fn agent(control: &Control) -> AgentStatus {
         interface: network.interface.as_ref().map(|i| i.name.clone()).unwrap_or_default(),
         state: network.state,
     };
+    let networks = control.networks.values().filter(|n| !control.pending.contains_key(&n.id()));
     AgentStatus {
         version: env!("CARGO_PKG_VERSION").into(),
         boot_id: control.boot.to_string(),
         suggested_name: super::join::suggested_name().map(|name| name.to_string()).unwrap_or_default(),
-        networks: control.networks.values().map(summary).collect(),
+        networks: networks.map(summary).chain(control.pending.values().map(Pending::summary)).collect(),
         conditions: control.conditions.list(),
     }
 }

@@ -14,6 +14,11 @@ use super::times::Look;
 use crate::coordinator::session::{Order, SessionEvent};
 use crate::state::{Part, map};
 
+/// The condition of a network that this machine is no member of any more.
+pub const fn put_out_code(ended: bool) -> &'static str {
+    if ended { "membership-ended" } else { "not-a-member" }
+}
+
 impl Control {
     /// A session tells something.
     pub(super) async fn handle_session_event(&mut self, id: NetworkId, event: SessionEvent) {
@@ -90,9 +95,11 @@ impl Control {
         let text = format!("{}: {}", refusal.code.name(), refusal.text);
         if refusal.code == ErrorCode::Disabled {
             self.suspend(id, &refusal.text).await;
-        } else if refusal.code == ErrorCode::NotAMember {
+        } else if matches!(refusal.code, ErrorCode::NotAMember | ErrorCode::MembershipEnded) {
             network.conditions.clear("coordinator-unreachable");
-            network.conditions.set("not-a-member", Severity::Error, refusal.text.clone());
+            let ended = refusal.code == ErrorCode::MembershipEnded;
+            network.membership.identity.ended = Some(ended);
+            network.conditions.set(put_out_code(ended), Severity::Error, refusal.text.clone());
             network.membership.identity.refused = Some(refusal.text.clone());
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
             self.take_down(id, NetworkState::Refused).await;

@@ -52,6 +52,16 @@ pub struct Identity {
     /// What the coordinator said when it disabled this node, while it is disabled.
     #[n(20)]
     pub suspended: Option<String>,
+    /// Whether the membership has ended by itself, so that this machine may join again by itself.
+    #[n(21)]
+    pub ended: Option<bool>,
+}
+
+impl Identity {
+    /// Whether the membership has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.refused.is_some() && self.ended == Some(true)
+    }
 }
 
 /// The private keys of a node in one network.

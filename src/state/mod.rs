@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! lock                       held by the running agent
+//! machine, set-aside-<time>/ whose state this is, and what was another machine's (`machine`)
 //! pending/<key id>           keys made for a join key, until the network that it leads to is stored
+//! waiting/, leaving/, left   requests that wait for approval, farewells not heard yet, keys not wanted (`enrolment`)
 //! networks/<id>/identity     who this machine is there, and whether the network shall be up
 //!               keys         private keys
 //!               certificate  certificate and authorities
@@ -19,8 +21,10 @@
 //! is removed but by leaving the network.
 
 mod disk;
+pub mod enrolment;
 pub mod file;
 pub mod kept;
+pub mod machine;
 pub mod map;
 pub mod membership;
 pub mod saver;
@@ -39,6 +43,7 @@ use nix::fcntl::{Flock, FlockArg};
 use ria_protocol::id::{KeyId, NetworkId};
 
 use file::LoadError;
+use machine::MachineId;
 use membership::{KeyError, Membership, NodeKeys};
 
 /// How long the lock of an agent that was just killed may outlive it.
@@ -123,6 +128,10 @@ pub struct StateDir {
     /// Held until the process ends; taken later where nothing can be written at first, so nothing can collide.
     lock: OnceLock<Flock<File>>,
     unwritable: Option<String>,
+    /// Where state of another machine was put.
+    aside: Option<PathBuf>,
+    /// Whether state of another machine is still in its place, because the disk can't be written.
+    foreign: bool,
 }
 
 /// What was found in the state directory.
@@ -148,8 +157,14 @@ pub struct Damage {
 impl StateDir {
     /// Makes the directory where needed and locks it. A disk that is full, read-only or broken is no error here: the
     /// agent works on in memory and says so.
-    pub fn open(root: &Path) -> Result<Self, OpenError> {
-        let mut state = Self { root: root.to_owned(), lock: OnceLock::new(), unwritable: None };
+    pub fn open_on(root: &Path, machine: Option<&MachineId>) -> Result<Self, OpenError> {
+        let mut state = Self {
+            root: root.to_owned(),
+            lock: OnceLock::new(),
+            unwritable: None,
+            aside: None,
+            foreign: false,
+        };
         match state.prepare() {
             Ok(()) => {}
             Err(PrepareError::InUse) => return Err(OpenError::InUse(root.to_owned())),
@@ -160,8 +175,33 @@ impl StateDir {
                 return Err(OpenError::Unusable { path: root.to_owned(), source });
             }
         }
-        state.sweep();
+        match machine.map_or(Ok(None), |machine| state.settle(machine)) {
+            Ok(aside) => state.aside = aside,
+            Err(error) => {
+                state.unwritable.get_or_insert(error.to_string());
+                state.foreign = true;
+            }
+        }
+        if !state.foreign {
+            state.sweep();
+        }
         Ok(state)
+    }
+
+    /// The same where it does not matter on which machine.
+    #[cfg(test)]
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        Self::open_on(root, None)
+    }
+
+    /// Where the state of another machine was put that had been found here.
+    pub fn set_aside(&self) -> Option<&Path> {
+        self.aside.as_deref()
+    }
+
+    /// Whether the state here is another machine's and can't be put aside. It is not used, nor is any other stored.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Makes what is missing of the directory, and locks it unless that is done.
@@ -180,6 +220,9 @@ impl StateDir {
 
     /// Before anything is written: on a disk that was full or read-only at the start, the directory is not ready yet.
     fn make_ready(&self) -> io::Result<()> {
+        if self.foreign {
+            return Err(io::Error::other("another machine's state is there and could not be set aside"));
+        }
         if self.unwritable.is_none() {
             return Ok(());
         }
@@ -210,6 +253,9 @@ impl StateDir {
     /// All stored networks.
     pub fn load(&self) -> Found {
         let mut found = Found::default();
+        if self.foreign {
+            return found;
+        }
         let entries = fs::read_dir(self.root.join("networks")).into_iter().flatten().flatten();
         let mut ids: Vec<NetworkId> =
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

@@ -24,6 +24,7 @@ pub(crate) fn membership(id: u8) -> Membership {
             interface: 0,
             refused: None,
             suspended: None,
+            ended: None,
         },
         keys: NodeKeys::generate().unwrap(),
         certificate: Certificate {

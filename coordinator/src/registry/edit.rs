@@ -62,7 +62,12 @@ impl Writer {
         let (patch, stored) = (Patch::MemberSet(network.listed(&after)), after.clone());
         let made = self.change(async move |draft| {
             draft.write().member_changed(id, &stored).await?;
-            draft.change_network(changed, vec![patch]).await?;
+            if stored.is_active() {
+                draft.change_network(changed, vec![patch]).await?;
+            } else {
+                // The others are told of it again when it is enabled.
+                draft.put(changed);
+            }
             draft.audit(&event).await
         });
         made.await?;

@@ -33,6 +33,7 @@ constants! {
     /// `ria_msgs/Status`.
     statuses = r2r::ria_msgs::msg::Status {
         STATE_UNKNOWN STATE_NO_AGENT STATE_NOT_JOINED STATE_JOINING STATE_UP STATE_DISABLED STATE_REFUSED STATE_FAILED
+        STATE_WAITING
         COORDINATOR_UNKNOWN COORDINATOR_CONNECTING COORDINATOR_CONNECTED COORDINATOR_UNREACHABLE COORDINATOR_REFUSED
     }
     /// `rcl_interfaces/ParameterType`, as far as parameters here have that type.

@@ -39,8 +39,17 @@ async fn try_join(calls: &Calls, asked: &srv::Join::Request) -> Result<srv::Join
     })?;
     let options = JoinOptions { name: named(&asked.name).map(str::to_owned) };
     let joined = agent.proxy().join((&file).into(), options).await.map_err(|e| outcome::of_error(&e))?;
+    let result = if joined.waiting {
+        let text = format!(
+            "an administrator has to let this robot in: ria-coordinator node approve {}; the agent goes on by itself",
+            joined.fingerprint
+        );
+        outcome::failed(calls::TIMED_OUT, "WaitingForApproval", text)
+    } else {
+        outcome::done()
+    };
     Ok(srv::Join::Response {
-        result: outcome::done(),
+        result,
         network: joined.network,
         network_id: joined.network_id,
         name: joined.name,

@@ -80,6 +80,7 @@ fn interface(status: &NetworkStatus) -> DiagnosticStatus {
         NetworkState::Joining | NetworkState::Disabled | NetworkState::Unknown => {
             (level.max(WARN), status.state.to_string())
         }
+        NetworkState::Waiting => (level.max(WARN), text),
         NetworkState::Refused | NetworkState::Failed => {
             (ERROR, if level == OK { status.state.to_string() } else { text })
         }

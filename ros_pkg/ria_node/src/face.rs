@@ -137,7 +137,11 @@ impl Face {
                 self.joined = true;
                 self.view.join = None;
                 if let Some(joined) = joined {
-                    let how = if joined.already { "was in" } else { "joined" };
+                    let how = match (joined.waiting, joined.already) {
+                        (true, _) => "waits to be let into",
+                        (false, true) => "was in",
+                        (false, false) => "joined",
+                    };
                     log::info(format!("this robot {how} the network {} as {}", joined.network, joined.name));
                 }
             }

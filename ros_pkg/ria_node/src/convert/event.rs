@@ -85,7 +85,7 @@ fn value(kind: u8, word: &str) -> u8 {
             all.into_iter().find(|s| s.as_str() == word).map_or(0, coordinator)
         }
         events::KIND_NETWORK => {
-            let all = [N::Joining, N::Up, N::Disabled, N::Refused, N::Failed];
+            let all = [N::Joining, N::Waiting, N::Up, N::Disabled, N::Refused, N::Failed];
             all.into_iter().find(|s| s.as_str() == word).map_or(0, state)
         }
         _ => 0,

@@ -10,6 +10,7 @@ use crate::constants::statuses;
 pub fn state(state: NetworkState) -> u8 {
     match state {
         NetworkState::Joining => statuses::STATE_JOINING,
+        NetworkState::Waiting => statuses::STATE_WAITING,
         NetworkState::Up => statuses::STATE_UP,
         NetworkState::Disabled => statuses::STATE_DISABLED,
         NetworkState::Refused => statuses::STATE_REFUSED,
