@@ -4,18 +4,25 @@
 //! changed for a moment, and tells all sessions of the network. Nothing here is durable except when a node was heard
 //! of last, which goes to the registry now and then.
 
+mod clones;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ria_protocol::enrol::Cloned;
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{Candidate, Live, Revision};
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::audit::{Actor, Event};
 use crate::registry::{Contact, Registry};
+use clones::{Arrival, Runs, Verdict};
 
 const QUEUE: usize = 1024;
 /// News a session may lag behind before it is closed.
@@ -42,6 +49,17 @@ pub struct Begin {
     pub boot: BootId,
     pub agent_version: String,
     pub protocol: Protocol,
+    pub from: IpAddr,
+}
+
+/// A session can't begin.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BeginError {
+    /// Another machine has the node's identity now, from where that one is told.
+    #[error("another machine is connected with this identity")]
+    Cloned,
+    #[error(transparent)]
+    Gone(#[from] HubGone),
 }
 
 /// What a session that begins is given.
@@ -54,6 +72,8 @@ pub struct Begun {
     pub news: broadcast::Receiver<LiveNews>,
     /// Fires when a newer session of the node has taken over.
     pub replaced: oneshot::Receiver<()>,
+    /// Whether another machine tries to use the node's identity.
+    pub cloned: watch::Receiver<Option<Cloned>>,
 }
 
 /// What administrators see of a node's session.
@@ -66,11 +86,15 @@ pub struct Presence {
     pub acked: Option<(Revision, UnixTime)>,
     pub agent_version: String,
     pub protocol: Protocol,
+    /// From where it is connected, or was last.
+    pub from: IpAddr,
+    /// Whether another machine tries to use its identity.
+    pub cloned: Option<Cloned>,
 }
 
 #[derive(Debug)]
 enum Command {
-    Begin(Begin, oneshot::Sender<Begun>),
+    Begin(Begin, oneshot::Sender<Result<Begun, BeginError>>),
     Report { node: NodeKey, session: SessionId, candidates: Vec<Candidate> },
     Acked { node: NodeKey, session: SessionId, revision: Revision },
     End { node: NodeKey, session: SessionId },
@@ -112,6 +136,7 @@ impl Hub {
             registry,
             entries: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            runs: BTreeMap::new(),
             feeds: BTreeMap::new(),
             sessions: 0,
         };
@@ -119,10 +144,10 @@ impl Hub {
     }
 
     /// A session begins; one that the node had is told to end.
-    pub async fn begin(&self, begin: Begin) -> Result<Begun, HubGone> {
+    pub async fn begin(&self, begin: Begin) -> Result<Begun, BeginError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Begin(begin, reply)).await?;
-        answer.await.map_err(|_| HubGone)
+        answer.await.map_err(|_| HubGone)?
     }
 
     /// Where a node may be reached now.
@@ -189,6 +214,7 @@ struct Entry {
     session: SessionId,
     /// Held while the session is the node's latest one.
     replace: Option<oneshot::Sender<()>>,
+    cloned: watch::Sender<Option<Cloned>>,
     /// When the database was told of the node last; absent when it has to be.
     stored: Option<UnixTime>,
 }
@@ -229,6 +255,7 @@ struct Owner {
     entries: BTreeMap<NodeKey, Entry>,
     /// Connections of nodes that wait for approval; closed when the connection is.
     waiting: BTreeMap<NodeKey, oneshot::Sender<()>>,
+    runs: BTreeMap<NodeKey, Runs>,
     feeds: BTreeMap<NetworkId, Feed>,
     sessions: u64,
 }
@@ -248,7 +275,10 @@ impl Owner {
                     tell_at = None;
                     self.tell();
                 }
-                _ = store.tick() => self.store_contacts().await,
+                _ = store.tick() => {
+                    self.end_conflicts();
+                    self.store_contacts().await;
+                }
             }
             if tell_at.is_none() && self.feeds.values().any(|feed| !feed.changed.is_empty()) {
                 tell_at = Some(Instant::now() + GATHERED);
@@ -260,10 +290,14 @@ impl Owner {
         match command {
             Command::Begin(begin, reply) => {
                 let node = (begin.network, begin.node);
+                if let Err(refused) = self.judge(&begin).await {
+                    let _ = reply.send(Err(refused));
+                    return;
+                }
                 let begun = self.begin(begin);
                 let session = begun.id;
                 // A session that ended while it waited for this has nobody to report its end.
-                if reply.send(begun).is_err() {
+                if reply.send(Ok(begun)).is_err() {
                     self.end(node, session);
                 }
             }
@@ -277,6 +311,7 @@ impl Owner {
             Command::End { node, session } => self.end(node, session),
             Command::Forget(node) => {
                 self.entries.remove(&node);
+                self.runs.remove(&node);
             }
             Command::Presence(reply) => {
                 let all = self.entries.iter().map(|(node, entry)| (*node, entry.presence.clone()));
@@ -309,6 +344,61 @@ impl Owner {
         }
     }
 
+    /// Whether a session may begin, or another machine has this identity.
+    async fn judge(&mut self, begin: &Begin) -> Result<(), BeginError> {
+        let node = (begin.network, begin.node);
+        let online = self.entries.get(&node).is_some_and(|entry| entry.presence.online);
+        let (now, time) = (Instant::now(), UnixTime::from(SystemTime::now()));
+        let arrival = Arrival { boot: begin.boot, from: begin.from, online };
+        let runs = self.runs.entry(node).or_default();
+        let verdict = runs.handle_arrival(arrival, now, time);
+        let cloned = runs.cloned();
+        if let Some(entry) = self.entries.get_mut(&node).filter(|e| e.presence.cloned != cloned) {
+            entry.presence.cloned.clone_from(&cloned);
+            entry.cloned.send_replace(cloned);
+        }
+        match verdict {
+            Verdict::Begin => Ok(()),
+            Verdict::Refuse { first } => {
+                if first {
+                    self.report_clone(begin).await;
+                }
+                Err(BeginError::Cloned)
+            }
+        }
+    }
+
+    async fn report_clone(&self, begin: &Begin) {
+        tracing::warn!("two machines use the identity of one node; see: ria-coordinator node list");
+        let (network, node) = (begin.network, begin.node);
+        let known = self.registry.network(network);
+        let name = known.and_then(|n| n.members.get(&node).map(|m| m.name.to_string()));
+        let kept = self.entries.get(&(network, node)).map(|entry| entry.presence.from);
+        let event = Event {
+            time: UnixTime::from(SystemTime::now()),
+            actor: Actor::Coordinator,
+            action: "node.cloned",
+            network: Some(network),
+            subject: name.unwrap_or_else(|| node.to_string()),
+            detail: json!({ "node": node, "kept": kept, "refused": begin.from }),
+        };
+        if let Err(error) = self.registry.record(event).await {
+            tracing::debug!(%error, "that a node was cloned is not in the audit log");
+        }
+    }
+
+    fn end_conflicts(&mut self) {
+        let now = Instant::now();
+        for (node, runs) in &mut self.runs {
+            if runs.handle_tick(now)
+                && let Some(entry) = self.entries.get_mut(node)
+            {
+                entry.presence.cloned = None;
+                entry.cloned.send_replace(None);
+            }
+        }
+    }
+
     fn begin(&mut self, begin: Begin) -> Begun {
         self.sessions += 1;
         let id = SessionId(self.sessions);
@@ -330,12 +420,16 @@ impl Owner {
             acked,
             agent_version: begin.agent_version,
             protocol: begin.protocol,
+            from: begin.from,
+            cloned: self.runs.get(&node).and_then(Runs::cloned),
         };
-        self.entries.insert(node, Entry { presence, session: id, replace: Some(replace), stored: None });
+        let (cloned, watched) = watch::channel(presence.cloned.clone());
+        let entry = Entry { presence, session: id, replace: Some(replace), cloned, stored: None };
+        self.entries.insert(node, entry);
         self.note_change(node);
         let whole = self.network_entries(begin.network).map(|(node, entry)| entry.live(node)).collect();
         let news = self.feed(begin.network).news.subscribe();
-        Begun { id, whole, news, replaced }
+        Begun { id, whole, news, replaced, cloned: watched }
     }
 
     fn report(&mut self, node: NodeKey, session: SessionId, mut candidates: Vec<Candidate>) {

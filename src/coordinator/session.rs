@@ -138,6 +138,8 @@ pub enum SessionEvent {
     Snapshot(Snapshot),
     /// Changes of the map.
     Patches(PatchSet),
+    /// News about this node's own membership.
+    Membership(MembershipNews),
     /// News of members.
     Live(LiveUpdate),
     /// Relays.
@@ -404,7 +406,7 @@ impl Runner {
                 SessionEvent::Kept(Box::new(self.config.kept.clone()))
             }
             CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
-            CoordinatorMessage::Membership(_) => return Ok(()),
+            CoordinatorMessage::Membership(news) => SessionEvent::Membership(news),
             CoordinatorMessage::Welcome(_) | CoordinatorMessage::Enrolled(_) | CoordinatorMessage::Left => {
                 return Err(unexpected("a map or news").into());
             }

@@ -58,6 +58,8 @@ pub struct Network {
     pub clock_told: Option<i64>,
     /// Changes made on this machine that the coordinator does not know yet, while there is no session.
     pub untold: Vec<Note>,
+    /// Whether the coordinator keeps this machine out because another one has its identity.
+    pub kept_out: bool,
     /// Since when the stored live state is older than the known one.
     pub live_unsaved: Option<Instant>,
 }
@@ -138,6 +140,7 @@ impl Network {
             clock_stored: None,
             clock_told: None,
             untold: Vec::new(),
+            kept_out: false,
             live_unsaved: None,
         }
     }
@@ -149,7 +152,7 @@ impl Network {
 
     /// Whether it may have an interface and peers now: it is wanted, and the coordinator has not disabled this node.
     pub fn may_run(&self) -> bool {
-        self.wanted() && self.membership.identity.suspended.is_none()
+        self.wanted() && self.membership.identity.suspended.is_none() && !self.kept_out
     }
 
     /// Whether it shall run, so that its coordinator is asked.

@@ -275,8 +275,8 @@ impl Control {
             let _ = reply.send(Err(no_such_network(id)));
             return;
         };
-        // A node that was put out has nobody to tell.
-        let put_out = network.membership.identity.refused.is_some();
+        // A node that was put out has nobody to tell, and a copy must not take the other machine's membership away.
+        let put_out = network.membership.identity.refused.is_some() || network.kept_out;
         let (answer, heard) = oneshot::channel();
         let inputs = self.inputs.clone();
         if network.session.is_none() && !put_out {
@@ -285,7 +285,7 @@ impl Control {
             tokio::spawn(async move {
                 let _ = answer.send(farewell.say().await);
             });
-        } else {
+        } else if !put_out {
             network.order(Order::Leave(by.clone(), answer));
         }
         tokio::spawn(async move {

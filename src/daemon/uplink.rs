@@ -2,6 +2,7 @@
 
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::Command;
+use ria_protocol::enrol::MembershipNews;
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::NetworkId;
 use ria_protocol::map::{PatchSet, Relay, Snapshot};
@@ -53,6 +54,7 @@ impl Control {
             SessionEvent::Refused(refusal) => self.handle_refusal(id, &refusal).await,
             SessionEvent::Snapshot(snapshot) => self.handle_snapshot(id, snapshot).await,
             SessionEvent::Patches(patches) => self.handle_patches(id, patches).await,
+            SessionEvent::Membership(news) => self.handle_membership_news(id, news),
             SessionEvent::Live(update) => self.handle_live(id, update).await,
             SessionEvent::Relays(relays) => self.handle_relays(id, relays),
             SessionEvent::Renewed(certificate) => {
@@ -95,6 +97,13 @@ impl Control {
         let text = format!("{}: {}", refusal.code.name(), refusal.text);
         if refusal.code == ErrorCode::Disabled {
             self.suspend(id, &refusal.text).await;
+        } else if refusal.code == ErrorCode::Cloned {
+            network.conditions.clear("coordinator-unreachable");
+            network.conditions.set("cloned", Severity::Error, refusal.text.clone());
+            network.answer_waiting(Err(refusal.text.clone()));
+            network.kept_out = true;
+            // Two machines with one key would take each other's packets.
+            self.take_off(id, NetworkState::Refused).await;
         } else if matches!(refusal.code, ErrorCode::NotAMember | ErrorCode::MembershipEnded) {
             network.conditions.clear("coordinator-unreachable");
             let ended = refusal.code == ErrorCode::MembershipEnded;
@@ -124,8 +133,40 @@ impl Control {
         self.take_off(id, NetworkState::Refused).await;
     }
 
+    fn handle_membership_news(&mut self, id: NetworkId, news: MembershipNews) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        match news {
+            MembershipNews::Cloned(cloned) => {
+                let text = format!(
+                    "another machine, at {}, has the same keys as this one and is kept out by the coordinator; was its \
+                     card copied from this one? Ask the administrator (ria-coordinator node show {})",
+                    cloned.other, network.membership.identity.name
+                );
+                network.conditions.set("cloned", Severity::Error, text);
+            }
+            MembershipNews::NotCloned => _ = network.conditions.clear("cloned"),
+            MembershipNews::Waiting(place) => {
+                let print = network.membership.keys.fingerprint().unwrap_or_default();
+                let text = format!(
+                    "this machine was away for so long that an administrator of {} has to let it in again: \
+                     ria-coordinator node approve {print}",
+                    place.network_name
+                );
+                network.conditions.clear("coordinator-unreachable");
+                network.conditions.set("waiting-for-approval", Severity::Warning, text);
+                self.set_coordinator(id, CoordinatorState::Refused);
+            }
+        }
+    }
+
     /// The coordinator serves this node again.
     fn resume(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.conditions.clear("waiting-for-approval");
+        if std::mem::take(&mut network.kept_out) {
+            network.conditions.clear("cloned");
+            self.set_state(id, NetworkState::Joining);
+        }
         let Some(network) = self.networks.get_mut(&id) else { return };
         if network.membership.identity.suspended.take().is_some() {
             network.conditions.clear("disabled");
@@ -179,8 +220,12 @@ impl Control {
     async fn follow_map(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(map) = &network.membership.map else { return };
-        if network.membership.identity.network_name != map.network.name {
-            network.membership.identity.network_name = map.network.name.clone();
+        let identity = &mut network.membership.identity;
+        let own = map::member(map, identity.node).map(|(member, _)| member.name.clone());
+        let name = own.unwrap_or_else(|| identity.name.clone());
+        if identity.network_name != map.network.name || identity.name != name {
+            identity.network_name = map.network.name.clone();
+            identity.name = name;
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
         }
         self.follow_urls(id);

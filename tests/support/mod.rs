@@ -331,7 +331,12 @@ pub fn serve_beside(host: &Host, address: &str) -> (Process, String) {
 
 /// Waits until something is so.
 pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + SOON;
+    eventually_within(SOON, what, is_so);
+}
+
+/// The same for what takes its time.
+pub fn eventually_within(patience: Duration, what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < end, "still not so: {what}");
         std::thread::sleep(Duration::from_millis(50));

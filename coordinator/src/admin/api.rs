@@ -273,6 +273,19 @@ pub struct NodeView {
     pub acked_at: Option<UnixTime>,
     /// The network's present revision.
     pub map_revision: Revision,
+    /// Another machine that tries to use the node's identity; absent when there is none.
+    pub cloned: Option<ClonedView>,
+}
+
+/// Two machines with one identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClonedView {
+    /// Since when this is known.
+    pub since: UnixTime,
+    /// From where the one that is kept is connected, or was last.
+    pub kept: IpAddr,
+    /// From where the one that is refused was heard last.
+    pub refused: String,
 }
 
 /// Where a node may be reached.

@@ -8,7 +8,8 @@ use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 
 use super::api::{
-    CandidateView, KeyUseView, KeyUserState, KeyView, NetworkView, NodeView, PendingState, PendingView,
+    CandidateView, ClonedView, KeyUseView, KeyUserState, KeyView, NetworkView, NodeView, PendingState,
+    PendingView,
 };
 use crate::hub::{NodeKey, Presence, Present};
 use crate::state::stock::StaticEntry;
@@ -157,5 +158,11 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         acked_revision: presence.and_then(|p| p.acked.map(|(revision, _)| revision)),
         acked_at: presence.and_then(|p| p.acked.map(|(_, time)| time)),
         map_revision: network.revision,
+        cloned: presence.and_then(cloned),
     }
+}
+
+fn cloned(presence: &Presence) -> Option<ClonedView> {
+    let cloned = presence.cloned.as_ref()?;
+    Some(ClonedView { since: cloned.since, kept: presence.from, refused: cloned.other.clone() })
 }

@@ -17,7 +17,8 @@ use super::{
     UrlCommand, complain, environment, print,
 };
 use crate::admin::api::{
-    AuditView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, UrlRequest, UrlView,
+    AuditView, ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, UrlRequest,
+    UrlView,
 };
 use crate::admin::client::{Client, RequestError, escaped};
 use crate::config;
@@ -289,6 +290,9 @@ fn nodes_text(all: &[NodeView]) -> String {
 }
 
 fn state_of(node: &NodeView) -> &'static str {
+    if node.cloned.is_some() {
+        return "CLONED";
+    }
     match (node.disabled.is_some(), node.online) {
         _ if node.kind == MemberKind::Static => "static",
         (true, _) => "disabled",
@@ -317,6 +321,7 @@ fn node_text(node: &NodeView) -> String {
                 },
             ),
         ),
+        ("cloned", or_dash(node.cloned.as_ref().map(two_machines))),
         ("addresses", addresses.join(", ")),
         ("reachable at", or_dash(candidates.join(", "))),
         ("map revision", or_dash(acked)),
@@ -341,6 +346,15 @@ fn joined(node: &NodeView) -> String {
         Some(key) => format!("{at} with key {key}"),
         None => format!("{at} by `node add-static`{}", if node.psk { ", with a pre-shared key" } else { "" }),
     }
+}
+
+fn two_machines(cloned: &ClonedView) -> String {
+    format!(
+        "since {} two machines use this identity, at {} (kept) and {} (refused); was a card copied?",
+        shown(cloned.since),
+        cloned.kept,
+        cloned.refused
+    )
 }
 
 fn ends(node: &NodeView) -> String {

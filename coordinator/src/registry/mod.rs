@@ -275,6 +275,7 @@ enum Command {
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
     NoteLocalChange(NetworkId, NodeId, LocalChange, oneshot::Sender<Result<(), Unavailable>>),
     StaticPeer(stock::StaticPeerCommand),
+    Record(Box<Event>, oneshot::Sender<Result<(), Unavailable>>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
     Testify(Box<Testified>, Reply<Learnt, Unavailable>),
     AddUrl(String, Actor, Reply<(), UrlError>),
@@ -473,6 +474,11 @@ impl Registry {
         change: LocalChange,
     ) -> Result<(), Unavailable> {
         self.ask(|reply| Command::NoteLocalChange(network, node, change, reply)).await
+    }
+
+    /// Puts something into the audit log that changes nothing.
+    pub async fn record(&self, event: Event) -> Result<(), Unavailable> {
+        self.ask(|reply| Command::Record(Box::new(event), reply)).await
     }
 
     /// Stores when nodes were heard of last.

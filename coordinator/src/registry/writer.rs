@@ -108,6 +108,10 @@ impl Writer {
                 let _ = reply.send(self.note_local_change(network, node, &change).await);
             }
             Command::StaticPeer(command) => self.handle_static_peer(command).await,
+            Command::Record(event, reply) => {
+                let recorded = self.change(async |draft| draft.audit(&event).await).await;
+                let _ = reply.send(recorded.map_err(Unavailable::from));
+            }
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }

@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use ria_protocol::enrol::MembershipNews;
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::map::{Candidate, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume};
+use ria_protocol::name::Name;
 use ria_protocol::requester::{LocalChange, LocalDeed};
 use ria_protocol::rotation::Rotate;
 use ria_protocol::time::UnixTime;
@@ -17,7 +19,7 @@ use super::socket::Socket;
 use super::{End, Peer, Services};
 use crate::audit::Actor;
 use crate::enrol::{Challenge, check_request, verify_rotation};
-use crate::hub::{Begin, Begun, NodeKey, SessionId};
+use crate::hub::{Begin, BeginError, Begun, NodeKey, SessionId};
 use crate::person::Reported;
 use crate::registry::{RemoveNodeError, RotateKeyError};
 use crate::state::Change;
@@ -49,8 +51,13 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
         boot: joined.resume.boot,
         agent_version: joined.agent_version,
         protocol: socket.protocol(),
+        from: peer.address.ip().to_canonical(),
     };
-    let Ok(begun) = services.hub.begin(begin).await else { return End::Drained };
+    let begun = match services.hub.begin(begin).await {
+        Ok(begun) => begun,
+        Err(BeginError::Gone(_)) => return End::Drained,
+        Err(BeginError::Cloned) => return End::Refused(kept_out(&joined.member.name)),
+    };
     let id = begun.id;
     let protocol = socket.protocol();
     tracing::debug!(node = %node.1, name = %joined.member.name, %protocol, "session begins");
@@ -65,6 +72,17 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     let removed = matches!(&end, End::Refused(refusal) if refusal.code == ErrorCode::NotAMember);
     let _ = if removed { services.hub.forget(node).await } else { services.hub.end(node, id).await };
     end
+}
+
+fn kept_out(name: &Name) -> Refusal {
+    Refusal {
+        code: ErrorCode::Cloned,
+        text: format!(
+            "another machine is connected as {name}, with the same keys, and this one is kept out for as long as that \
+             is so. If this machine is the copy: ria leave --yes (which tells nobody now), give it a machine-id of its \
+             own (rm /etc/machine-id; systemd-machine-id-setup) and join again; if not, tell the administrator"
+        ),
+    }
 }
 
 /// A session has no result but its end.
@@ -91,6 +109,9 @@ impl Session<'_> {
         }
         self.send_keep(socket, None).await?;
 
+        if begun.cloned.borrow().is_some() {
+            self.send_cloned(socket, &mut begun).await?;
+        }
         loop {
             tokio::select! {
                 // In this order: a member is told of in the map before there is news of it.
@@ -117,6 +138,10 @@ impl Session<'_> {
                         socket.send_encoded(message).await?;
                     }
                 }
+                changed = begun.cloned.changed() => {
+                    changed.map_err(|_| End::Replaced)?;
+                    self.send_cloned(socket, &mut begun).await?;
+                }
                 _ = relays.tick() => self.send_relays(socket).await?,
                 Ok(()) = authorities.changed() => self.send_authorities(socket).await?,
                 message = socket.next() => self.handle_message(socket, message?).await?,
@@ -132,6 +157,13 @@ impl Session<'_> {
             Some(member) if member.disabled.is_some() => Err(ErrorCode::Disabled),
             Some(_) => Ok(()),
         }
+    }
+
+    /// Whether another machine tries to use this node's identity.
+    async fn send_cloned(&self, socket: &mut Socket, begun: &mut Begun) -> Result<(), End> {
+        let cloned = begun.cloned.borrow_and_update().clone();
+        let news = cloned.map_or(MembershipNews::NotCloned, MembershipNews::Cloned);
+        Ok(socket.send(&CoordinatorMessage::Membership(news)).await?)
     }
 
     async fn send_relays(&self, socket: &mut Socket) -> Result<(), End> {
