@@ -258,3 +258,35 @@ fn a_renamed_robot_and_the_others_use_the_new_name() {
     a.start(&[]);
     assert_eq!(a.status()["name"], "scout");
 }
+
+/// The image was shipped with a machine-id, so the copy does not know that it is one.
+#[test]
+fn a_copy_with_the_same_machine_id_is_kept_out_and_both_say_so() {
+    let team = Team::new("enrol-twins", &Site::Together);
+    let (host_a, host_b) = (team.host("robot-a"), team.host("robot-b"));
+    let a = team.robot("robot-a", &[]);
+    assert_eq!(a.join(&team.key(&[])).code, 0);
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([host_a.path("/var/lib/ria/."), host_b.path("/var/lib/ria")])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    std::fs::copy(host_a.path("/etc/machine-id"), host_b.path("/etc/machine-id")).unwrap();
+    let b = team.robot("robot-b", &[]);
+    let says_so = |robot: &Robot| robot.conditions().contains(&"cloned".to_owned());
+    support::eventually_within(std::time::Duration::from_secs(30), "both know", || {
+        says_so(&a) && says_so(&b)
+    });
+    assert!(team.admin(&["node", "list"]).out.contains("CLONED"));
+    let is_up = |robot: &Robot| robot.status()["state"] == "up";
+    assert_ne!(is_up(&a), is_up(&b), "one of them works");
+    // The copy gives up and takes nothing from the other one.
+    let (kept, copy) = if is_up(&a) { (&a, &b) } else { (&b, &a) };
+    assert_eq!(copy.ria(&["leave", "--yes"]).code, 0);
+    assert_eq!(nodes(&team), ["robot-a"]);
+    assert_eq!(kept.status()["coordinator_state"], "connected");
+    assert_eq!(copy.join(&team.key(&[])).code, 0);
+    eventually("it is a robot of its own", || copy.status()["state"] == "up");
+    kept.wait_for_link(copy.status()["name"].as_str().unwrap(), "up");
+}

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use ria_protocol::enrol::MembershipNews;
 use ria_protocol::enrol::{Authority, Certificate};
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{BootId, NetworkId, NodeId};

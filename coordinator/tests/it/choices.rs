@@ -1,7 +1,8 @@
 //! What an administrator may choose about keys and members: tags, names, how long they stay.
 
+use ria_protocol::enrol::MembershipNews;
 use ria_protocol::error::ErrorCode;
-use ria_protocol::message::NodeMessage;
+use ria_protocol::message::{CoordinatorMessage, NodeMessage};
 
 use crate::support::{Robot, Server};
 
@@ -141,4 +142,51 @@ async fn a_removed_node_is_told_so_and_comes_back_as_another_one() {
         "10.213.0.3",
         "the address is held back"
     );
+}
+
+/// A copied card whose machine-id was copied along: the same keys run on two machines.
+#[tokio::test]
+async fn two_machines_with_one_identity_do_not_throw_each_other_out_for_ever() {
+    let server = Server::start();
+    let key = server.key(&[]);
+    let mut robot = Robot::new("robot", &key);
+    let boot = |n: u8| ria_protocol::id::BootId::from_bytes([n; 10]);
+    robot.boot = boot(1);
+    let (mut kept, _) = robot.join(server.address, &key).await;
+    // Each comes back as soon as the other has taken its place.
+    let mut refused = None;
+    for n in [2, 1, 2, 1, 2, 1] {
+        robot.boot = boot(n);
+        let mut connection = robot.connect(server.address).await;
+        connection.send(&robot.resume(None)).await;
+        match connection.next().await {
+            CoordinatorMessage::Refused(refusal) => {
+                refused = Some((n, refusal));
+                break;
+            }
+            _ => kept = connection,
+        }
+    }
+    let (copy, refusal) = refused.expect("they go on for ever");
+    assert_eq!(refusal.code, ErrorCode::Cloned);
+    assert!(refusal.text.contains("ria leave"), "{refusal}");
+    let news = kept
+        .next_of(|m| match m {
+            CoordinatorMessage::Membership(MembershipNews::Cloned(cloned)) => Some(cloned),
+            _ => None,
+        })
+        .await;
+    assert_eq!(news.other, "127.0.0.1");
+    let node = server.json(&["node", "show", "robot"]);
+    assert_eq!(node["cloned"]["kept"], "127.0.0.1");
+    assert!(server.text(&["node", "list"]).contains("CLONED"));
+    let audit = server.json(&["audit", "list"]);
+    let cloned = audit["rows"].as_array().unwrap().iter().filter(|r| r["action"] == "node.cloned").count();
+    assert_eq!(cloned, 1);
+    // Who was kept may go away; then the other one has its turn.
+    robot.boot = boot(copy);
+    assert_eq!(robot.refused_to_come_back(server.address).await, ErrorCode::Cloned);
+    drop(kept);
+    server.wait_for_node("robot", |node| node["online"] == false);
+    robot.come_back(server.address, None).await;
 }
