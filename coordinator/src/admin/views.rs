@@ -125,6 +125,7 @@ pub(super) fn static_node(network: &Network, peer: &StaticEntry) -> NodeView {
         acked_revision: None,
         acked_at: None,
         map_revision: network.revision,
+        cloned: None,
     }
 }
 
