@@ -144,6 +144,12 @@ impl Config {
         if let Some(file) = env("RIA_PROVISIONING_FILE") {
             self.set_provisioning_file(&file);
         }
+        if let Some(wanted) = env("RIA_SYSTEM_BUS") {
+            match wanted.parse() {
+                Ok(wanted) => self.system_bus = wanted,
+                Err(_) => errors.push(format!("RIA_SYSTEM_BUS: {wanted:?} is neither true nor false")),
+            }
+        }
         if let Some(port) = env("RIA_UDP_PORT") {
             match port.parse() {
                 Ok(port) => self.udp_port = port,

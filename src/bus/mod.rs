@@ -17,7 +17,7 @@ use ria_api::state::{AgentStatus, JoinOptions, Joined, NetworkStatus, PeerKind, 
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::name::Name;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tracing::info;
 
 use crate::daemon::handle::{DaemonHandle, NetworkView, PingPlan, State};
@@ -26,15 +26,20 @@ use crate::dds::Profiles;
 /// Notices that a slow client may lag behind before it is told that it has missed some.
 const BACKLOG: usize = 256;
 
+/// Pings that run at the same time; each may take long.
+const PINGS_AT_ONCE: usize = 128;
+
 /// Bounds of a ping.
 const MAX_COUNT: u32 = 1000;
 const SECONDS: std::ops::RangeInclusive<f64> = 0.01..=3600.0;
+const LONGEST: f64 = 3600.0;
 
 /// Serves the local API until the daemon's loop ends: on the private socket, and on the system bus where that is
 /// wanted and possible.
 pub async fn serve(server: Server, handle: DaemonHandle, profiles: Profiles, on_system_bus: bool) {
     let notices = broadcast::Sender::new(BACKLOG);
-    let backend = Arc::new(LocalApi { handle: handle.clone(), notices: notices.clone(), profiles });
+    let pings = Semaphore::new(PINGS_AT_ONCE);
+    let backend = Arc::new(LocalApi { handle: handle.clone(), notices: notices.clone(), profiles, pings });
     let reports = handle.clone();
     let on_bus = serve_on_bus(None, backend.clone(), move |state| reports.note_bus(state));
     tokio::select! {
@@ -48,6 +53,7 @@ struct LocalApi {
     handle: DaemonHandle,
     notices: broadcast::Sender<Notice>,
     profiles: Profiles,
+    pings: Semaphore,
 }
 
 impl LocalApi {
@@ -87,6 +93,11 @@ impl Backend for LocalApi {
 
     async fn ping(&self, network: NetworkId, peer: &str, probe: Probe) -> Result<Vec<PingReply>, ApiError> {
         let plan = plan(probe)?;
+        let _turn = self.pings.try_acquire().map_err(|_| {
+            ApiError::Failed(format!(
+                "{PINGS_AT_ONCE} pings are running already; try again when some have ended"
+            ))
+        })?;
         let id = self.with_network(network, |_, view| probed(view, lookup::peer(view, peer)?)).await?;
         self.handle.ping(network, id, plan).await
     }
@@ -160,6 +171,9 @@ fn plan(probe: Probe) -> Result<PingPlan, ApiError> {
     if !(1..=MAX_COUNT).contains(&probe.count) {
         return Err(wrong("the number of probes", "1 and 1000"));
     }
+    if f64::from(probe.count) * probe.interval > LONGEST {
+        return Err(ApiError::InvalidArgument("all probes together may take an hour at most".into()));
+    }
     let time = |what, seconds: f64| {
         if SECONDS.contains(&seconds) {
             Ok(Duration::from_secs_f64(seconds))
@@ -186,12 +200,13 @@ mod tests {
             Probe { count: 0, ..fine },
             Probe { count: 1001, ..fine },
             Probe { interval: f64::NAN, ..fine },
+            Probe { count: 1000, interval: 3600.0, ..fine },
             Probe { interval: 0.0, ..fine },
             Probe { timeout: f64::INFINITY, ..fine },
             Probe { timeout: -1.0, ..fine },
         ] {
             assert!(
-                matches!(plan(bad), Err(ApiError::InvalidArgument(t)) if t.contains("between")),
+                matches!(plan(bad), Err(ApiError::InvalidArgument(t)) if t.contains("between") || t.contains("hour")),
                 "{bad:?}"
             );
         }

@@ -26,6 +26,7 @@ pub(super) struct AgentObject {
 #[interface(name = "org.ria.Overlay1")]
 impl AgentObject {
     /// The agent and its networks: `AgentStatus`, a dictionary.
+    #[zbus(out_args("status"))]
     async fn status(&self, #[zbus(connection)] connection: &Connection) -> Result<AgentStatus, ApiError> {
         let status = self.backend.agent_status().await?;
         let networks: Vec<NetworkId> = status.networks.iter().filter_map(|n| n.id.parse().ok()).collect();
@@ -35,6 +36,7 @@ impl AgentObject {
 
     /// Joins the network of a join key, which is read from the descriptor. Returns `Joined` when the interface is up.
     /// For root and the group `ria` only.
+    #[zbus(out_args("joined"))]
     async fn join(
         &self,
         key: Fd<'_>,
@@ -87,17 +89,20 @@ pub(super) struct NetworkObject {
 #[interface(name = "org.ria.Overlay1.Network")]
 impl NetworkObject {
     /// The network on this machine: `NetworkStatus`, a dictionary.
+    #[zbus(out_args("status"))]
     async fn status(&self) -> Result<NetworkStatus, ApiError> {
         self.backend.network_status(self.id).await
     }
 
     /// All other members by name: `PeerStatus` each.
+    #[zbus(out_args("peers"))]
     async fn peers(&self) -> Result<Vec<PeerStatus>, ApiError> {
         self.backend.peers(self.id).await
     }
 
     /// Probes a peer (name, ROS name, host name, id or overlay address) `count` times, `interval` seconds apart,
     /// waiting `timeout` seconds for each answer: `PingReply` each.
+    #[zbus(out_args("replies"))]
     async fn ping(
         &self,
         peer: String,
@@ -109,6 +114,7 @@ impl NetworkObject {
     }
 
     /// Variables for ROS 2 processes.
+    #[zbus(out_args("variables"))]
     async fn environment(&self) -> Result<BTreeMap<String, String>, ApiError> {
         self.backend.environment(self.id).await
     }

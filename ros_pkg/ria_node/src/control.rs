@@ -1,16 +1,20 @@
 //! The changing services `~/join`, `~/leave` and `~/set_enabled`: offered only when `allow_control` is set, because the
 //! ROS graph can't tell who calls.
 
-use std::path::{Component, Path, PathBuf};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path};
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 use r2r::Node;
 use r2r::ria_msgs::srv;
 use ria_api::state::JoinOptions;
 
 use crate::constants::{calls, statuses};
 use crate::convert;
-use crate::join;
 use crate::outcome;
 use crate::services::{Calls, Failed, named, offer};
 
@@ -31,11 +35,11 @@ async fn join(calls: Calls, asked: srv::Join::Request) -> srv::Join::Response {
 }
 
 async fn try_join(calls: &Calls, asked: &srv::Join::Request) -> Result<srv::Join::Response, Failed> {
-    let path = key_path(&asked.key_file)?;
+    let name = key_name(&asked.key_file)?;
     let agent = calls.agent()?;
-    // A link could lead out of the folder.
-    let file = join::open(&path, OFlag::O_NOFOLLOW).map_err(|error| {
-        outcome::failed(calls::FAILED, "Failed", format!("can't open {}: {error}", path.display()))
+    let file = open_key(Path::new(KEYS), name).map_err(|error| {
+        let name = name.to_string_lossy();
+        outcome::failed(calls::FAILED, "Failed", format!("can't open {KEYS}/{name}: {error}"))
     })?;
     let options = JoinOptions { name: named(&asked.name).map(str::to_owned) };
     let joined = agent.proxy().join((&file).into(), options).await.map_err(|e| outcome::of_error(&e))?;
@@ -57,12 +61,28 @@ async fn try_join(calls: &Calls, asked: &srv::Join::Request) -> Result<srv::Join
     })
 }
 
-/// A file directly in the keys' folder, by name or by path.
-fn key_path(asked: &str) -> Result<PathBuf, Failed> {
+/// Opens a key in a folder for the agent to read, and nothing that is elsewhere: neither the folder nor the file may be
+/// a link, and only a plain file will do.
+fn open_key(folder: &Path, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = open(folder, flags, Mode::empty())?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(&folder, name, flags, Mode::empty()) {
+        Err(Errno::ELOOP) => return Err(io::Error::other("it is a link; put the key itself there")),
+        opened => File::from(opened?),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    Ok(file)
+}
+
+/// The name of a file directly in the keys' folder, asked for by name or by path.
+fn key_name(asked: &str) -> Result<&OsStr, Failed> {
     let relative = asked.strip_prefix(KEYS).map_or(asked, |rest| rest.trim_start_matches('/'));
     let mut components = Path::new(relative).components();
     match (components.next(), components.next()) {
-        (Some(Component::Normal(name)), None) => Ok(Path::new(KEYS).join(name)),
+        (Some(Component::Normal(name)), None) => Ok(name),
         _ => Err(outcome::invalid(format!(
             "key_file must name a file directly in {KEYS}; put the key there on the robot, or use: ria join --file F"
         ))),
@@ -103,9 +123,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn neither_links_nor_folders_nor_pipes_are_keys() {
+        use std::os::unix::fs::symlink;
+        let home = std::env::temp_dir().join(format!("ria_node-keys-{}", std::process::id()));
+        let keys = home.join("keys");
+        std::fs::create_dir_all(keys.join("folder")).unwrap();
+        std::fs::write(home.join("secret"), "x").unwrap();
+        std::fs::write(keys.join("lab.key"), "x").unwrap();
+        symlink(home.join("secret"), keys.join("link")).unwrap();
+        symlink(&keys, home.join("other")).unwrap();
+        nix::unistd::mkfifo(&keys.join("pipe"), Mode::S_IRWXU).unwrap();
+        let opened = |folder: &Path, name: &str| open_key(folder, OsStr::new(name)).is_ok();
+        let found = ["lab.key", "link", "folder", "pipe", "absent"].map(|name| opened(&keys, name));
+        let through_a_link = opened(&home.join("other"), "lab.key");
+        std::fs::remove_dir_all(&home).unwrap();
+        assert_eq!((found, through_a_link), ([true, false, false, false, false], false));
+    }
+
+    #[test]
     fn keys_come_from_their_folder_only() {
         for good in ["lab.key", "/etc/ria/keys/lab.key"] {
-            assert_eq!(key_path(good).unwrap(), Path::new("/etc/ria/keys/lab.key"), "{good}");
+            assert_eq!(key_name(good).unwrap(), "lab.key", "{good}");
         }
         let bad = [
             "",
@@ -118,7 +156,7 @@ mod tests {
             "/etc/ria/keysx/y",
         ];
         for bad in bad {
-            assert_eq!(key_path(bad).unwrap_err().code, calls::INVALID, "{bad}");
+            assert_eq!(key_name(bad).unwrap_err().code, calls::INVALID, "{bad}");
         }
     }
 }

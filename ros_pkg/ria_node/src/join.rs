@@ -65,7 +65,7 @@ async fn next_agent(current: &mut Current) -> Option<Agent> {
 }
 
 async fn attempt(agent: &Agent, path: &Path) -> Result<Option<Joined>, Failure> {
-    let file = match open(path, OFlag::empty()) {
+    let file = match open(path) {
         Ok(file) => file,
         // Keys are often removed once they are used.
         Err(error) if error.kind() == io::ErrorKind::NotFound && is_member(agent).await => return Ok(None),
@@ -76,8 +76,8 @@ async fn attempt(agent: &Agent, path: &Path) -> Result<Option<Joined>, Failure> 
 }
 
 /// Opens a key file for the agent to read. A pipe that nobody writes to must not hold the node.
-pub fn open(path: &Path, flags: OFlag) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | flags).bits()).open(path)
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
 async fn is_member(agent: &Agent) -> bool {
@@ -135,7 +135,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let pipe = folder.join("key");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let opened = open(&pipe, OFlag::empty());
+        let opened = open(&pipe);
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(opened.is_ok());
     }

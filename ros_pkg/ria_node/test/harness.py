@@ -3,6 +3,8 @@
 Run by scripts/lib/ros-test, each file in a network namespace of its own, so no two tests meet.
 """
 
+import base64
+import hashlib
 import itertools
 import os
 import signal
@@ -24,6 +26,14 @@ LATCHED = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE, durabilit
 PATIENCE = 30.0
 
 domains = itertools.count(1)
+
+
+def join_key():
+    """A well-formed join key: CBOR {urls, CA pin, key id, secret} with a checksum, in base32."""
+    url = b"https://ria.lab.example"
+    content = b"\xa4\x00\x81\x77" + url + b"\x01\x58\x20" + bytes(32) + b"\x02\x45" + bytes(5) + b"\x03\x50" + bytes(16)
+    text = base64.b32encode(content + hashlib.sha256(content).digest()[:4]).decode()
+    return "ria1_" + text.rstrip("=").lower()
 
 
 class Agent:

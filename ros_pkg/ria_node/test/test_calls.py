@@ -1,8 +1,9 @@
 """Services and parameters."""
 
 import os
+import shutil
 
-from harness import NodeTest
+from harness import NodeTest, join_key
 from rcl_interfaces.msg import ParameterEvent, ParameterType, ParameterValue
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
@@ -72,6 +73,23 @@ class ServicesTest(NodeTest):
         for path in ("/etc/shadow", "../shadow", ""):
             answer = self.call(Join, "/robot_1/overlay/join", Join.Request(key_file=path))
             self.assertEqual(answer.result.code, CallResult.INVALID, path)
+
+
+    def test_a_key_below_its_folder_joins_and_a_link_out_of_it_does_not(self):
+        self.start_agent()
+        self.start_node(allow_control="true")
+        outside = os.path.join(self.folder, "outside.key")
+        with open(outside, "w", encoding="utf-8") as file:
+            file.write(join_key() + "\n")
+        os.symlink(outside, "/etc/ria/keys/link.key")
+        linked = self.call(Join, "/robot_1/overlay/join", Join.Request(key_file="link.key"))
+        self.assertEqual((linked.result.code, "link" in linked.result.message), (CallResult.FAILED, True), linked)
+        shutil.copy(outside, "/etc/ria/keys/lab.key")
+        for asked, already in (("lab.key", False), ("/etc/ria/keys/lab.key", True)):
+            joined = self.call(Join, "/robot_1/overlay/join", Join.Request(key_file=asked, name="robot-9"))
+            self.assertEqual((joined.result.success, joined.name, joined.already), (True, "robot-9", already), joined)
+        on = self.call(SetEnabled, "/robot_1/overlay/set_enabled", SetEnabled.Request(network="lab", enabled=True))
+        self.assertEqual((on.result.success, on.state), (True, Status.STATE_UP), on)
 
 
 class ParametersTest(NodeTest):

@@ -1,19 +1,9 @@
 """Joining by a key file at start."""
 
-import base64
-import hashlib
 import os
 
-from harness import NodeTest
+from harness import NodeTest, join_key
 from ria_msgs.msg import Status
-
-
-def join_key():
-    """A well-formed join key: CBOR {urls, CA pin, key id, secret} with a checksum, in base32."""
-    url = b"https://ria.lab.example"
-    content = b"\xa4\x00\x81\x77" + url + b"\x01\x58\x20" + bytes(32) + b"\x02\x45" + bytes(5) + b"\x03\x50" + bytes(16)
-    text = base64.b32encode(content + hashlib.sha256(content).digest()[:4]).decode()
-    return "ria1_" + text.rstrip("=").lower()
 
 
 class JoinTest(NodeTest):
