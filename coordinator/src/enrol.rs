@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ria_protocol::enrol::{Enrol, Transcript, proof_holds};
 use ria_protocol::error::{ErrorCode, Refusal};
-use ria_protocol::id::KeyId;
+use ria_protocol::id::{KeyId, NodeId};
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::name::Name;
 use ria_protocol::rotation::{self, Rotate};
@@ -13,6 +13,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use x25519_dalek::{EphemeralSecret, PublicKey};
 
+use crate::audit::Actor;
 use crate::person::Reported;
 
 /// The private half of a connection's challenge; good for one proof.
@@ -73,6 +74,16 @@ pub struct ProvenEnrolment {
     pub only_known: bool,
     /// Who had the node join, as it says.
     pub reported: Option<Reported>,
+}
+
+impl ProvenEnrolment {
+    /// Who does what follows from it, once the node has its identity.
+    pub fn actor(&self, node: NodeId) -> Actor {
+        match &self.reported {
+            Some(reported) => Actor::NodeFor(node, reported.clone()),
+            None => Actor::Node(node),
+        }
+    }
 }
 
 /// Checks the proof of the WireGuard key and the certificate request.

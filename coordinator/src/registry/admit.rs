@@ -78,16 +78,14 @@ impl Writer {
         if key.approve {
             return self.enqueue(network, key, &enrolment, now).await;
         }
+        let node = NodeId::from_bytes(random::bytes());
+        let actor = enrolment.actor(node);
         let newcomer = Newcomer {
-            node: NodeId::from_bytes(random::bytes()),
+            node,
             name: network.free_name(&enrolment.name),
             wg_key: enrolment.wg_key,
             tls_key: enrolment.tls_key,
             agent_version: enrolment.agent_version,
-        };
-        let actor = match enrolment.reported {
-            Some(reported) => Actor::NodeFor(newcomer.node, reported),
-            None => Actor::Node(newcomer.node),
         };
         let member = new_member(network, key, newcomer, now)?;
         let joined = Joined { actor, action: "node.joined", uses_key: true };

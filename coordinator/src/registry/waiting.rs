@@ -91,7 +91,8 @@ impl Writer {
             address: enrolment.from,
             agent_version: enrolment.agent_version.clone(),
         };
-        self.store_waiting(network, entry, Some(key)).await
+        let actor = enrolment.actor(entry.node);
+        self.store_waiting(network, entry, Some(key), actor).await
     }
 
     async fn come_back(&mut self, former: Former) -> Result<Admission, AdmitError> {
@@ -119,7 +120,8 @@ impl Writer {
             address: former.from,
             agent_version: former.agent_version,
         };
-        self.store_waiting(network, entry, None).await
+        let actor = Actor::Node(entry.node);
+        self.store_waiting(network, entry, None, actor).await
     }
 
     /// A node that waits asks again.
@@ -150,6 +152,7 @@ impl Writer {
         network: &Arc<Network>,
         entry: WaitingEntry,
         key: Option<&Arc<JoinKeyEntry>>,
+        actor: Actor,
     ) -> Result<Admission, AdmitError> {
         if network.count_waiting() >= MOST_WAITING {
             return Err(AdmitError::Refused(Refusal {
@@ -163,7 +166,7 @@ impl Writer {
         let id = network.info.id;
         let event = Event {
             time: entry.asked,
-            actor: Actor::Node(entry.node),
+            actor,
             action: "node.asked",
             network: Some(id),
             subject: entry.name.to_string(),
