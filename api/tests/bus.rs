@@ -84,10 +84,18 @@ impl Bus {
         }
     }
 
-    /// Another program with the name, until it is killed.
+    /// Another program with the name, as soon as nobody else has it.
     async fn take_the_name(&self) -> zbus::Connection {
-        let building = zbus::connection::Builder::address(self.address().as_str()).name(BUS_NAME).build();
-        building.await.unwrap()
+        let attempt = || zbus::connection::Builder::address(self.address().as_str()).name(BUS_NAME).build();
+        let taking = async {
+            loop {
+                if let Ok(connection) = attempt().await {
+                    return connection;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        soon(taking).await
     }
 }
 

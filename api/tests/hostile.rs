@@ -54,7 +54,7 @@ fn raw(path: &Path) -> UnixStream {
 }
 
 fn status_call(flags: Option<Flags>) -> Vec<u8> {
-    let call = Message::method_call(AGENT_PATH, "Status").unwrap().interface("org.ria.Overlay1").unwrap();
+    let call = Message::method_call(AGENT_PATH, "Status").interface("org.ria.Overlay1");
     let call = match flags {
         Some(flags) => call.with_flags(flags),
         None => call,
@@ -67,9 +67,9 @@ async fn answers(path: &Path) -> bool {
     tokio::time::timeout(SOON, client.proxy().status()).await.unwrap().is_ok()
 }
 
-/// Writes calls until nothing is taken any more for a second, or all are; how many were.
-fn flood(stream: &mut UnixStream, call: &[u8], most: usize) -> usize {
-    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+/// Writes calls until nothing is taken any more for so long, or all are; how many were.
+fn flood(stream: &mut UnixStream, call: &[u8], patience: Duration, most: usize) -> usize {
+    stream.set_write_timeout(Some(patience)).unwrap();
     for sent in 0..most {
         let mut rest = call;
         while !rest.is_empty() {
@@ -89,7 +89,7 @@ async fn who_asks_without_reading_is_made_to_wait_and_hinders_nobody() {
     let mut greedy = raw(&running.path);
     let call = status_call(None);
     let (mut greedy, taken) = tokio::task::spawn_blocking(move || {
-        let taken = flood(&mut greedy, &call, 200_000);
+        let taken = flood(&mut greedy, &call, Duration::from_secs(1), 200_000);
         (greedy, taken)
     })
     .await
@@ -108,12 +108,24 @@ async fn who_asks_without_reading_is_made_to_wait_and_hinders_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_the_answers_may_ask_as_long_as_it_likes() {
+    let running = Running::start();
+    let client = Agent::connect(Some(&running.path)).await.unwrap();
+    for n in 0..500 {
+        let answer = tokio::time::timeout(SOON, client.proxy().status()).await;
+        assert!(matches!(answer, Ok(Ok(_))), "call {n}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_without_answers_are_taken_slowly() {
     let running = Running::start();
     let mut greedy = raw(&running.path);
     let call = status_call(Some(Flags::NO_REPLY_EXPECTED));
-    let taken = tokio::task::spawn_blocking(move || flood(&mut greedy, &call, 200_000)).await.unwrap();
-    // Its own socket is full long before.
+    // Less than the pause behind each: its own socket is full long before.
+    let patience = Duration::from_millis(5);
+    let taken =
+        tokio::task::spawn_blocking(move || flood(&mut greedy, &call, patience, 200_000)).await.unwrap();
     assert!(taken < 20_000, "{taken} calls were taken");
     assert!(answers(&running.path).await);
 }

@@ -182,15 +182,12 @@ pub(super) struct Writer(Arc<Shared>);
 
 #[async_trait]
 impl WriteHalf for Writer {
-    async fn send_messages(&mut self, messages: &[Message]) -> zbus::Result<()> {
-        for message in messages {
-            let sent = self.send_message(message).await;
-            if matches!(message.message_type(), Type::MethodReturn | Type::Error) {
-                self.0.note_answer();
-            }
-            sent?;
+    async fn send_message(&mut self, message: &Message) -> zbus::Result<()> {
+        let sent = self.0.send_whole(message).await;
+        if matches!(message.message_type(), Type::MethodReturn | Type::Error) {
+            self.0.note_answer();
         }
-        Ok(())
+        Ok(sent?)
     }
 
     async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
@@ -235,6 +232,18 @@ impl Shared {
     async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         let fd = self.stream.as_raw_fd();
         self.stream.async_io(Interest::READABLE, || receive_with_fds(fd, buffer)).await
+    }
+
+    /// Descriptors go with the first part.
+    async fn send_whole(&self, message: &Message) -> io::Result<()> {
+        let (mut rest, data) = (&message.data()[..], message.data());
+        let mut fds: Vec<BorrowedFd<'_>> = data.fds().iter().map(AsFd::as_fd).collect();
+        while !rest.is_empty() {
+            let written = self.send(rest, &fds).await?;
+            rest = &rest[written..];
+            fds.clear();
+        }
+        Ok(())
     }
 
     async fn send(&self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
