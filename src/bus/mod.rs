@@ -120,13 +120,13 @@ impl Backend for LocalApi {
 
     async fn set_url(&self, network: NetworkId, url: &str, caller: Caller) -> Result<(), ApiError> {
         self.with_network(network, |_, _| Ok(())).await?;
-        info!(uid = caller.uid, pid = caller.pid, %network, "told where the coordinator is");
+        info!(by = %Shown(&caller), %network, "told where the coordinator is");
         self.handle.set_url(network, url.to_owned()).await
     }
 
     async fn rotate_key(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError> {
         self.with_network(network, |_, _| Ok(())).await?;
-        info!(uid = caller.uid, pid = caller.pid, %network, "asked for another WireGuard key");
+        info!(by = %Shown(&caller), %network, "asked for another WireGuard key");
         self.handle.rotate_key(network).await
     }
 

@@ -150,6 +150,17 @@ impl NetworkObject {
         self.backend.rotate_key(self.id, caller).await
     }
 
+    /// Tells where the coordinator is: it has to answer there. For root and the group `ria` only.
+    async fn set_url(
+        &self,
+        url: String,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), ApiError> {
+        let caller = permitted(&self.access, connection, &header).await?;
+        self.backend.set_url(self.id, &url, caller).await
+    }
+
     /// Name of the network.
     #[zbus(property)]
     async fn name(&self) -> zbus::fdo::Result<String> {
@@ -190,16 +201,6 @@ impl NetworkObject {
     #[zbus(property)]
     async fn peers_up(&self) -> zbus::fdo::Result<u32> {
         Ok(self.properties().await?.peers_up)
-    }
-
-    async fn set_url(
-        &self,
-        url: String,
-        #[zbus(connection)] connection: &Connection,
-        #[zbus(header)] header: Header<'_>,
-    ) -> Result<(), ApiError> {
-        let caller = permitted(&self.access, connection, &header).await?;
-        self.backend.set_url(self.id, &url, caller).await
     }
 
     /// Status or peers have changed; at most some times a second.
