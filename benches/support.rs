@@ -1,10 +1,11 @@
 //! What benchmarks share: a lab with a real coordinator and real agents, waiting, and statistics.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use netlab::{Host, Lab, Process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -114,11 +115,11 @@ impl Agent {
         Ok(address)
     }
 
-    /// How many peers are reached by a direct path.
-    pub fn direct_peers(&self) -> usize {
+    /// How many peers are reached by a kind of path.
+    pub fn peers_by(&self, path: &str) -> usize {
         let peers = self.ask("peers");
         let peers = peers["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        peers.iter().filter(|peer| peer["path"] == "direct" && peer["link_state"] == "up").count()
+        peers.iter().filter(|peer| peer["path"] == path && peer["link_state"] == "up").count()
     }
 
     /// A number of `/proc/PID/status`, in MiB.
@@ -135,18 +136,25 @@ impl Agent {
 
     /// When the first answer to the kernel's ping came, seconds after the start of the agent.
     pub fn first_answer(&self, address: &str) -> Result<f64> {
+        while self.began.elapsed() < LIMIT {
+            // Without any route, as on a network without a gateway, ping ends at once.
+            if let Some(line) = self.answered_line(address)? {
+                let stamp = line.strip_prefix('[').and_then(|l| l.split(']').next());
+                return Ok(stamp.context("ping -D gave no time")?.parse::<f64>()? - self.began_unix);
+            }
+        }
+        bail!("{} got no answer to its pings", self.host.name())
+    }
+
+    fn answered_line(&self, address: &str) -> Result<Option<String>> {
         let mut ping = self.host.command("timeout");
         // Neither `-c` nor `-w`: with them ping ends at the first "unreachable", of which there are some before a join.
         ping.args([&LIMIT.as_secs().to_string(), "ping", "-D", "-n", "-i", "0.01", address]);
         let mut ping = ping.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let output = std::io::BufReader::new(ping.take_stdout().context("ping has no output")?);
-        let lines = std::io::BufRead::lines(output).map_while(Result::ok);
-        let answer = lines.into_iter().find(|line| line.contains("bytes from"));
+        let output = BufReader::new(ping.take_stdout().context("ping has no output")?);
+        let answer = output.lines().map_while(Result::ok).find(|line| line.contains("bytes from"));
         ping.kill()?;
-        let line = answer.with_context(|| format!("{} got no answer to its pings", self.host.name()))?;
-        let stamp =
-            line.strip_prefix('[').and_then(|l| l.split(']').next()).context("ping -D gave no time")?;
-        Ok(stamp.parse::<f64>()? - self.began_unix)
+        Ok(answer)
     }
 }
 

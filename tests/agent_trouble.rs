@@ -84,7 +84,7 @@ fn without_room_for_its_keys_a_machine_does_not_join() {
     host.run(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/run/state"]).unwrap();
     let filler = host.path("/run/state/filler");
     let a = team.robot("robot-a", &["--state-dir", "/run/state"]);
-    fill(&filler);
+    support::fill(&filler);
     let key = team.key(&[]);
     let joined = a.join(&key);
     assert!(joined.code == 1 && joined.err.contains("can't be saved"), "{joined:?}");
@@ -140,11 +140,4 @@ fn without_the_capability_a_join_names_the_cure_and_uses_no_key() {
     assert!(joined.code == 1 && joined.err.contains("CAP_NET_ADMIN"), "{joined:?}");
     let nodes = team.admin(&["node", "list"]);
     assert!(!nodes.out.contains("robot-a"), "{nodes:?}");
-}
-
-/// Writes until nothing fits any more.
-fn fill(path: &std::path::Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::create(path).unwrap();
-    while file.write_all(&[0; 512]).is_ok() {}
 }

@@ -22,7 +22,7 @@ pub fn restart_gaps_ms(runs: usize) -> Result<Vec<f64>> {
     let a = site.agent("robot-a", &["--join-file", &key])?;
     let mut b = site.agent("robot-b", &["--join-file", &key])?;
     let (_, to) = (a.address()?, b.address()?);
-    until("the direct path", || Ok(a.direct_peers() == 1 && b.direct_peers() == 1))?;
+    until("the direct path", || Ok(a.peers_by("direct") == 1 && b.peers_by("direct") == 1))?;
     let sender = a.host.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
     let receiver = b.host.enter(|| UdpSocket::bind(("0.0.0.0", PORT)))?;
     receiver.set_read_timeout(Some(LIMIT))?;

@@ -18,8 +18,16 @@ pub struct Restarts {
     pub sent: u64,
     /// Those without an answer.
     pub lost: u64,
-    /// CPU of all agents together while nothing flows, in per cent of one core.
-    pub idle_cpu_percent: f64,
+    /// While nothing flows.
+    pub idle: Idle,
+}
+
+/// What agents do while nothing flows.
+pub struct Idle {
+    /// CPU of all agents together, in per cent of one core.
+    pub cpu_percent: f64,
+    /// How often one agent wakes up.
+    pub wakeups_per_s: f64,
 }
 
 /// Kills (SIGKILL) and stops (SIGTERM) the coordinator so many times each, under flows.
@@ -30,8 +38,10 @@ pub fn restart_under_flows(count: usize, runs: usize) -> Result<Restarts> {
     let agents: Vec<Agent> =
         names.iter().map(|name| site.agent(name, &["--join-file", &key])).collect::<Result<_>>()?;
     let addresses: Vec<String> = agents.iter().map(Agent::address).collect::<Result<_>>()?;
-    until("direct paths between all", || Ok(agents.iter().all(|agent| agent.direct_peers() == count - 1)))?;
-    let mut restarts = Restarts { sent: 0, lost: 0, idle_cpu_percent: idle_cpu_percent(&agents)? };
+    until("direct paths between all", || {
+        Ok(agents.iter().all(|agent| agent.peers_by("direct") == count - 1))
+    })?;
+    let mut restarts = Restarts { sent: 0, lost: 0, idle: idle(&agents)? };
     for signal in [Signal::SIGKILL, Signal::SIGTERM].repeat(runs) {
         let flows = start_flows(&agents, &addresses)?;
         std::thread::sleep(PHASE);
@@ -86,13 +96,31 @@ fn end_flows(flows: Vec<Process>) -> Result<(u64, u64)> {
     Ok((sent, received))
 }
 
-fn idle_cpu_percent(agents: &[Agent]) -> Result<f64> {
-    let ticks = || -> Result<u64> { agents.iter().map(|agent| cpu_ticks(agent.process.id())).sum() };
-    let (before, began) = (ticks()?, Instant::now());
+#[allow(clippy::cast_precision_loss, reason = "some thousands")]
+fn idle(agents: &[Agent]) -> Result<Idle> {
+    let sum = |count: fn(u32) -> Result<u64>| -> Result<u64> {
+        agents.iter().map(|agent| count(agent.process.id())).sum()
+    };
+    let (ticks, woken, began) = (sum(cpu_ticks)?, sum(wakeups)?, Instant::now());
     std::thread::sleep(Duration::from_secs(10));
-    // 100 ticks a second, on every Linux.
-    #[allow(clippy::cast_precision_loss, reason = "a few thousand ticks")]
-    Ok((ticks()? - before) as f64 / began.elapsed().as_secs_f64())
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Idle {
+        // 100 ticks a second, on every Linux.
+        cpu_percent: (sum(cpu_ticks)? - ticks) as f64 / seconds,
+        wakeups_per_s: (sum(wakeups)? - woken) as f64 / seconds / agents.len() as f64,
+    })
+}
+
+/// How often the threads of a process have gone to sleep, which is how often they woke up.
+fn wakeups(pid: u32) -> Result<u64> {
+    let mut count = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let status = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count += line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(count)
 }
 
 /// Time that a process has spent on a CPU, in hundredths of a second.

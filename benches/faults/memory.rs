@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::crowd::{Crowd, Identity, enrol};
 use super::plain_network;
-use crate::support::{Agent, Site, until};
+use crate::support::{Site, until};
 
 /// Resident memory of an agent with so many peers, each with a session and some traffic, in MiB: all of it, and that
 /// which no file backs.
@@ -38,17 +37,10 @@ pub fn with_peers(count: usize) -> Result<Vec<f64>> {
         }
     }
     crowd.run(Duration::from_millis(500), Duration::from_secs(20))?;
-    let (answered, sessions) = (crowd.answered(20), sessions(&robot));
+    let (answered, sessions) = (crowd.answered(20), robot.peers_by("direct"));
     ensure!(
         answered == count && sessions == count,
         "{answered} peers get answers, {sessions} have a session"
     );
     Ok(vec![robot.memory_mib("VmRSS")?, robot.memory_mib("RssAnon")?])
-}
-
-fn sessions(robot: &Agent) -> usize {
-    let peers = robot.ask("peers");
-    let peers = peers["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_live = |peer: &&Value| peer["link_state"] == "up" && peer["path"] == "direct";
-    peers.iter().filter(is_live).count()
 }

@@ -89,6 +89,31 @@ fn a_restarted_peer_is_back_at_once() {
     }
 }
 
+/// A laptop that was closed: for it no time has passed, and the others have given its session up.
+#[test]
+fn a_suspended_peer_is_back_though_its_clock_stood_still() {
+    for (seed, seconds) in [(1, 3), (2, 30), (3, 170), (4, 250), (5, 3600)] {
+        for sender in [0, 1] {
+            let mut world = two(seed);
+            world.run_till("up", ms(1000), World::both_up);
+            world.run(ms(1700));
+            world.suspend(1);
+            world.run(Duration::from_secs(seconds));
+            assert!(!world.is_up(0, 1), "{seconds} s");
+            world.resume(1);
+            let (before, began) = (world.hosts[1 - sender].received.len(), world.now);
+            while world.hosts[1 - sender].received.len() == before {
+                assert!(world.now - began < ms(2000), "after {seconds} s, from {sender}");
+                world.send(sender, &packet(sender, 1 - sender, 9, 100));
+                world.run(ms(20));
+            }
+            let gap = world.stream(ms(10), ms(2000));
+            assert!(gap < ms(200), "after {seconds} s: {gap:?}");
+            assert!(world.both_up());
+        }
+    }
+}
+
 #[test]
 fn peers_come_and_go_by_patches_while_traffic_flows() {
     let mut world = two(1);

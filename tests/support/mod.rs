@@ -208,8 +208,15 @@ impl Robot {
 
     /// Starts the agent and does not wait.
     pub fn start_unwatched(&mut self, options: &[&str]) {
-        let mut command = self.host.command(program("ria"));
-        command.arg("daemon").args(options).log(&self.log).unwrap();
+        self.start_by(&[], options);
+    }
+
+    /// Starts the agent by another program, which is given its command line, and does not wait.
+    pub fn start_by(&mut self, starter: &[&str], options: &[&str]) {
+        let ria = program("ria").to_string_lossy().into_owned();
+        let line = [starter, &[&ria, "daemon"], options].concat();
+        let mut command = self.host.command(line[0]);
+        command.args(&line[1..]).log(&self.log).unwrap();
         if self.has_own_clock {
             command.env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1");
             command.env("FAKETIME_TIMESTAMP_FILE", CLOCK_FILE).env("FAKETIME_NO_CACHE", "1");
@@ -229,6 +236,28 @@ impl Robot {
     /// Kills the agent without warning.
     pub fn kill(&mut self) {
         self.agent.take().unwrap().kill().unwrap();
+    }
+
+    /// Kills an agent that was [started by](Self::start_by) another program, which then ends by itself.
+    pub fn kill_started(&mut self) {
+        let mut starter = self.agent.take().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", starter.id());
+        for child in std::fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+            // It may be gone meanwhile.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL);
+        }
+        starter.wait_timeout(SOON).unwrap().expect("the starter ends with the agent");
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal(&mut self, signal: Signal) {
+        self.agent.as_mut().unwrap().signal(signal).unwrap();
+    }
+
+    /// Whether the agent has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.agent.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// Sends the agent a signal and tells how long it took to end, which it must do in good order.
@@ -341,6 +370,13 @@ pub fn eventually_within(patience: Duration, what: &str, is_so: impl Fn() -> boo
         assert!(Instant::now() < end, "still not so: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Writes until nothing fits any more.
+pub fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    while file.write_all(&[0; 512]).is_ok() {}
 }
 
 fn run(host: &Host, program: &Path, arguments: &[&str]) -> Ended {

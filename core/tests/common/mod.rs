@@ -79,9 +79,17 @@ pub struct Host {
     pub events: Vec<(Instant, Event)>,
     candidates: Vec<Candidate>,
     seed: u64,
+    /// How far its clock is behind the world's: timers of a machine that was suspended have stood still.
+    lag: Duration,
+    asleep_since: Option<Instant>,
 }
 
 impl Host {
+    /// When its engine wants to be woken, by the world's clock.
+    fn due(&self) -> Option<Instant> {
+        if self.asleep_since.is_some() { None } else { self.engine.poll_timeout().map(|due| due + self.lag) }
+    }
+
     pub fn public_key(&self) -> WgPublicKey {
         WgPublicKey(PublicKey::from(&StaticSecret::from(self.key)).to_bytes())
     }
@@ -196,6 +204,8 @@ impl World {
             events: Vec::new(),
             candidates: Vec::new(),
             seed: u64::from(number),
+            lag: Duration::ZERO,
+            asleep_since: None,
         };
         self.hosts.push(host);
         self.begin(index);
@@ -247,7 +257,7 @@ impl World {
     }
 
     pub fn command(&mut self, host: usize, command: Command) {
-        let now = self.now;
+        let now = self.clock(host);
         self.hosts[host].engine.handle_command(command, now).unwrap();
         self.flush(host);
     }
@@ -338,10 +348,27 @@ impl World {
         }
     }
 
+    /// The time by a host's own clock.
+    fn clock(&self, host: usize) -> Instant {
+        self.now - self.hosts[host].lag
+    }
+
+    /// Suspends a host: what arrives is lost, and its clock stands still.
+    pub fn suspend(&mut self, host: usize) {
+        self.hosts[host].asleep_since = Some(self.now);
+    }
+
+    /// Lets a suspended host go on where it was.
+    pub fn resume(&mut self, host: usize) {
+        if let Some(since) = self.hosts[host].asleep_since.take() {
+            self.hosts[host].lag += self.now - since;
+        }
+    }
+
     /// A host's interface sends a packet.
     pub fn send(&mut self, host: usize, packet: &[u8]) {
         let mut udp = DatagramBatch::default();
-        let now = self.now;
+        let now = self.clock(host);
         self.hosts[host].engine.handle_tun(network(), [packet], now, &mut udp);
         self.transmit(host, &udp);
         self.flush(host);
@@ -350,9 +377,13 @@ impl World {
     /// A datagram arrives at a host as it is.
     pub fn inject(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
         let (mut tun, mut udp) = (PacketBatch::default(), DatagramBatch::default());
+        if self.hosts[host].asleep_since.is_some() {
+            return;
+        }
         let now = self.now;
         let received = Received { from, local: None, data: bytes };
-        self.hosts[host].engine.handle_udp([received], now, &mut tun, &mut udp);
+        let clock = self.clock(host);
+        self.hosts[host].engine.handle_udp([received], clock, &mut tun, &mut udp);
         for (_, packets) in tun.networks_mut() {
             for packet in packets.iter() {
                 self.hosts[host].received.push((now, packet.to_vec()));
@@ -365,8 +396,8 @@ impl World {
     /// Sends what an engine wants sent, and notes what it tells.
     pub fn flush(&mut self, host: usize) {
         let mut udp = DatagramBatch::default();
-        let now = self.now;
-        self.hosts[host].engine.poll_transmit(now, &mut udp);
+        let (now, clock) = (self.now, self.clock(host));
+        self.hosts[host].engine.poll_transmit(clock, &mut udp);
         self.transmit(host, &udp);
         while let Some(event) = self.hosts[host].engine.poll_event() {
             if let Event::CandidatesChanged { candidates, .. } = &event {
@@ -465,7 +496,7 @@ impl World {
             }
             let flight = self.queue.first_key_value().map(|((at, _), _)| *at);
             let news = self.news.first_key_value().map(|((at, _), _)| *at);
-            let timers: Vec<_> = self.hosts.iter().map(|host| host.engine.poll_timeout()).collect();
+            let timers: Vec<_> = self.hosts.iter().map(Host::due).collect();
             let timer = timers.iter().flatten().min().copied();
             let Some(next) = [flight, news, timer].into_iter().flatten().min().filter(|at| *at <= until)
             else {
@@ -483,9 +514,9 @@ impl World {
                     self.command(host, Command::ApplyLive { network: network(), update });
                 }
             } else if let Some(host) = timers.iter().position(|timer| *timer == Some(next)) {
-                let now = self.now;
+                let (now, clock) = (self.now, self.clock(host));
                 self.wakes += 1;
-                self.hosts[host].engine.handle_timeout(now);
+                self.hosts[host].engine.handle_timeout(clock);
                 self.flush(host);
                 at_once = if now == woken { at_once + 1 } else { 0 };
                 woken = now;
@@ -504,7 +535,7 @@ impl World {
     }
 
     pub fn peer(&self, host: usize, other: usize) -> PeerStatus {
-        let status = self.hosts[host].engine.status(self.now);
+        let status = self.hosts[host].engine.status(self.clock(host));
         let peers = &status.networks[0].peers;
         peers.iter().find(|peer| peer.node == node(other)).cloned().expect("no such peer")
     }

@@ -105,6 +105,26 @@ class StateTest(NodeTest):
         for name in ("robot-1", "robot-2"):
             self.wait_for(statuses, lambda m, name=name: m.reporter == name, f"the status of {name}")
 
+    def test_a_killed_node_leaves_the_agent_alone_and_the_next_one_brings_the_topics_back(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8")
+        arrays, count = self.peer_arrays(), 1
+        # Into its start, its first messages, and the quiet after them.
+        for delay in (0.0, 0.05, 0.2, 0.7):
+            process = self.start_node()
+            self.spin(delay)
+            self.end(process, signal.SIGKILL)
+            self.assertIsNone(agent.process.poll(), "the agent ended with the node")
+        process = self.start_node()
+        for how in (signal.SIGKILL, signal.SIGKILL):
+            arrays.clear()
+            count += 1
+            agent.say(f"peer robot-{count} up direct 0.01")
+            self.wait_for(arrays, lambda m: len(m.peers) == count - 1, "what changed meanwhile")
+            self.end(process, how)
+            process = self.start_node()
+        self.wait_for(self.statuses(), lambda m: m.state == Status.STATE_UP, "the status of the last one")
+
     def test_a_signal_ends_it_well_and_quickly(self):
         for how in (signal.SIGINT, signal.SIGTERM):
             statuses = self.statuses()
