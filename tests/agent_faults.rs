@@ -19,7 +19,7 @@ const FILE: &[&str] = &["--join-file", "/run/key"];
 /// Kills the agent before it does one of these for the `n`th time (in some thread).
 fn strace(n: u32) -> Vec<String> {
     let inject = format!("inject=rename,fsync,unlink,mkdir:signal=KILL:when={n}");
-    let line = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"];
+    let line = ["strace", "-f", "-qq", "-o", "/dev/null"];
     let traced = ["-e", "trace=rename,fsync,unlink,mkdir", "-e", &inject];
     [&line[..], &traced[..]].concat().into_iter().map(str::to_owned).collect()
 }
