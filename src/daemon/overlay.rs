@@ -264,6 +264,12 @@ impl Control {
         }
     }
 
+    /// The machine was suspended: whatever others kept of it is old, and they may have given it up.
+    pub(super) async fn handle_resume(&mut self) {
+        self.networks.values().for_each(|network| network.order(Order::Reconnect));
+        self.tell_host_candidates().await;
+    }
+
     pub(super) async fn tell_host_candidates(&mut self) {
         let candidates = self.host.candidates(self.udp_port);
         self.engine(Command::SetHostCandidates(candidates)).await;
