@@ -108,10 +108,7 @@ impl Writer {
                 let _ = reply.send(self.note_local_change(network, node, &change).await);
             }
             Command::StaticPeer(command) => self.handle_static_peer(command).await,
-            Command::Record(event, reply) => {
-                let recorded = self.change(async |draft| draft.audit(&event).await).await;
-                let _ = reply.send(recorded.map_err(Unavailable::from));
-            }
+            Command::Record(event, reply) => drop(reply.send(self.record(&event).await)),
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }
@@ -135,6 +132,10 @@ impl Writer {
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    async fn record(&self, event: &Event) -> Result<(), Unavailable> {
+        Ok(self.change(async |draft| draft.audit(event).await).await?)
     }
 
     pub(super) fn world(&self) -> Arc<World> {
