@@ -1,7 +1,10 @@
 //! What the writer does when the disk does not take what it writes.
 
+use ria_protocol::version::Protocol;
+
 use super::*;
 use crate::audit::Head;
+use crate::state::view;
 use crate::store::{AuditQuery, sqlite_url};
 use crate::tls::authority::Identity;
 use crate::tls::succession::Authorities;
@@ -154,7 +157,8 @@ async fn a_member_that_was_away_for_too_long_is_in_nobodys_map_until_that_holds_
     };
     let Ok(Admission::Member(admitted)) = registry.admit(enrolment).await else { panic!("not admitted") };
     let node = admitted.member.node;
-    let listed = || crate::state::view::snapshot(&registry.network(network).unwrap()).members.len();
+    let reader = view::Reader { node, protocol: Protocol::NEWEST };
+    let listed = || view::snapshot(&registry.network(network).unwrap(), reader).members.len();
     let heard = async |time| {
         let contact = Contact { network, node, time, agent_version: String::new() };
         registry.note_contacts(vec![contact]).await.unwrap();
