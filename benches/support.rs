@@ -124,14 +124,7 @@ impl Agent {
 
     /// A number of `/proc/PID/status`, in MiB.
     pub fn memory_mib(&self, field: &str) -> Result<f64> {
-        let status =
-            std::fs::read_to_string(Path::new("/proc").join(self.process.id().to_string()).join("status"))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(field))
-            .with_context(|| format!("no {field}"))?;
-        let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
-        Ok(kib / 1024.0)
+        memory_mib(&self.process, field)
     }
 
     /// When the first answer to the kernel's ping came, seconds after the start of the agent.
@@ -156,6 +149,15 @@ impl Agent {
         ping.kill()?;
         Ok(answer)
     }
+}
+
+/// A number of `/proc/PID/status`, in MiB.
+pub fn memory_mib(process: &Process, field: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(Path::new("/proc").join(process.id().to_string()).join("status"))?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
+    let kib: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// What a verb with `--json` says on a host; null when it fails.

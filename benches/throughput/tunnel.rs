@@ -1,0 +1,169 @@
+//! Contenders: a tunnel between hosts `a` and `b`, one at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use netlab::{Host, Process};
+
+use crate::support::{Agent, Site, until};
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contender {
+    /// No tunnel: the bound.
+    Raw,
+    /// Ria, MTU 1420 like the others.
+    Ria,
+    /// Ria as it comes, MTU 1280.
+    Ria1280,
+    /// wireguard-go of Debian 13, which uses the kernel's offloads.
+    WireguardGo,
+    /// boringtun-cli.
+    Boringtun,
+    /// gotatun-cli.
+    Gotatun,
+}
+
+impl Contender {
+    /// In the order in which they are measured.
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::Ria, Self::WireguardGo, Self::Gotatun, Self::Boringtun, Self::Ria1280];
+
+    /// As in the metrics' names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ria => "ria",
+            Self::Ria1280 => "ria_1280",
+            Self::WireguardGo => "wireguard_go",
+            Self::Boringtun => "boringtun",
+            Self::Gotatun => "gotatun",
+        }
+    }
+
+    /// The program of a rival with its arguments, and what its environment must say.
+    fn rival(self) -> Option<(&'static str, &'static [&'static str])> {
+        match self {
+            Self::Raw | Self::Ria | Self::Ria1280 => None,
+            Self::WireguardGo => Some(("wireguard-go", &["-f", INTERFACE])),
+            Self::Boringtun => Some(("boringtun-cli", &["-f", "--disable-drop-privileges", INTERFACE])),
+            Self::Gotatun => Some(("gotatun", &["-f", "--disable-drop-privileges", INTERFACE])),
+        }
+    }
+}
+
+const INTERFACE: &str = "wg0";
+const PORT: &str = "51820";
+
+/// A tunnel that is up. Dropping it ends its programs.
+pub struct Tunnel {
+    /// The end that sends.
+    pub a: Host,
+    /// The end that receives.
+    pub b: Host,
+    /// Address of `b` in the tunnel.
+    pub address: String,
+    programs: Vec<Process>,
+    agents: Vec<Agent>,
+}
+
+impl Tunnel {
+    /// Brings a contender's tunnel up and waits until it carries packets.
+    pub fn start(site: &Site, contender: Contender) -> Result<Self> {
+        let (a, b) = (site.lab.host("a")?, site.lab.host("b")?);
+        let address = b.address().to_string();
+        let mut tunnel = Self { a, b, address, programs: Vec::new(), agents: Vec::new() };
+        match contender {
+            Contender::Raw => {}
+            Contender::Ria => tunnel.start_ria(site, "wide")?,
+            Contender::Ria1280 => tunnel.start_ria(site, "lab")?,
+            Contender::WireguardGo | Contender::Boringtun | Contender::Gotatun => {
+                let (program, arguments) = contender.rival().context("a rival has a program")?;
+                tunnel.start_rival(site, &rival(program)?, arguments)?;
+            }
+        }
+        until("the tunnel", || Ok(tunnel.a.run(&["ping", "-c1", "-W1", &tunnel.address]).is_ok()))?;
+        Ok(tunnel)
+    }
+
+    fn start_ria(&mut self, site: &Site, network: &str) -> Result<()> {
+        for host in ["a", "b"] {
+            let state = site.lab.host(host)?.path("/var/lib/ria");
+            if state.exists() {
+                fs::remove_dir_all(state)?;
+            }
+            let key = site.log(host).with_extension("key");
+            fs::write(&key, site.admin(&["key", "create", "--network", network])?)?;
+            self.agents.push(site.agent(host, &["--join-file", &key.to_string_lossy()])?);
+        }
+        for agent in &self.agents {
+            self.address = agent.address()?;
+        }
+        until("the direct path", || Ok(self.agents.iter().all(|agent| agent.direct_peers() == 1)))
+    }
+
+    fn start_rival(&mut self, site: &Site, program: &Path, arguments: &[&str]) -> Result<()> {
+        let hosts = [self.a.clone(), self.b.clone()];
+        let keys = [key_pair(&hosts[0])?, key_pair(&hosts[1])?];
+        for (n, host) in hosts.iter().enumerate() {
+            let other = 1 - n;
+            let line = [
+                &[program.to_string_lossy().into_owned()],
+                &arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()[..],
+            ]
+            .concat();
+            self.programs.push(host.spawn(&line, &site.log(host.name()))?);
+            until("the rival", || Ok(host.run(&["wg", "show", INTERFACE]).is_ok()))?;
+            let private = site.log(host.name()).with_extension("wg");
+            fs::write(&private, &keys[n].0)?;
+            let (private, endpoint) =
+                (private.to_string_lossy().into_owned(), format!("{}:{PORT}", hosts[other].address()));
+            let (own, allowed) = (format!("10.99.0.{}/24", n + 1), format!("10.99.0.{}/32", other + 1));
+            host.run(&[
+                "wg",
+                "set",
+                INTERFACE,
+                "listen-port",
+                PORT,
+                "private-key",
+                &private,
+                "peer",
+                &keys[other].1,
+                "endpoint",
+                &endpoint,
+                "allowed-ips",
+                &allowed,
+            ])?;
+            host.run(&["ip", "address", "add", &own, "dev", INTERFACE])?;
+            host.run(&["ip", "link", "set", INTERFACE, "mtu", "1420", "up"])?;
+        }
+        "10.99.0.2".clone_into(&mut self.address);
+        Ok(())
+    }
+
+    /// Peak resident memory of the larger of the tunnel's two programs, in MiB; NaN where there is none.
+    pub fn peak_rss_mib(&self) -> Result<f64> {
+        let programs = self.programs.iter().chain(self.agents.iter().map(|agent| &agent.process));
+        let mut peak = f64::NAN;
+        for program in programs {
+            peak = peak.max(crate::support::memory_mib(program, "VmHWM")?);
+        }
+        Ok(peak)
+    }
+}
+
+/// Private and public key.
+fn key_pair(host: &Host) -> Result<(String, String)> {
+    let private = host.run(&["wg", "genkey"])?.trim().to_owned();
+    let public = host.run(&["sh", "-c", &format!("echo '{private}' | wg pubkey")])?.trim().to_owned();
+    Ok((private, public))
+}
+
+/// Rivals lie where `scripts/lib/rivals` puts them.
+fn rival(program: &str) -> Result<PathBuf> {
+    let directory = std::env::var("RIA_RIVALS").context("RIA_RIVALS is not set; scripts/bench sets it")?;
+    let path = Path::new(&directory).join(program);
+    ensure!(path.exists(), "{} is missing; scripts/lib/rivals gets it", path.display());
+    Ok(path)
+}
