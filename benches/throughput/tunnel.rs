@@ -100,7 +100,7 @@ impl Tunnel {
         for agent in &self.agents {
             self.address = agent.address()?;
         }
-        until("the direct path", || Ok(self.agents.iter().all(|agent| agent.direct_peers() == 1)))
+        until("the direct path", || Ok(self.agents.iter().all(|agent| agent.peers_by("direct") == 1)))
     }
 
     fn start_rival(&mut self, site: &Site, program: &Path, arguments: &[&str]) -> Result<()> {
