@@ -4,7 +4,9 @@
 mod support;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use netlab::{Host, HostSpec, Nat};
 use ria_core::session::{HANDSHAKE_ROOM, SessionFactory, wireguard::WireGuard};
@@ -207,16 +209,20 @@ fn a_flood_of_handshakes_over_udp_gets_cookies_and_the_device_gets_in_all_the_sa
     let answers = flooder.enter(move || ask(target, &questions, Duration::from_secs(1))).unwrap();
     assert_eq!(answers, [0; 5], "a stranger gets no answer");
 
-    // A flood whose content is right: those beyond the limit are asked to prove their address.
+    // A flood whose content is right, four times as much as is looked at without a proof of address. The device begins in
+    // the middle of it.
     let flood: Vec<Vec<u8>> = (0..40).map(make).collect();
-    let flood: Vec<Vec<u8>> = flood.iter().cycle().take(4000).cloned().collect();
+    let over = Arc::new(AtomicBool::new(false));
     let during = {
-        let flood = flood.clone();
-        let host = flooder.clone();
-        std::thread::spawn(move || host.enter(move || ask(target, &flood, Duration::from_secs(2))).unwrap())
+        let (host, over) = (flooder.clone(), Arc::clone(&over));
+        std::thread::spawn(move || host.enter(move || pour(target, &flood, &over)).unwrap())
     };
     device.take_file(&file);
-    device.reaches(&a.address());
+    let end = Instant::now() + Duration::from_secs(40);
+    while device.answers(&a.address(), 1) == 0 {
+        assert!(Instant::now() < end, "the device does not get in: {}", a.peer("device"));
+    }
+    over.store(true, Ordering::Relaxed);
     let answers = during.join().unwrap();
     assert!(answers[3] > 0, "cookies by message type: {answers:?}");
     assert_eq!(
@@ -227,6 +233,29 @@ fn a_flood_of_handshakes_over_udp_gets_cookies_and_the_device_gets_in_all_the_sa
     eventually("the link is up", || a.peer("device")["link_state"] == "up");
     let drops = a.status()["drops"].clone();
     assert!(drops["stranger"].as_u64().unwrap_or(0) > 0, "{drops}");
+}
+
+/// Sends 2000 datagrams a second until it is over and at least one answer has come, and counts the answers by their
+/// first byte.
+fn pour(target: SocketAddr, flood: &[Vec<u8>], over: &AtomicBool) -> std::io::Result<[u32; 5]> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_nonblocking(true)?;
+    let (begin, mut sent, mut answers) = (Instant::now(), 0, [0; 5]);
+    let mut room = [0; 2048];
+    let limit = Duration::from_secs(50);
+    while begin.elapsed() < limit && !(over.load(Ordering::Relaxed) && answers[3] > 0) {
+        while sent < begin.elapsed().as_millis() * 2 {
+            let question = &flood[usize::try_from(sent).unwrap() % flood.len()];
+            // What the kernel does not take now is lost, as floods are.
+            let _ = socket.send_to(question, target);
+            sent += 1;
+        }
+        while let Ok((len, _)) = socket.recv_from(&mut room) {
+            answers[kind(&room[..len])] += 1;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(answers)
 }
 
 /// Sends datagrams and counts the answers by their first byte (0 for others) until none has come for a while.
