@@ -58,7 +58,7 @@ pub(super) struct RestoreArgs {
     /// Leave the join keys of the backup valid; some may have been revoked after it was made
     #[arg(long)]
     keep_keys: bool,
-    /// Configuration file [RIA_CONFIG; default: /etc/ria/coordinator.toml if there is one]
+    /// Configuration file [RIA_COORDINATOR_CONFIG; default: /etc/ria/coordinator.toml if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where everything is kept [RIA_DATA_DIR; default: /var/lib/ria-coordinator]
