@@ -61,6 +61,7 @@ fn a_key_is_changed_without_a_lost_packet_and_survives_restarts() {
     assert_eq!(pinging, 50, "packets were lost");
     let after = public_key(&b);
     assert_ne!(after, before);
+    assert!(!b.conditions().contains(&"not-listed".to_owned()), "{:?}", b.conditions());
     assert_eq!(b.address(), address);
     let node = team.admin(&["node", "show", "robot-b"]).out;
     assert!(node.contains(&after) && !node.contains(&before), "{node}");

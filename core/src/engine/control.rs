@@ -333,7 +333,7 @@ impl Control {
         self.to_shard.push_back(ShardCommand::SetRoutes { network: id, routes, own });
     }
 
-    pub(super) fn check_listed(&mut self, id: NetworkId) {
+    fn check_listed(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let own = network.map.member(network.node);
         let unlisted = own.is_none_or(|own| own.record.wg_key != network.public);

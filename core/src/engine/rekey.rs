@@ -14,7 +14,7 @@ use crate::peer::stock::Role;
 use crate::shard::message::ShardCommand;
 
 impl Control {
-    /// This node has another key in a network.
+    /// This node has another key in a network. The map that says so follows.
     pub(super) fn set_private_key(
         &mut self,
         id: NetworkId,
@@ -32,7 +32,6 @@ impl Control {
             self.rekey_peer((id, node), now);
         }
         self.set_routes(id);
-        self.check_listed(id);
         Ok(())
     }
 
