@@ -50,6 +50,8 @@ pub struct Begin {
     pub agent_version: String,
     pub protocol: Protocol,
     pub from: IpAddr,
+    /// By how many seconds the node's clock is ahead of this one, if it said so.
+    pub clock_offset: Option<i64>,
 }
 
 /// A session can't begin.
@@ -90,6 +92,8 @@ pub struct Presence {
     pub from: IpAddr,
     /// Whether another machine tries to use its identity.
     pub cloned: Option<Cloned>,
+    /// By how many seconds its clock was ahead of this one when it connected.
+    pub clock_offset: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -419,6 +423,7 @@ impl Owner {
             last_contact: UnixTime::from(SystemTime::now()),
             acked,
             agent_version: begin.agent_version,
+            clock_offset: begin.clock_offset,
             protocol: begin.protocol,
             from: begin.from,
             cloned: self.runs.get(&node).and_then(Runs::cloned),

@@ -29,5 +29,6 @@ mod site;
 pub mod state;
 pub mod store;
 pub mod tls;
+pub mod vigil;
 mod web;
 pub mod witness;

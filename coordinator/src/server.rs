@@ -140,6 +140,7 @@ impl Coordinator {
             tokio::spawn(accept::serve(listener, tls.clone(), services.clone())),
             tokio::spawn(renew_certificates(tls, authorities, services.draining.clone())),
             tokio::spawn(housekeeping::run(services.clone())),
+            tokio::spawn(crate::vigil::run(services.clone())),
             spawn_admin(admin_listener, &services, store, config),
         ];
         parts.extend(relay_task);

@@ -262,6 +262,9 @@ pub struct NodeView {
     /// Seconds that it may be away before it is removed; absent when it stays.
     pub ephemeral: Option<u64>,
     pub agent_version: String,
+    /// By how many seconds its clock was ahead of the coordinator's when it connected; negative when it was behind.
+    #[serde(default)]
+    pub clock_offset: Option<i64>,
     /// Since when an administrator keeps the node out; absent while it may take part.
     #[serde(default)]
     pub disabled: Option<UnixTime>,

@@ -119,6 +119,7 @@ pub(super) fn static_node(network: &Network, peer: &StaticEntry) -> NodeView {
         expires: None,
         ephemeral: None,
         agent_version: String::new(),
+        clock_offset: None,
         disabled: None,
         boot: None,
         candidates: Vec::new(),
@@ -151,6 +152,7 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         expires: Some(heard.expires(network.membership)),
         ephemeral: member.ephemeral.map(|d| d.as_secs()),
         agent_version: presence.map_or_else(|| member.agent_version.clone(), |p| p.agent_version.clone()),
+        clock_offset: presence.and_then(|p| p.clock_offset),
         disabled: member.disabled,
         boot: presence.and_then(|p| p.boot),
         candidates: presence.map_or_else(Vec::new, |p| {

@@ -332,6 +332,7 @@ fn node_text(node: &NodeView) -> String {
         ("joined", joined(node)),
         ("ends", ends(node)),
         ("version", or_dash(node.agent_version.clone())),
+        ("clock", clock(node.clock_offset)),
         ("tags", or_dash(node.tags.join(", "))),
         ("WireGuard key", node.wg_key.to_string()),
         ("TLS key", or_dash(node.tls_key.map(|key| key.to_string()))),
@@ -355,6 +356,16 @@ fn two_machines(cloned: &ClonedView) -> String {
         cloned.kept,
         cloned.refused
     )
+}
+
+/// How far a node's clock is off; a few seconds are the way that the greeting takes.
+fn clock(offset: Option<i64>) -> String {
+    match offset {
+        None => or_dash(None),
+        Some(offset) if offset.unsigned_abs() <= 10 => "right".to_owned(),
+        Some(offset) if offset < 0 => format!("{} s behind this one", offset.unsigned_abs()),
+        Some(offset) => format!("{offset} s ahead of this one"),
+    }
 }
 
 fn ends(node: &NodeView) -> String {

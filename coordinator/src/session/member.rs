@@ -51,6 +51,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
         boot: joined.resume.boot,
         agent_version: joined.agent_version,
         protocol: socket.protocol(),
+        clock_offset: joined.resume.clock.and_then(ahead_of_here),
         from: peer.address.ip().to_canonical(),
     };
     let begun = match services.hub.begin(begin).await {
@@ -83,6 +84,12 @@ fn kept_out(name: &Name) -> Refusal {
              own (rm /etc/machine-id; systemd-machine-id-setup) and join again; if not, tell the administrator"
         ),
     }
+}
+
+/// By how many seconds a node's clock is ahead of this one.
+fn ahead_of_here(clock: UnixTime) -> Option<i64> {
+    let here = UnixTime::from(SystemTime::now());
+    Some(i64::try_from(clock.0).ok()?.saturating_sub(i64::try_from(here.0).ok()?))
 }
 
 /// A session has no result but its end.
