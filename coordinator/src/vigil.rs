@@ -115,6 +115,8 @@ mod tests {
             keys: BTreeMap::new(),
             audit_head: Head::START,
             membership: DEFAULT_MEMBERSHIP,
+            epochs: Vec::new(),
+            added_urls: Vec::new(),
         }
     }
 
