@@ -114,7 +114,7 @@ fn a_second_key_of_the_network_makes_no_second_node_and_a_refused_one_leaves_not
     let status: Value = serde_json::from_str(&a.ria(&["status", "--json"]).out).unwrap();
     assert_ne!(status["networks"][0]["public_key"], status["networks"][1]["public_key"]);
 
-    let used = team.key(&[]);
+    let used = team.key(&["--network", "lab"]);
     let b = team.robot("robot-b", &[]);
     assert_eq!(b.join(&used).code, 0);
     let c = a.join(&used);
@@ -267,8 +267,8 @@ fn a_copy_with_the_same_machine_id_is_kept_out_and_both_say_so() {
     let a = team.robot("robot-a", &[]);
     assert_eq!(a.join(&team.key(&[])).code, 0);
     let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .args([host_a.path("/var/lib/ria/."), host_b.path("/var/lib/ria")])
+        .arg("-aT")
+        .args([host_a.path("/var/lib/ria"), host_b.path("/var/lib/ria")])
         .status()
         .unwrap();
     assert!(copied.success());

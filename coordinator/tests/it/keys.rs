@@ -165,7 +165,7 @@ fn lifetimes_that_are_too_short_are_mistakes() {
     for name in ["RIA_CERTIFICATES_LIFETIME", "RIA_CERTIFICATES_MEMBERSHIP", "RIA_RELAY_CREDENTIALS"] {
         for bad in ["1s", "never", "soon"] {
             let output = checked(name, bad);
-            assert_eq!(output.status.code(), Some(1), "{name}={bad}");
+            assert_eq!(output.status.code(), Some(2), "{name}={bad}");
             assert!(String::from_utf8_lossy(&output.stderr).contains(name));
         }
         assert!(checked(name, "90d").status.success());

@@ -103,10 +103,17 @@ fn plainly(map: &mut Snapshot, patch: &Patch) {
             map.members = kept;
         }
         Patch::MemberSet(new) => {
-            let Some(id) = node(new) else { return };
-            let mut kept: Vec<Member> =
-                map.members.iter().filter(|member| node(member) != Some(id)).cloned().collect();
-            kept.push(new.clone());
+            let id = node(new);
+            // What can't be read takes the place of whom it seems to be about: nobody is who it was before it.
+            let about = from_bytes::<MemberRecord>(&new.record.bytes).ok().map(|record| record.node);
+            let replaced = |member: &&Member| match id {
+                Some(_) => node(member) == id,
+                None => node(member) == about || member.name == new.name,
+            };
+            let mut kept: Vec<Member> = map.members.iter().filter(|m| !replaced(m)).cloned().collect();
+            if id.is_some() {
+                kept.push(new.clone());
+            }
             map.members = kept;
         }
     }
