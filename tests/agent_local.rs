@@ -3,11 +3,9 @@
 
 mod support;
 
-use std::path::Path;
-
-use netlab::{Host, Process};
+use netlab::Host;
 use serde_json::Value;
-use support::{Ended, Robot, Site, Team, eventually};
+use support::{Ended, Site, Team, eventually};
 
 /// Rows of the audit log with this action, each with its detail parsed.
 fn audit(team: &Team, action: &str) -> Vec<Value> {
@@ -100,50 +98,7 @@ fn as_anna(host: &Host, groups: &[&str], line: &[&str]) -> Ended {
     }
 }
 
-/// A system bus on a robot, as Debian configures it, with the policy file that is installed.
-fn start_bus(host: &Host, log: &Path) -> Process {
-    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/dbus/org.ria.Overlay1.conf");
-    let config = format!(
-        r#"<busconfig>
-          <type>system</type>
-          <listen>unix:path=/run/dbus/system_bus_socket</listen>
-          <auth>EXTERNAL</auth>
-          <policy context="default">
-            <allow user="*"/>
-            <deny own="*"/>
-            <deny send_type="method_call"/>
-            <allow send_type="signal"/>
-            <allow send_requested_reply="true" send_type="method_return"/>
-            <allow send_requested_reply="true" send_type="error"/>
-            <allow receive_type="method_call"/>
-            <allow receive_type="method_return"/>
-            <allow receive_type="error"/>
-            <allow receive_type="signal"/>
-            <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus"/>
-          </policy>
-          <include>{}</include>
-        </busconfig>"#,
-        policy.display()
-    );
-    std::fs::create_dir_all(host.path("/run/dbus")).unwrap();
-    std::fs::write(host.path("/run/bus.conf"), config).unwrap();
-    let line = ["dbus-daemon", "--config-file=/run/bus.conf", "--nofork", "--nopidfile", "--nosyslog"];
-    host.spawn(&line, log).unwrap()
-}
-
-fn call(robot: &Robot, groups: &[&str], object: &str, method: &[&str]) -> Ended {
-    let to = [
-        "dbus-send",
-        "--system",
-        "--dest=org.ria.Overlay1",
-        "--print-reply",
-        "--reply-timeout=20000",
-        object,
-    ];
-    as_anna(&robot.host, groups, &[&to, method].concat())
-}
-
-/// The same answer on the private socket and on the bus: the kernel and the bus know the same of a caller.
+/// On the private socket; what the bus adds is in the tests of `api`.
 #[test]
 fn members_of_the_group_control_the_agent_and_others_only_look() {
     let team = Team::new("agent-group", &Site::Together);
@@ -164,18 +119,8 @@ fn members_of_the_group_control_the_agent_and_others_only_look() {
     assert_eq!(off.code, 0, "{off:?}");
     assert_eq!(a.status()["state"], "disabled");
 
-    // The agent was there before the bus.
-    let directory = tempfile::tempdir().unwrap();
-    let bus = start_bus(&a.host, &directory.path().join("bus.log"));
-    let status = ["org.ria.Overlay1.Status"];
-    eventually("the agent is on the bus", || call(&a, &[], "/org/ria/Overlay1", &status).code == 0);
-    let object = format!("/org/ria/Overlay1/networks/{}", a.status()["network_id"].as_str().unwrap());
-    let switch_on = ["org.ria.Overlay1.Network.SetEnabled", "boolean:true"];
-    let refused = call(&a, &[], &object, &switch_on);
-    assert!(refused.err.contains("org.ria.Overlay1.Error.NotPermitted"), "{refused:?}");
-    assert_eq!(a.status()["state"], "disabled");
-    let done = call(&a, &[GROUP], &object, &switch_on);
-    assert_eq!(done.code, 0, "{done:?}");
+    let on = as_anna(&a.host, &[GROUP], &[program, "up"]);
+    assert_eq!(on.code, 0, "{on:?}");
     assert_eq!(a.status()["state"], "up");
 
     // Each is in the log as it was.
@@ -183,10 +128,5 @@ fn members_of_the_group_control_the_agent_and_others_only_look() {
     let by = |action: &str| audit(&team, action).pop().unwrap()["detail"]["reported_by_node"].clone();
     let (off, on) = (by("node.switched-off"), by("node.switched-on"));
     assert_eq!((&off["via"], &off["uid"], &off["program"]), (&"socket".into(), &1234.into(), &"ria".into()));
-    assert_eq!((&on["via"], &on["uid"], &on["program"]), (&"bus".into(), &1234.into(), &"dbus-send".into()));
-
-    // The bus goes, and nobody minds.
-    drop(bus);
-    assert_eq!(a.ria(&["down"]).code, 0);
-    assert!(a.conditions().is_empty(), "{:?}", a.conditions());
+    assert_eq!((&on["via"], &on["uid"], &on["program"]), (&"socket".into(), &1234.into(), &"ria".into()));
 }

@@ -89,6 +89,16 @@ pub struct Coordinator {
     _lock: Flock<fs::File>,
 }
 
+/// The relay forgets whom it must refuse, the database does not.
+async fn refuse_again(relays: &Relays, store: &Store, registry: &Registry) -> Result<(), StartError> {
+    let since = relays.credentials_since(UnixTime::from(SystemTime::now()));
+    store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
+    let world = registry.world();
+    let members = world.networks.values().flat_map(|network| network.members.values());
+    members.filter(|member| member.disabled.is_some()).for_each(|member| relays.revoke(member.node));
+    Ok(())
+}
+
 impl Coordinator {
     /// Starts everything; when this returns, it serves.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
@@ -118,12 +128,7 @@ impl Coordinator {
         let (registry, writer) =
             Registry::start(store.clone(), config.lifetimes.membership, reachable_urls(config)).await?;
         let witness = Witness::open(&store).await?;
-        // The relay forgets whom it must refuse, the database does not.
-        let since = relays.credentials_since(UnixTime::from(SystemTime::now()));
-        store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
-        let world = registry.world();
-        let members = world.networks.values().flat_map(|network| network.members.values());
-        members.filter(|member| member.disabled.is_some()).for_each(|member| relays.revoke(member.node));
+        refuse_again(&relays, &store, &registry).await?;
         let (hub, hub_task) = Hub::start(registry.clone());
         let services = Arc::new(Services {
             registry,
