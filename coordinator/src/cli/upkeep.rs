@@ -25,7 +25,7 @@ use crate::{anchor, epoch, server};
 /// Where a passphrase comes from.
 #[derive(Debug, Args)]
 pub(super) struct Secret {
-    /// File whose first line is the passphrase of the backup [RIA_BACKUP_PASSPHRASE_FILE]
+    /// File whose first line is the passphrase of the backup [RIA_BACKUP_PASSPHRASE_FILE; default: none]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
