@@ -63,6 +63,7 @@ impl Relays {
                 username: issued.username.clone(),
                 password: issued.password.clone(),
                 expires: issued.expires,
+                tls_port: None,
             }
         };
         self.own.iter().map(entry).collect()

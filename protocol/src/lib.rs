@@ -30,6 +30,9 @@ pub mod witness;
 /// Application protocol (ALPN) of the node stream on the coordinator's TLS port.
 pub const ALPN_NODE: &[u8] = b"ria/1";
 
+/// Application protocol (ALPN) of TURN over TLS (RFC 7443), on the same port.
+pub const ALPN_TURN: &[u8] = b"stun.turn";
+
 /// The name in the coordinator's own certificate; nodes check it instead of the host name they dialled.
 pub const COORDINATOR_TLS_NAME: &str = "coordinator.ria.internal";
 

@@ -235,6 +235,10 @@ pub struct Relay {
     /// When the credentials end.
     #[n(5)]
     pub expires: UnixTime,
+    /// TCP port of TURN over TLS (RFC 8656 section 3.1), where there is one. Clients name [`ALPN_TURN`](crate::ALPN_TURN).
+    /// A relay within the coordinator shows the coordinator's own certificate there.
+    #[n(6)]
+    pub tls_port: Option<u16>,
 }
 
 impl std::fmt::Debug for Relay {

@@ -230,5 +230,6 @@ fn relay(node: NodeId) -> Relay {
         username: node.to_string(),
         password: turn::PASSWORD.into(),
         expires: UnixTime(u64::MAX),
+        tls_port: None,
     }
 }
