@@ -1,18 +1,18 @@
-//! The state machine of one allocation.
+//! The state machine of one allocation: what its owner asks of it and gets from it.
+
+mod answers;
+mod requests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use stun_types::attribute::ErrorCode;
-use stun_types::message::{Message, MessageClass, StunWriteError, TransactionId};
+use requests::{Purpose, Request};
 
 use super::channels::Channels;
-use super::message::{self, Ask, Challenge, Signer};
-use super::{RelayCredentials, RelayEvent, RelayFailure, RelayInput, TooManyPeers, channel_header};
-use crate::stun::{
-    CHANNEL_HEADER, Due, Form, Outgoing, Randomness, Retransmission, Schedule, canonical, classify, parse,
-};
+use super::message::{self, Challenge, Signer};
+use super::{RelayCredentials, RelayEvent, RelayInput, TooManyPeers, channel_header};
+use crate::stun::{CHANNEL_HEADER, Form, Outgoing, Randomness, canonical, classify};
 
 /// Longest time between two refreshes: NATs forget a UDP binding after 30 s at the earliest (RFC 4787, section 4.3,
 /// asks for two minutes; campus routers don't all listen).
@@ -23,21 +23,6 @@ pub const SILENCE: Duration = Duration::from_secs(2);
 
 /// Lifetime to ask for in seconds: the protocol's default and minimum. A node that vanished is forgotten after it.
 const LIFETIME: u32 = 600;
-
-/// Six transmissions within 7.75 s. A relay is near, or its path lossy, and a robot waits for it: so it starts faster
-/// than the 500 ms that RFC 8489 has for the general case.
-const SCHEDULE: Schedule = Schedule {
-    initial: Duration::from_millis(250),
-    longest: Duration::from_secs(2),
-    sends: 6,
-    last: Duration::from_secs(2),
-};
-
-/// First and longest wait after a failure.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-
-/// A nonce may go stale again between challenge and answer; a server that does it more often is not for us.
-const MAX_CHALLENGES: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -51,33 +36,6 @@ enum State {
     Releasing,
     /// Has none and wants none.
     Released,
-}
-
-/// Why a request was sent; there is at most one of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Allocate,
-    Refresh,
-    /// A refresh signed with the new credentials: the server may let them take over the allocation.
-    Adopt,
-    /// Ends the allocation, or one that an earlier run of this agent left behind on the same port.
-    Release,
-    Bind {
-        channel: u16,
-        peer: SocketAddr,
-    },
-}
-
-#[derive(Debug)]
-struct Request {
-    id: TransactionId,
-    purpose: Purpose,
-    bytes: Vec<u8>,
-    signer: Option<Signer>,
-    challenges: u8,
-    timer: Retransmission,
-    /// Whether anything came from the server since it was sent.
-    heard: bool,
 }
 
 /// A TURN client; see the [module](super).
@@ -286,230 +244,6 @@ impl RelayClient {
         }
     }
 
-    fn handle_message<'a>(&mut self, datagram: &'a [u8], now: Instant) -> RelayInput<'a> {
-        let Some(message) = parse(datagram) else { return RelayInput::Consumed };
-        if let Some((peer, payload)) = message::data_indication(&message, datagram) {
-            self.note_received();
-            return RelayInput::FromPeer { peer, payload };
-        }
-        let id = message.transaction_id();
-        let answers = |request: &Request| request.id == id && request.purpose.method() == message.method();
-        if let Some(index) = self.requests.iter().position(answers) {
-            match message.class() {
-                MessageClass::Success => self.handle_success(index, &message, now),
-                MessageClass::Error => self.handle_error(index, &message, now),
-                MessageClass::Request | MessageClass::Indication => {}
-            }
-            self.bind_due(now);
-        }
-        RelayInput::Consumed
-    }
-
-    fn handle_success(&mut self, index: usize, message: &Message<'_>, now: Instant) {
-        let signed = self.requests.get(index).and_then(|request| request.signer.as_ref());
-        if !signed.is_some_and(|signer| signer.verify(message)) {
-            return;
-        }
-        let request = self.requests.swap_remove(index);
-        self.note_received();
-        match request.purpose {
-            Purpose::Allocate => self.handle_allocated(message, now),
-            Purpose::Refresh => self.handle_refreshed(message, now),
-            Purpose::Adopt => {
-                if let Some(credentials) = self.next_credentials.take() {
-                    self.credentials = credentials;
-                    self.signer = request.signer;
-                }
-                self.handle_refreshed(message, now);
-            }
-            Purpose::Release if self.state == State::Releasing => self.state = State::Released,
-            Purpose::Release => self.send(Purpose::Allocate, 0, now),
-            Purpose::Bind { peer, .. } => {
-                if self.channels.handle_bound(peer, now) {
-                    self.events.push_back(RelayEvent::ChannelBound { peer });
-                }
-            }
-        }
-    }
-
-    fn handle_error(&mut self, index: usize, message: &Message<'_>, now: Instant) {
-        let code = message::error_code(message);
-        let challenged = matches!(code, ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE);
-        let Some(request) = self.requests.get(index) else { return };
-        if challenged && let Some(challenge) = message::challenge(message) {
-            let request = self.requests.swap_remove(index);
-            self.note_received();
-            self.handle_challenge(&request, code, challenge, now);
-            return;
-        }
-        // Everything but a challenge is believed only with the server's signature (RFC 8489, section 9.2.5).
-        if !request.signer.as_ref().is_some_and(|signer| signer.verify(message)) {
-            return;
-        }
-        let request = self.requests.swap_remove(index);
-        self.note_received();
-        if request.purpose == Purpose::Allocate && code == ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED && !self.v6
-        {
-            self.v6 = true;
-            self.send(Purpose::Allocate, 0, now);
-            return;
-        }
-        self.handle_failure(request.purpose, RelayFailure::from_code(code), now);
-    }
-
-    fn handle_challenge(&mut self, request: &Request, code: u16, challenge: Challenge, now: Instant) {
-        let used = request.signer.as_ref().map(Signer::nonce);
-        let refused = code == ErrorCode::UNAUTHORIZED && used == Some(challenge.nonce.as_str());
-        // With a wrong password some servers hand out a fresh nonce for ever.
-        let tired = request.challenges >= MAX_CHALLENGES
-            || (code == ErrorCode::UNAUTHORIZED && request.challenges > 1);
-        if self.challenge.as_ref() != Some(&challenge) {
-            self.signer = None;
-            self.challenge = Some(challenge);
-        }
-        if refused || tired {
-            self.handle_failure(request.purpose, RelayFailure::Unauthorized, now);
-        } else {
-            self.send(request.purpose, request.challenges + 1, now);
-        }
-    }
-
-    fn handle_allocated(&mut self, message: &Message<'_>, now: Instant) {
-        let Some(granted) = message::granted(message) else {
-            self.handle_failure(Purpose::Allocate, RelayFailure::Refused(0), now);
-            return;
-        };
-        self.failures = 0;
-        self.mapped = granted.mapped.or(self.mapped);
-        let refresh_at = self.refresh_time(message, now);
-        self.state = State::Allocated { relayed: granted.relayed, refresh_at };
-        self.channels.start_over(now);
-        self.unheard_since = None;
-        self.events.push_back(RelayEvent::Allocated { relayed: granted.relayed, mapped: self.mapped });
-        if self.next_credentials.is_some() {
-            self.send(Purpose::Adopt, 0, now);
-        }
-    }
-
-    fn handle_refreshed(&mut self, message: &Message<'_>, now: Instant) {
-        let next = self.refresh_time(message, now);
-        if let State::Allocated { refresh_at, .. } = &mut self.state {
-            *refresh_at = next;
-        }
-    }
-
-    fn refresh_time(&mut self, message: &Message<'_>, now: Instant) -> Instant {
-        let lifetime = Duration::from_secs(message::lifetime(message).unwrap_or(LIFETIME).into());
-        let longest = self.randomness.jitter(KEEPALIVE * 4 / 5);
-        now + longest.min(lifetime / 2).max(Duration::from_secs(1))
-    }
-
-    fn handle_failure(&mut self, purpose: Purpose, reason: RelayFailure, now: Instant) {
-        if self.state == State::Releasing {
-            // There is none any more, or it ends with its lifetime.
-            self.state = State::Released;
-            return;
-        }
-        match purpose {
-            Purpose::Allocate if reason == RelayFailure::Mismatch && !self.released => {
-                self.released = true;
-                self.send(Purpose::Release, 0, now);
-            }
-            // There was nothing to release after all.
-            Purpose::Release if reason == RelayFailure::Mismatch => self.send(Purpose::Allocate, 0, now),
-            Purpose::Allocate | Purpose::Release => self.wait(reason, now),
-            // The old credentials serve on until the allocation ends.
-            Purpose::Adopt => {}
-            Purpose::Refresh => self.lose(reason, now),
-            Purpose::Bind { .. } if matches!(reason, RelayFailure::Mismatch | RelayFailure::Unauthorized) => {
-                self.lose(reason, now);
-            }
-            Purpose::Bind { peer, .. } => {
-                let randomness = &mut self.randomness;
-                self.channels.handle_failed(peer, now, |failures| back_off(randomness, failures));
-                self.events.push_back(RelayEvent::ChannelFailed { peer, reason });
-            }
-        }
-    }
-
-    fn wait(&mut self, reason: RelayFailure, now: Instant) {
-        let until = now + back_off(&mut self.randomness, self.failures);
-        self.failures += 1;
-        self.requests.clear();
-        self.state = State::Waiting { until };
-        self.events.push_back(RelayEvent::Failed { reason, retry_at: until });
-    }
-
-    fn lose(&mut self, reason: RelayFailure, now: Instant) {
-        if self.relayed_address().is_some() {
-            self.events.push_back(RelayEvent::Lost(reason));
-        }
-        self.allocate(now);
-    }
-
-    fn allocate(&mut self, now: Instant) {
-        if let Some(credentials) = self.next_credentials.take() {
-            self.credentials = credentials;
-            self.signer = None;
-        }
-        self.requests.clear();
-        self.outbox.clear();
-        self.released = false;
-        self.unheard_since = None;
-        self.state = State::Allocating;
-        self.channels.start_over(now);
-        self.send(Purpose::Allocate, 0, now);
-    }
-
-    fn bind_due(&mut self, now: Instant) {
-        while self.relayed_address().is_some()
-            && let Some((channel, peer)) = self.channels.poll_due(now)
-        {
-            self.send(Purpose::Bind { channel, peer }, 0, now);
-        }
-    }
-
-    fn signer_for(&mut self, purpose: Purpose) -> Option<Signer> {
-        let challenge = self.challenge.as_ref()?;
-        if purpose == Purpose::Adopt {
-            return self.next_credentials.as_ref().map(|credentials| Signer::new(credentials, challenge));
-        }
-        if self.signer.is_none() {
-            self.signer = Some(Signer::new(&self.credentials, challenge));
-        }
-        self.signer.clone()
-    }
-
-    fn send(&mut self, purpose: Purpose, challenges: u8, now: Instant) {
-        let id = self.randomness.transaction_id();
-        let signer = self.signer_for(purpose);
-        let written: Result<_, StunWriteError> = message::request(purpose.ask(self.v6), id, signer.as_ref());
-        let Ok(bytes) = written else {
-            self.handle_unusable(purpose, now);
-            return;
-        };
-        self.requests.retain(|request| request.purpose != purpose);
-        self.outbox.push_back(Outgoing { to: self.server, payload: bytes.clone() });
-        let timer = Retransmission::sent(SCHEDULE, now);
-        self.requests.push(Request { id, purpose, bytes, signer, challenges, timer, heard: false });
-    }
-
-    /// A user name, realm or nonce too long for STUN: without a signature no request can be made.
-    fn handle_unusable(&mut self, purpose: Purpose, now: Instant) {
-        if self.state == State::Releasing {
-            self.state = State::Released;
-            return;
-        }
-        match purpose {
-            Purpose::Adopt => self.next_credentials = None,
-            Purpose::Allocate | Purpose::Refresh | Purpose::Release | Purpose::Bind { .. } => {
-                self.challenge = None;
-                self.signer = None;
-                self.wait(RelayFailure::Unusable, now);
-            }
-        }
-    }
-
     /// When [`Self::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.state {
@@ -551,30 +285,6 @@ impl RelayClient {
         }
     }
 
-    fn handle_request_timers(&mut self, now: Instant) {
-        let mut unanswered = Vec::new();
-        let (outbox, server) = (&mut self.outbox, self.server);
-        self.requests.retain_mut(|request| match request.timer.handle_timeout(now) {
-            Due::Nothing => true,
-            Due::Resend => {
-                outbox.push_back(Outgoing { to: server, payload: request.bytes.clone() });
-                true
-            }
-            Due::GiveUp => {
-                unanswered.push((request.purpose, request.heard));
-                false
-            }
-        });
-        for (purpose, heard) in unanswered {
-            if heard && purpose == Purpose::Refresh {
-                // It was lost on the way, but the server is there: after an outage data may be back before the answer.
-                self.send(purpose, 0, now);
-            } else {
-                self.handle_failure(purpose, RelayFailure::NoAnswer, now);
-            }
-        }
-    }
-
     /// What to send.
     pub fn poll_transmit(&mut self) -> Option<Outgoing> {
         self.outbox.pop_front()
@@ -584,25 +294,4 @@ impl RelayClient {
     pub fn poll_event(&mut self) -> Option<RelayEvent> {
         self.events.pop_front()
     }
-}
-
-impl Purpose {
-    const fn ask(self, v6: bool) -> Ask {
-        match self {
-            Self::Allocate => Ask::Allocate { v6 },
-            Self::Refresh | Self::Adopt => Ask::Refresh { lifetime: LIFETIME },
-            Self::Release => Ask::Refresh { lifetime: 0 },
-            Self::Bind { channel, peer } => Ask::Bind { channel, peer },
-        }
-    }
-
-    const fn method(self) -> stun_types::message::Method {
-        self.ask(false).method()
-    }
-}
-
-/// Doubles with each failure in a row, with jitter.
-fn back_off(randomness: &mut Randomness, failures: u32) -> Duration {
-    let (first, longest) = BACK_OFF;
-    randomness.jitter(first.saturating_mul(1 << failures.min(10)).min(longest))
 }

@@ -1,0 +1,209 @@
+//! What the server's answers, and their absence, do to the allocation and its channels.
+
+use std::time::{Duration, Instant};
+
+use stun_types::attribute::ErrorCode;
+use stun_types::message::{Message, MessageClass};
+
+use super::requests::{Purpose, Request};
+use super::{KEEPALIVE, LIFETIME, RelayClient, State};
+use crate::relay::message::{self, Challenge, Signer};
+use crate::relay::{RelayEvent, RelayFailure, RelayInput};
+use crate::stun::{Randomness, parse};
+
+/// First and longest wait after a failure.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// A nonce may go stale again between challenge and answer; a server that does it more often is not for us.
+const MAX_CHALLENGES: u8 = 3;
+
+impl RelayClient {
+    pub(super) fn handle_message<'a>(&mut self, datagram: &'a [u8], now: Instant) -> RelayInput<'a> {
+        let Some(message) = parse(datagram) else { return RelayInput::Consumed };
+        if let Some((peer, payload)) = message::data_indication(&message, datagram) {
+            self.note_received();
+            return RelayInput::FromPeer { peer, payload };
+        }
+        let id = message.transaction_id();
+        let answers = |request: &Request| request.id == id && request.purpose.method() == message.method();
+        if let Some(index) = self.requests.iter().position(answers) {
+            match message.class() {
+                MessageClass::Success => self.handle_success(index, &message, now),
+                MessageClass::Error => self.handle_error(index, &message, now),
+                MessageClass::Request | MessageClass::Indication => {}
+            }
+            self.bind_due(now);
+        }
+        RelayInput::Consumed
+    }
+
+    fn handle_success(&mut self, index: usize, message: &Message<'_>, now: Instant) {
+        let signed = self.requests.get(index).and_then(|request| request.signer.as_ref());
+        if !signed.is_some_and(|signer| signer.verify(message)) {
+            return;
+        }
+        let request = self.requests.swap_remove(index);
+        self.note_received();
+        match request.purpose {
+            Purpose::Allocate => self.handle_allocated(message, now),
+            Purpose::Refresh => self.handle_refreshed(message, now),
+            Purpose::Adopt => {
+                if let Some(credentials) = self.next_credentials.take() {
+                    self.credentials = credentials;
+                    self.signer = request.signer;
+                }
+                self.handle_refreshed(message, now);
+            }
+            Purpose::Release if self.state == State::Releasing => self.state = State::Released,
+            Purpose::Release => self.send(Purpose::Allocate, 0, now),
+            Purpose::Bind { peer, .. } => {
+                if self.channels.handle_bound(peer, now) {
+                    self.events.push_back(RelayEvent::ChannelBound { peer });
+                }
+            }
+        }
+    }
+
+    fn handle_error(&mut self, index: usize, message: &Message<'_>, now: Instant) {
+        let code = message::error_code(message);
+        let challenged = matches!(code, ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE);
+        let Some(request) = self.requests.get(index) else { return };
+        if challenged && let Some(challenge) = message::challenge(message) {
+            let request = self.requests.swap_remove(index);
+            self.note_received();
+            self.handle_challenge(&request, code, challenge, now);
+            return;
+        }
+        // Everything but a challenge is believed only with the server's signature (RFC 8489, section 9.2.5).
+        if !request.signer.as_ref().is_some_and(|signer| signer.verify(message)) {
+            return;
+        }
+        let request = self.requests.swap_remove(index);
+        self.note_received();
+        if request.purpose == Purpose::Allocate && code == ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED && !self.v6
+        {
+            self.v6 = true;
+            self.send(Purpose::Allocate, 0, now);
+            return;
+        }
+        self.handle_failure(request.purpose, RelayFailure::from_code(code), now);
+    }
+
+    fn handle_challenge(&mut self, request: &Request, code: u16, challenge: Challenge, now: Instant) {
+        let used = request.signer.as_ref().map(Signer::nonce);
+        let refused = code == ErrorCode::UNAUTHORIZED && used == Some(challenge.nonce.as_str());
+        // With a wrong password some servers hand out a fresh nonce for ever.
+        let tired = request.challenges >= MAX_CHALLENGES
+            || (code == ErrorCode::UNAUTHORIZED && request.challenges > 1);
+        if self.challenge.as_ref() != Some(&challenge) {
+            self.signer = None;
+            self.challenge = Some(challenge);
+        }
+        if refused || tired {
+            self.handle_failure(request.purpose, RelayFailure::Unauthorized, now);
+        } else {
+            self.send(request.purpose, request.challenges + 1, now);
+        }
+    }
+
+    fn handle_allocated(&mut self, message: &Message<'_>, now: Instant) {
+        let Some(granted) = message::granted(message) else {
+            self.handle_failure(Purpose::Allocate, RelayFailure::Refused(0), now);
+            return;
+        };
+        self.failures = 0;
+        self.mapped = granted.mapped.or(self.mapped);
+        let refresh_at = self.refresh_time(message, now);
+        self.state = State::Allocated { relayed: granted.relayed, refresh_at };
+        self.channels.start_over(now);
+        self.unheard_since = None;
+        self.events.push_back(RelayEvent::Allocated { relayed: granted.relayed, mapped: self.mapped });
+        if self.next_credentials.is_some() {
+            self.send(Purpose::Adopt, 0, now);
+        }
+    }
+
+    fn handle_refreshed(&mut self, message: &Message<'_>, now: Instant) {
+        let next = self.refresh_time(message, now);
+        if let State::Allocated { refresh_at, .. } = &mut self.state {
+            *refresh_at = next;
+        }
+    }
+
+    fn refresh_time(&mut self, message: &Message<'_>, now: Instant) -> Instant {
+        let lifetime = Duration::from_secs(message::lifetime(message).unwrap_or(LIFETIME).into());
+        let longest = self.randomness.jitter(KEEPALIVE * 4 / 5);
+        now + longest.min(lifetime / 2).max(Duration::from_secs(1))
+    }
+
+    pub(super) fn handle_failure(&mut self, purpose: Purpose, reason: RelayFailure, now: Instant) {
+        if self.state == State::Releasing {
+            // There is none any more, or it ends with its lifetime.
+            self.state = State::Released;
+            return;
+        }
+        match purpose {
+            Purpose::Allocate if reason == RelayFailure::Mismatch && !self.released => {
+                self.released = true;
+                self.send(Purpose::Release, 0, now);
+            }
+            // There was nothing to release after all.
+            Purpose::Release if reason == RelayFailure::Mismatch => self.send(Purpose::Allocate, 0, now),
+            Purpose::Allocate | Purpose::Release => self.wait(reason, now),
+            // The old credentials serve on until the allocation ends.
+            Purpose::Adopt => {}
+            Purpose::Refresh => self.lose(reason, now),
+            Purpose::Bind { .. } if matches!(reason, RelayFailure::Mismatch | RelayFailure::Unauthorized) => {
+                self.lose(reason, now);
+            }
+            Purpose::Bind { peer, .. } => {
+                let randomness = &mut self.randomness;
+                self.channels.handle_failed(peer, now, |failures| back_off(randomness, failures));
+                self.events.push_back(RelayEvent::ChannelFailed { peer, reason });
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self, reason: RelayFailure, now: Instant) {
+        let until = now + back_off(&mut self.randomness, self.failures);
+        self.failures += 1;
+        self.requests.clear();
+        self.state = State::Waiting { until };
+        self.events.push_back(RelayEvent::Failed { reason, retry_at: until });
+    }
+
+    fn lose(&mut self, reason: RelayFailure, now: Instant) {
+        if self.relayed_address().is_some() {
+            self.events.push_back(RelayEvent::Lost(reason));
+        }
+        self.allocate(now);
+    }
+
+    pub(super) fn allocate(&mut self, now: Instant) {
+        if let Some(credentials) = self.next_credentials.take() {
+            self.credentials = credentials;
+            self.signer = None;
+        }
+        self.requests.clear();
+        self.outbox.clear();
+        self.released = false;
+        self.unheard_since = None;
+        self.state = State::Allocating;
+        self.channels.start_over(now);
+        self.send(Purpose::Allocate, 0, now);
+    }
+
+    pub(super) fn bind_due(&mut self, now: Instant) {
+        while self.relayed_address().is_some()
+            && let Some((channel, peer)) = self.channels.poll_due(now)
+        {
+            self.send(Purpose::Bind { channel, peer }, 0, now);
+        }
+    }
+}
+
+/// Doubles with each failure in a row, with jitter.
+fn back_off(randomness: &mut Randomness, failures: u32) -> Duration {
+    let (first, longest) = BACK_OFF;
+    randomness.jitter(first.saturating_mul(1 << failures.min(10)).min(longest))
+}
