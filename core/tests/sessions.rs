@@ -89,6 +89,26 @@ fn a_restarted_peer_is_back_at_once() {
     }
 }
 
+/// Its clock is far behind, so the other one refuses its handshakes until it knows that this is another run.
+#[test]
+fn a_peer_that_restarts_right_after_a_ping_with_an_older_clock_is_back_soon() {
+    for pause in [1, 5, 20, 40, 49, 51, 80, 150, 400] {
+        let mut world = two(pause);
+        (world.latency, world.jitter) = (ms(1), ms(1));
+        let relay = world.turn.address;
+        world.cut = Some(Box::new(move |from, to| from == relay || to == relay));
+        world.run_till("up", ms(1000), World::both_up);
+        world.run(ms(3000));
+        // The other one starts anew as well and finds the run that is about to end.
+        world.restart(0);
+        world.run_till("up", ms(1000), World::both_up);
+        world.run(ms(pause));
+        world.refused = Some((world.hosts[1].address, 1));
+        world.restart(1);
+        world.run_till("up again", ms(1500), World::both_up);
+    }
+}
+
 /// A laptop that was closed: for it no time has passed, and the others have given its session up.
 #[test]
 fn a_suspended_peer_is_back_though_its_clock_stood_still() {

@@ -194,6 +194,15 @@ pub struct Robot {
     has_own_clock: bool,
 }
 
+/// A test that fails shows what the programs said last.
+impl Drop for Team {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            show_logs(self.logs.path());
+        }
+    }
+}
+
 impl Robot {
     /// A host without an agent yet.
     pub fn on(host: Host, log: &Path) -> Self {
@@ -338,6 +347,19 @@ impl Robot {
     /// Whether an interface of this name is there.
     pub fn has_interface(&self, name: &str) -> bool {
         self.host.output(&["ip", "link", "show", "dev", name]).unwrap().status.success()
+    }
+}
+
+/// Prints the end of each log in this directory.
+fn show_logs(directory: &Path) {
+    const LINES: usize = 60;
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        eprintln!("--- the end of {}", entry.path().display());
+        for line in &lines[lines.len().saturating_sub(LINES)..] {
+            eprintln!("{line}");
+        }
     }
 }
 

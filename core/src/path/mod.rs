@@ -25,6 +25,9 @@ pub(crate) const BURST: u32 = 8;
 const STRAY_BURST: u32 = 2;
 const BURST_EVERY: Duration = Duration::from_millis(100);
 
+/// Least time between pings that events ask for.
+const PING_GAP: Duration = Duration::from_millis(50);
+
 /// While a better path is sought although one works: short bursts, less and less often. Cheap enough for ever, and opens
 /// NATs whose owner has changed networks.
 const UPGRADE_BURST: u32 = 3;
@@ -136,6 +139,8 @@ pub(crate) struct Path {
     burst: u32,
     tries: u32,
     suspect: bool,
+    /// Whether a ping must go as soon as it may, whatever the pace.
+    owed: bool,
 }
 
 /// What a path wants to be done.
@@ -166,6 +171,7 @@ impl Path {
             burst: if reported { BURST } else { STRAY_BURST },
             tries: 0,
             suspect: false,
+            owed: false,
         }
     }
 
@@ -220,14 +226,24 @@ impl Path {
         self.burst();
     }
 
-    /// Whether a ping went out within the last burst interval; then another one would tell nothing.
+    /// Whether a ping went out within the last half burst interval; then another one would tell nothing new of the path.
     pub(crate) fn pinged_lately(&self, now: Instant) -> bool {
-        self.last_ping.is_some_and(|at| now.saturating_duration_since(at) < BURST_EVERY / 2)
+        self.last_ping.is_some_and(|at| now.saturating_duration_since(at) < PING_GAP)
+    }
+
+    /// The peer may have started anew since the last ping: another one goes as soon as it may, however idle the path.
+    pub(crate) fn owe_ping(&mut self) {
+        self.owed = true;
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn deadline(&self, pace: Pace, now: Instant) -> Instant {
         let Some(last) = self.last_ping else { return now };
+        let due = self.regular_deadline(last, pace, now);
+        if self.owed { due.min(last + PING_GAP) } else { due }
+    }
+
+    fn regular_deadline(&self, last: Instant, pace: Pace, now: Instant) -> Instant {
         if self.state != PathState::Proven {
             return last + self.try_interval(pace, now);
         }
@@ -286,6 +302,7 @@ impl Path {
         }
         self.outstanding.push_back((echo, now));
         self.last_ping = Some(now);
+        self.owed = false;
         self.unanswered += 1;
         self.unanswered_since.get_or_insert(now);
         if self.state != PathState::Proven {

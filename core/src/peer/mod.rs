@@ -173,6 +173,9 @@ impl Peer {
         if came_online || new_run {
             self.paths.iter_mut().for_each(Path::burst);
         }
+        if new_run && live.boot != self.boot {
+            self.paths.iter_mut().for_each(Path::owe_ping);
+        }
         self.update(now);
     }
 
@@ -291,6 +294,9 @@ impl Peer {
             let wanted = path.state != PathState::Proven || !known_run;
             if wanted && !path.pinged_lately(now) {
                 self.ping_path(via, now);
+            } else if !known_run {
+                // The last one went to the run before; only an answer by the new one ends the session with that.
+                path.owe_ping();
             }
         }
     }

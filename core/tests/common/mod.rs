@@ -119,6 +119,8 @@ pub struct World {
     pub loss: u64,
     /// Which datagrams (source and destination as on the public network) don't get through.
     pub cut: Option<Cut>,
+    /// Datagrams from this address that begin with this byte get lost, as if they were refused.
+    pub refused: Option<(SocketAddr, u8)>,
     /// Every datagram that was sent: number by first byte.
     pub sent: BTreeMap<u8, u64>,
     /// How often engines woke up by their timers.
@@ -152,6 +154,7 @@ impl World {
             jitter: ms(0),
             loss: 0,
             cut: None,
+            refused: None,
             sent: BTreeMap::new(),
             wakes: 0,
             record: false,
@@ -439,7 +442,8 @@ impl World {
             self.recorded.push((from, to, bytes.clone()));
         }
         let lost = self.loss > 0 && self.random(1000) < self.loss;
-        if lost || self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
+        let refused = self.refused.is_some() && self.refused == bytes.first().map(|first| (from, *first));
+        if lost || refused || self.cut.as_ref().is_some_and(|cut| cut(from, to)) {
             return;
         }
         let jitter = self.jitter.as_micros();
