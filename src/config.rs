@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::coordinator::reach::Reach;
 use crate::dds::config::DdsConfig;
 
 /// Where the file is unless `--config` or `RIA_CONFIG` says otherwise.
@@ -19,7 +20,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
 const KNOWN_KEYS: &str =
-    "unknown key; known are state_dir, run_dir, udp_port, provisioning_file, system_bus and [dds]";
+    "unknown key; known are state_dir, run_dir, udp_port, proxy, provisioning_file, system_bus and [dds]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Config {
     pub system_bus: bool,
     /// Where a machine that is in no network looks for a join key; the first file that is there counts.
     pub provisioning_files: Vec<PathBuf>,
+    /// How the coordinator and relays behind HTTPS are reached: directly, or by a proxy.
+    pub reach: Reach,
     /// DDS files.
     pub dds: DdsConfig,
 }
@@ -46,6 +49,7 @@ impl Default for Config {
             udp_port: DEFAULT_UDP_PORT,
             system_bus: true,
             provisioning_files: PROVISIONING_FILES.iter().map(PathBuf::from).collect(),
+            reach: Reach::default(),
             dds: DdsConfig::default(),
         }
     }
@@ -82,6 +86,7 @@ impl Config {
     pub fn load(flags: &Overrides, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut config = Self::default();
         let mut errors = Vec::new();
+        config.read_proxy_env(&env);
         let named = flags.config.clone().or_else(|| env("RIA_CONFIG").map(PathBuf::from));
         config.read_file(named.as_deref(), &mut errors);
         config.read_env(&env, &mut errors);
@@ -121,6 +126,7 @@ impl Config {
                 "state_dir" => text(value).map(|v| self.state_dir = v.into()),
                 "run_dir" => text(value).map(|v| self.run_dir = v.into()),
                 "udp_port" => value.try_into::<u16>().map(|v| self.udp_port = v).map_err(|e| e.to_string()),
+                "proxy" => text(value).and_then(|v| self.reach.set_proxy(&v).map_err(|e| e.to_string())),
                 "provisioning_file" => text(value).map(|v| self.set_provisioning_file(&v)),
                 "system_bus" => {
                     value.try_into::<bool>().map(|v| self.system_bus = v).map_err(|e| e.to_string())
@@ -150,11 +156,25 @@ impl Config {
                 Err(_) => errors.push(format!("RIA_SYSTEM_BUS: {wanted:?} is neither true nor false")),
             }
         }
+        if let Some(Err(error)) = env("RIA_PROXY").map(|proxy| self.reach.set_proxy(&proxy)) {
+            errors.push(format!("RIA_PROXY: {error}"));
+        }
         if let Some(port) = env("RIA_UDP_PORT") {
             match port.parse() {
                 Ok(port) => self.udp_port = port,
                 Err(_) => errors.push(format!("RIA_UDP_PORT: {port:?} is no port (0 to 65535)")),
             }
+        }
+    }
+
+    /// What other programs on this machine are told. It was not written for this one, so a mistake there stops nothing.
+    fn read_proxy_env(&mut self, env: &impl Fn(&str) -> Option<String>) {
+        let either = |upper: &str| env(upper).or_else(|| env(&upper.to_ascii_lowercase()));
+        if let Some(Err(error)) = either("HTTPS_PROXY").map(|proxy| self.reach.set_proxy(&proxy)) {
+            tracing::warn!("HTTPS_PROXY is left alone: {error}");
+        }
+        if let Some(exempt) = either("NO_PROXY") {
+            self.reach.set_exempt(&exempt);
         }
     }
 
@@ -210,6 +230,25 @@ mod tests {
         let ConfigErrors(errors) = load(file, Overrides::default(), &[("RIA_UDP_PORT", "many")]).unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:#?}");
         assert!(errors.iter().any(|e| e.contains("udp_prot: unknown key")));
+    }
+
+    #[test]
+    fn a_proxy_is_taken_from_the_file_or_from_what_all_programs_are_told() {
+        let reach = |file: &str, env: &[(&str, &str)]| load(file, Overrides::default(), env).unwrap().reach;
+        let proxy = |address: &str| {
+            let mut reach = Reach::default();
+            reach.set_proxy(address).unwrap();
+            reach
+        };
+        let told = ("https_proxy", "http://all.example:3128");
+        assert_eq!(reach("", &[told]), proxy("http://all.example:3128"));
+        assert_eq!(reach("proxy = 'http://own.example:8080'", &[told]), proxy("own.example:8080"));
+        assert_eq!(reach("proxy = ''", &[told]), Reach::default());
+        assert_eq!(reach("proxy = ''", &[told, ("RIA_PROXY", "b:80")]), proxy("b:80"));
+        assert_eq!(reach("", &[("HTTPS_PROXY", "socks5://elsewhere:1080")]), Reach::default());
+        assert_ne!(reach("", &[told, ("NO_PROXY", "lab.example")]), reach("", &[told]));
+        let ConfigErrors(errors) = load("proxy = 'socks5://a:b@c'", Overrides::default(), &[]).unwrap_err();
+        assert!(errors[0].contains("not by socks5://") && !errors[0].contains("a:b"), "{errors:?}");
     }
 
     #[test]

@@ -1,27 +1,28 @@
-//! From a URL to an open WebSocket: DNS, TCP, TLS, upgrade, each with its own error and its own advice.
+//! From a URL to an open WebSocket: a connection ([`reach`](super::reach)), TLS, upgrade, each with its own error and its
+//! own advice.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use ria_protocol::enrol::EXPORTER_LABEL;
 use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME, MAX_COORDINATOR_MESSAGE, STREAM_PATH};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use super::race::staggered;
+use super::reach::{Connected, Reach, ReachError, authority};
 use super::tls::OtherAuthority;
 
-/// Time for DNS and TCP together, per URL.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The port of `https://` without one.
+const DEFAULT_PORT: u16 = 443;
 
 /// When the next URL is tried beside one that does not answer.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
@@ -35,8 +36,8 @@ pub struct Dialled {
     pub socket: WebSocketStream<TlsStream<TcpStream>>,
     /// Which URL answered.
     pub url: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, unless a proxy hides it.
+    pub address: Option<IpAddr>,
     /// What binds an enrolment proof to this connection.
     pub exporter: [u8; 32],
     /// The certificate that it showed, and what vouches for it.
@@ -49,32 +50,14 @@ pub enum DialError {
     /// The URL makes no sense.
     #[error("{0} is no coordinator address (expected https://host or https://host:port)")]
     BadUrl(String),
-    /// No such name.
+    /// No connection.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+    /// No answer through the connection.
     #[error(
-        "the name {host} can't be resolved ({source}); check DNS and the network connection of this machine"
+        "{0} accepts connections but does not answer; try again, and see whether the coordinator is well"
     )]
-    Dns {
-        /// The name.
-        host: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Nobody listens.
-    #[error("{0} refuses the connection; is the coordinator running, and is this its port?")]
-    Refused(String),
-    /// No answer.
-    #[error("{0} does not answer; check the network connection of this machine and firewalls in between")]
-    TimedOut(String),
-    /// Another trouble of the network.
-    #[error(
-        "{host} can't be reached: {source}; check the network connection of this machine, and that address"
-    )]
-    Network {
-        /// Which.
-        host: String,
-        /// Why.
-        source: io::Error,
-    },
+    Silent(String),
     /// Another coordinator, or somebody in between.
     #[error(
         "{0} is another coordinator than the one that the join key was made by (its certification authority differs), \
@@ -109,8 +92,8 @@ impl DialError {
             Self::OtherAuthority(_) => 5,
             Self::WrongTime { .. } => 4,
             Self::NotRia { .. } => 3,
-            Self::Refused(_) => 2,
-            Self::TimedOut(_) | Self::Network { .. } | Self::Dns { .. } => 1,
+            Self::Reach(ReachError::Refused(_)) | Self::Silent(_) => 2,
+            Self::Reach(_) => 1,
             Self::BadUrl(_) => 0,
         }
     }
@@ -118,74 +101,27 @@ impl DialError {
 
 /// Tries the URLs in order; returns the first stream, or the most telling error. One that takes long is not waited for:
 /// the next is tried beside it.
-pub async fn dial(urls: &[String], tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
-    let mut worst = DialError::BadUrl("(no address)".into());
-    let mut left = urls.iter();
-    let mut attempts = FuturesUnordered::new();
-    let attempt = async |url: &String| dial_one(url, tls.clone()).await.map_err(|error| (url.clone(), error));
-    attempts.extend(left.next().map(attempt));
-    loop {
-        tokio::select! {
-            ended = attempts.next() => match ended {
-                Some(Ok(dialled)) => return Ok(dialled),
-                Some(Err((url, error))) => {
-                    tracing::debug!(url, %error, "coordinator address tried");
-                    if error.rank() >= worst.rank() {
-                        worst = error;
-                    }
-                    attempts.extend(left.next().map(attempt));
-                }
-                None => return Err(worst),
-            },
-            () = sleep(NEXT_AFTER), if !left.as_slice().is_empty() => {
-                attempts.extend(left.next().map(attempt));
-            }
-        }
-    }
+pub async fn dial(reach: &Reach, urls: &[String], tls: &Arc<ClientConfig>) -> Result<Dialled, DialError> {
+    let attempts: Vec<_> = urls.iter().map(|url| dial_one(reach.clone(), url.clone(), tls.clone())).collect();
+    let failed = match staggered(attempts, NEXT_AFTER).await {
+        Ok(dialled) => return Ok(dialled),
+        Err(failures) => failures.into_iter().max_by_key(DialError::rank),
+    };
+    Err(failed.unwrap_or_else(|| DialError::BadUrl("(no address)".into())))
 }
 
-async fn dial_one(url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {
+async fn dial_one(reach: Reach, url: String, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {
+    let dialled = open_stream(&reach, &url, tls).await;
+    dialled.inspect_err(|error| tracing::debug!(url, %error, "coordinator address tried"))
+}
+
+async fn open_stream(reach: &Reach, url: &str, tls: Arc<ClientConfig>) -> Result<Dialled, DialError> {
     let (host, port) = parse_url(url).ok_or_else(|| DialError::BadUrl(url.to_owned()))?;
+    let Connected { stream, address } = reach.connect(&host, port).await?;
     let shown = format!("{host}:{port}");
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let addresses = resolve(&host, port, deadline).await?;
-    let tcp = timeout_at(deadline, connect(&host, port, addresses))
-        .await
-        .unwrap_or_else(|_| Err(DialError::TimedOut(shown.clone())))?;
-    let address = tcp.peer_addr().map_err(|source| DialError::Network { host: shown.clone(), source })?.ip();
-    let opened = timeout(HANDSHAKE_TIMEOUT, open(&shown, tcp, tls)).await;
-    let (socket, exporter, chain) = opened.unwrap_or(Err(DialError::TimedOut(shown)))?;
-    Ok(Dialled { socket, url: url.to_owned(), address: address.to_canonical(), exporter, chain })
-}
-
-async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
-    let found = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
-    let found =
-        found.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers")));
-    found.map(Iterator::collect).map_err(|source| DialError::Dns { host: host.to_owned(), source })
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enumeration, of which a few values matter")]
-async fn connect(host: &str, port: u16, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
-    let shown = format!("{host}:{port}");
-    let nothing = io::Error::new(io::ErrorKind::NotFound, "it has no address");
-    let mut last = DialError::Dns { host: host.to_owned(), source: nothing };
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => {
-                last = match error.kind() {
-                    io::ErrorKind::ConnectionRefused => DialError::Refused(shown.clone()),
-                    io::ErrorKind::TimedOut => DialError::TimedOut(shown.clone()),
-                    _ => DialError::Network { host: shown.clone(), source: error },
-                }
-            }
-        }
-    }
-    Err(last)
+    let opened = timeout(HANDSHAKE_TIMEOUT, open(&shown, stream, tls)).await;
+    let (socket, exporter, chain) = opened.unwrap_or(Err(DialError::Silent(shown)))?;
+    Ok(Dialled { socket, url: url.to_owned(), address, exporter, chain })
 }
 
 type Opened = (WebSocketStream<TlsStream<TcpStream>>, [u8; 32], Vec<CertificateDer<'static>>);
@@ -226,19 +162,8 @@ fn tls_error(host: &str, error: io::Error) -> DialError {
 }
 
 /// Host and port of `https://host[:port][/]`; IPv6 addresses in brackets.
-fn parse_url(url: &str) -> Option<(String, u16)> {
-    let rest = url.strip_prefix("https://")?;
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(v6) => {
-            let (host, tail) = v6.split_once(']')?;
-            host.parse::<std::net::Ipv6Addr>().ok()?;
-            (host, tail.strip_prefix(':').or(tail.is_empty().then_some("443"))?)
-        }
-        None => authority.split_once(':').unwrap_or((authority, "443")),
-    };
-    let plain = !host.is_empty() && !host.contains(['/', '@', '?', '#', ' ']);
-    Some((host.to_owned(), port.parse().ok().filter(|p| plain && *p != 0)?))
+pub fn parse_url(url: &str) -> Option<(String, u16)> {
+    authority(url.strip_prefix("https://")?, DEFAULT_PORT)
 }
 
 #[cfg(test)]
@@ -281,11 +206,11 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-OpenSSH\r\n").await.unwrap();
         });
-        let error = dial(std::slice::from_ref(&foreign), &tls()).await.err().unwrap();
+        let error = dial(&Reach::default(), std::slice::from_ref(&foreign), &tls()).await.err().unwrap();
         assert!(matches!(error, DialError::NotRia { .. }), "{error}");
         server.await.unwrap();
         // The listener is gone now, so its port is closed.
-        let error = dial(&[foreign], &tls()).await.err().unwrap();
-        assert!(matches!(error, DialError::Refused(_)), "{error}");
+        let error = dial(&Reach::default(), &[foreign], &tls()).await.err().unwrap();
+        assert!(matches!(error, DialError::Reach(ReachError::Refused(_))), "{error}");
     }
 }

@@ -15,6 +15,7 @@ use ria_protocol::version::Protocol;
 
 use super::dial::DialError;
 use super::greet::{GreetError, Greeted, greet};
+use super::reach::Reach;
 use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, TlsSetupError, Trust};
 use crate::state::membership::NodeKeys;
@@ -22,6 +23,8 @@ use crate::state::membership::NodeKeys;
 /// What to enrol with.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// How this machine gets out.
+    pub reach: &'a Reach,
     /// The join key.
     pub key: &'a JoinKey,
     /// Keys of the node, stored already.
@@ -54,7 +57,7 @@ pub struct Held {
     pub place: Waiting,
     /// Which URL answered.
     pub url: String,
-    address: IpAddr,
+    address: Option<IpAddr>,
     time: UnixTime,
 }
 
@@ -90,8 +93,8 @@ impl Held {
 pub struct Enrolment {
     /// What the coordinator said.
     pub enrolled: Enrolled,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, unless a proxy hides it.
+    pub address: Option<IpAddr>,
     /// Its clock.
     pub time: UnixTime,
 }
@@ -144,7 +147,8 @@ impl From<GreetError> for EnrolError {
 pub async fn enrol(request: &Request<'_>) -> Result<Answer, EnrolError> {
     let trust = Trust::Pin(request.key.ca_pin);
     let tls = tls::client_config(trust, UnixTime::default(), request.keys, None)?;
-    let Greeted { mut stream, welcome, url, address, exporter, .. } = greet(&request.key.urls, &tls).await?;
+    let Greeted { mut stream, welcome, url, address, exporter, .. } =
+        greet(request.reach, &request.key.urls, &tls).await?;
     if request.only_known && stream.protocol() < Protocol::V2 {
         return Err(StreamError::Refused(ErrorCode::NotAMember.into()).into());
     }

@@ -8,6 +8,7 @@ use ria_protocol::time::UnixTime;
 
 use super::enrol::EnrolError;
 use super::greet::{Greeted, greet};
+use super::reach::Reach;
 use super::session::Note;
 use super::tls::{self, Trust};
 use crate::state::membership::NodeKeys;
@@ -15,6 +16,8 @@ use crate::state::membership::NodeKeys;
 /// What it takes.
 #[derive(Debug)]
 pub struct Farewell {
+    /// How this machine gets out.
+    pub reach: Reach,
     /// Which network.
     pub network: NetworkId,
     /// Who goes.
@@ -53,7 +56,7 @@ impl Farewell {
     async fn attempt(&self) -> Result<(), EnrolError> {
         let trust = Trust::Authorities(self.certificate.authorities.clone());
         let tls = tls::client_config(trust, self.time, &self.keys, Some(&self.certificate.leaf))?;
-        let Greeted { mut stream, .. } = greet(&self.urls, &tls).await?;
+        let Greeted { mut stream, .. } = greet(&self.reach, &self.urls, &tls).await?;
         let (network, node, boot) = (self.network, self.node, self.boot);
         let resume = Resume { network, node, revision: None, boot, clock: None, trusts: None };
         stream.send(&NodeMessage::Resume(resume)).await?;

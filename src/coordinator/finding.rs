@@ -4,6 +4,7 @@
 use ria_protocol::message::NodeMessage;
 
 use super::greet::{GreetError, Greeted, greet};
+use super::reach::Reach;
 use super::stream::StreamError;
 use super::tls::{self, CoordinatorTls, TlsSetupError, Trust};
 use crate::state::kept::Kept;
@@ -46,11 +47,16 @@ pub fn urls(membership: &Membership) -> Vec<String> {
 }
 
 /// The first coordinator that answers and is no older copy.
-pub async fn find(urls: &[String], tls: &CoordinatorTls, kept: &Kept) -> Result<Greeted, FindError> {
+pub async fn find(
+    reach: &Reach,
+    urls: &[String],
+    tls: &CoordinatorTls,
+    kept: &Kept,
+) -> Result<Greeted, FindError> {
     let mut urls = urls.to_vec();
     let mut outdated = None;
     loop {
-        let greeted = match (greet(&urls, tls).await, outdated) {
+        let greeted = match (greet(reach, &urls, tls).await, outdated) {
             (Ok(greeted), _) => greeted,
             (Err(_), Some(outdated)) => return Err(FindError::Outdated(outdated)),
             (Err(error), None) => return Err(error.into()),
@@ -79,11 +85,11 @@ pub async fn testify(greeted: &mut Greeted, kept: &Kept) -> Result<(), StreamErr
 }
 
 /// Whether this node's coordinator answers at a URL.
-pub async fn check(url: String, membership: &Membership) -> Result<(), FindError> {
+pub async fn check(reach: &Reach, url: String, membership: &Membership) -> Result<(), FindError> {
     let certificate = &membership.certificate;
     let trust = Trust::Authorities(certificate.authorities.clone());
     let tls = tls::client_config(trust, membership.contact.time, &membership.keys, Some(&certificate.leaf))?;
-    let greeted = find(&[url], &tls, &membership.kept).await?;
+    let greeted = find(reach, &[url], &tls, &membership.kept).await?;
     greeted.stream.close().await;
     Ok(())
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::dial::{DialError, Dialled, dial};
 use super::freshness;
+use super::reach::Reach;
 use super::stream::{Stream, StreamError};
 use super::tls::CoordinatorTls;
 
@@ -19,8 +20,8 @@ pub struct Greeted {
     pub welcome: Welcome,
     /// Which URL answered.
     pub url: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, unless a proxy hides it.
+    pub address: Option<IpAddr>,
     /// What binds proofs to this connection.
     pub exporter: [u8; 32],
     /// Its clock.
@@ -64,8 +65,8 @@ pub enum GreetError {
 }
 
 /// Connects to the first URL that answers, and greets.
-pub async fn greet(urls: &[String], tls: &CoordinatorTls) -> Result<Greeted, GreetError> {
-    let Dialled { socket, url, address, exporter, chain } = dial(urls, &tls.config).await?;
+pub async fn greet(reach: &Reach, urls: &[String], tls: &CoordinatorTls) -> Result<Greeted, GreetError> {
+    let Dialled { socket, url, address, exporter, chain } = dial(reach, urls, &tls.config).await?;
     let (stream, welcome) = Stream::open(socket).await?;
     let proven = freshness::judge(tls, &chain, &exporter, &welcome)
         .map_err(|how| DialError::WrongTime { host: url.clone(), how: how.to_string() })?;

@@ -1,7 +1,8 @@
 //! The agent's side of the node stream: finding, verifying and talking to the coordinator.
 //!
 //! ```text
-//! dial: DNS, TCP, TLS 1.3 (tls: who is trusted), WebSocket
+//! reach: DNS, TCP, through a proxy where there is one (race: attempts side by side)
+//!   └ dial: TLS 1.3 (tls: who is trusted), WebSocket
 //!   └ greet: first words, and whether the certificate is good now (freshness)
 //!   └ stream: typed messages, liveness
 //!       ├ enrol: once, with a join key
@@ -18,6 +19,9 @@ pub mod farewell;
 pub mod finding;
 pub mod freshness;
 pub mod greet;
+pub mod proxy;
+pub mod race;
+pub mod reach;
 pub mod relays;
 pub mod session;
 pub mod stream;

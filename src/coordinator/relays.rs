@@ -4,18 +4,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ria_core::RelayServer;
-use ria_protocol::map::{Relay, RelayHost};
+use ria_protocol::map::RelayHost;
 use tokio::time::timeout;
+
+use super::dial::parse_url;
+use crate::state::membership::Contact;
 
 /// A name that takes longer is left out; the list is resolved again with the next one.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Resolves relays; `coordinator` is the address under which the coordinator was reached last.
-pub async fn resolve(relays: &[Relay], coordinator: Option<IpAddr>) -> Vec<RelayServer> {
+/// Resolves the relays of a network.
+pub async fn resolve(contact: &Contact) -> Vec<RelayServer> {
     let mut resolved = Vec::new();
-    for relay in relays {
+    for relay in &contact.relays {
         let address = match &relay.host {
-            RelayHost::Coordinator => coordinator.map(|ip| SocketAddr::new(ip, relay.udp_port)),
+            RelayHost::Coordinator => coordinator(contact, relay.udp_port).await,
             RelayHost::Name(name) => lookup(name, relay.udp_port).await,
         };
         match address {
@@ -29,6 +32,15 @@ pub async fn resolve(relays: &[Relay], coordinator: Option<IpAddr>) -> Vec<Relay
         }
     }
     resolved
+}
+
+/// Where the coordinator was reached; behind a proxy that is found out by its name.
+async fn coordinator(contact: &Contact, port: u16) -> Option<SocketAddr> {
+    if let Some(ip) = contact.address {
+        return Some(SocketAddr::new(ip, port));
+    }
+    let (host, _) = parse_url(contact.reached.as_deref()?)?;
+    lookup(&host, port).await
 }
 
 async fn lookup(name: &str, port: u16) -> Option<SocketAddr> {

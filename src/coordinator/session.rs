@@ -25,6 +25,7 @@ use super::backoff::{Backoff, jitter};
 use super::enrol::certificate_request;
 use super::finding::{self, FindError};
 use super::greet::{CoordinatorTime, GreetError, Greeted};
+use super::reach::Reach;
 use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, Trust};
 use crate::state::kept::Kept;
@@ -48,6 +49,8 @@ const DISABLED_WAIT: Duration = Duration::from_secs(4);
 /// What a session needs to begin.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
+    /// How this machine gets out.
+    pub reach: Reach,
     /// The network.
     pub network: NetworkId,
     /// This node in it.
@@ -122,8 +125,8 @@ pub enum SessionEvent {
     Connected {
         /// Which URL answered.
         url: String,
-        /// Its address.
-        address: IpAddr,
+        /// Its address, unless a proxy hides it.
+        address: Option<IpAddr>,
         /// Version of the coordinator.
         version: String,
         /// Its clock.
@@ -506,7 +509,7 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<Open
     let trust = Trust::Authorities(config.certificate.authorities.clone());
     let tls = tls::client_config(trust, config.time, &config.keys, Some(&config.certificate.leaf))
         .map_err(|error| End::Failed(error.to_string()))?;
-    let mut greeted = finding::find(&config.urls, &tls, &config.kept).await?;
+    let mut greeted = finding::find(&config.reach, &config.urls, &tls, &config.kept).await?;
     finding::testify(&mut greeted, &config.kept).await?;
     let Greeted { mut stream, welcome, url, address, exporter, time } = greeted;
     let resume = Resume {

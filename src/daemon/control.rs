@@ -27,6 +27,7 @@ use super::storage::Storage;
 use super::suspension::Suspension;
 use super::times::Look;
 use crate::config::Config;
+use crate::coordinator::reach::Reach;
 use crate::coordinator::session::{Note, SessionEvent};
 use crate::dds::Profiles;
 use crate::netdev::host::Host;
@@ -96,6 +97,7 @@ pub struct Control {
     pub(super) host: Host,
     pub(super) profiles: Profiles,
     pub(super) udp_port: u16,
+    pub(super) reach: Reach,
     pub(super) boot: BootId,
     pub(super) networks: BTreeMap<NetworkId, Network>,
     /// Networks that this machine waits to be let into.
@@ -166,6 +168,7 @@ impl Control {
             netlink,
             host,
             udp_port,
+            reach: config.reach,
             boot: random_boot(),
             networks: BTreeMap::new(),
             pending: BTreeMap::new(),

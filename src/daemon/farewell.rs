@@ -43,6 +43,7 @@ impl Control {
         );
         let inputs = self.inputs.clone();
         let farewell = Farewell {
+            reach: self.reach.clone(),
             network: farewell.network,
             node: farewell.node,
             boot: self.boot,

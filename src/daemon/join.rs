@@ -24,6 +24,7 @@ use ria_protocol::requester::Requester;
 use super::handle::Reply;
 use crate::coordinator::enrol::{self, Answer, EnrolError, Enrolment, Held};
 use crate::coordinator::farewell::Farewell;
+use crate::coordinator::reach::Reach;
 use crate::netdev::tun;
 use crate::state::enrolment::WaitingJoin;
 use crate::state::membership::{Contact, Identity, Membership, NodeKeys};
@@ -32,6 +33,8 @@ use crate::state::{SaveError, StateDir};
 /// What an attempt needs.
 #[derive(Debug)]
 pub struct JoinTask {
+    /// How this machine gets out.
+    pub reach: Reach,
     /// The key.
     pub key: JoinKey,
     /// How.
@@ -92,13 +95,14 @@ async fn try_join(task: JoinTask) -> Result<JoinOutcome, ApiError> {
     if let Some(network) = known_by(&task, &name).await? {
         return Ok(JoinOutcome::Already(network));
     }
-    let JoinTask { key, boot, state, known, requester, interface, .. } = task;
+    let JoinTask { reach, key, boot, state, known, requester, interface, .. } = task;
     let key_id = key.key_id;
     let keys = {
         let state = state.clone();
         blocking(move || state.pending_keys(key_id)).await?
     };
     let request = enrol::Request {
+        reach: &reach,
         key: &key,
         keys: &keys,
         name: name.clone(),
@@ -119,7 +123,7 @@ async fn try_join(task: JoinTask) -> Result<JoinOutcome, ApiError> {
     match answer {
         Answer::Enrolled(enrolment) => {
             let new = NewMembership { key, keys, interface };
-            admitted(*enrolment, new, &known, boot, state).await
+            admitted(*enrolment, new, &known, boot, state, reach).await
         }
         Answer::Waiting(held) => {
             let waiting = waiting_join(&key, name, name_required, &held);
@@ -136,6 +140,7 @@ async fn known_by(task: &JoinTask, name: &Name) -> Result<Option<NetworkId>, Api
     for known in &task.known {
         let Some(keys) = &known.keys else { continue };
         let request = enrol::Request {
+            reach: &task.reach,
             key: &task.key,
             keys,
             name: name.clone(),
@@ -186,7 +191,7 @@ impl NewMembership {
             certificate: enrolled.certificate,
             map: None,
             live: Vec::new(),
-            contact: Contact { address: Some(address), time, ..Contact::default() },
+            contact: Contact { address, time, ..Contact::default() },
             kept: Default::default(),
         }
     }
@@ -198,12 +203,14 @@ async fn admitted(
     known: &[Known],
     boot: BootId,
     state: Arc<StateDir>,
+    reach: Reach,
 ) -> Result<JoinOutcome, ApiError> {
     let membership = new.with(enrolment);
     let (network, key_id) = (membership.identity.network, membership.identity.key_id);
     if known.iter().any(|known| known.network == network) {
         // A coordinator that can't tell who is known made this machine a second node of its network; that is given back.
         let farewell = Farewell {
+            reach,
             network,
             node: membership.identity.node,
             boot,

@@ -19,6 +19,7 @@ use super::uplink::put_out_code;
 use crate::coordinator::farewell::Farewell;
 use crate::coordinator::finding;
 use crate::coordinator::greet::CoordinatorTime;
+use crate::coordinator::reach::Reach;
 use crate::coordinator::session::{Note, Order, Session, SessionConfig};
 use crate::netdev::tun::{TunPlan, own_addresses};
 use crate::state::map;
@@ -161,9 +162,10 @@ impl Network {
     }
 
     /// What its session begins with.
-    pub fn session_config(&self) -> SessionConfig {
+    pub fn session_config(&self, reach: &Reach) -> SessionConfig {
         let Membership { identity, keys, certificate, map, contact, .. } = &self.membership;
         SessionConfig {
+            reach: reach.clone(),
             network: identity.network,
             node: identity.node,
             boot: self.boot,
@@ -202,11 +204,12 @@ impl Network {
     }
 
     /// What it takes to leave without a session.
-    pub fn farewell(&self, by: Requester) -> Farewell {
+    pub fn farewell(&self, by: Requester, reach: &Reach) -> Farewell {
         let Membership { identity, keys, certificate, contact, .. } = &self.membership;
         let mut notes = self.untold.clone();
         notes.push(Note::new(LocalDeed::Left, by));
         Farewell {
+            reach: reach.clone(),
             network: identity.network,
             node: identity.node,
             boot: self.boot,

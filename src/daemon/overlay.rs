@@ -28,7 +28,8 @@ impl Control {
         if network.session.is_none() {
             network.boot = random_boot();
             network.coordinator.state = CoordinatorState::Connecting;
-            network.session = Some(Session::start(network.session_config(), self.session_events.clone()));
+            network.session =
+                Some(Session::start(network.session_config(&self.reach), self.session_events.clone()));
             if network.membership.identity.suspended.is_none() {
                 network.state = NetworkState::Joining;
             }
@@ -73,7 +74,7 @@ impl Control {
         let contact = network.membership.contact.clone();
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let relays = relays::resolve(&contact.relays, contact.address).await;
+            let relays = relays::resolve(&contact).await;
             // Only fails while the agent stops.
             let _ = inputs.send(Input::Relays(id, relays));
         });

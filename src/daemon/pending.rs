@@ -24,6 +24,7 @@ use super::join::{self, NewMembership};
 use super::provision::by_file;
 use crate::coordinator::backoff::{Backoff, jitter};
 use crate::coordinator::enrol::{self, Answer, EnrolError, Enrolment, Held};
+use crate::coordinator::reach::Reach;
 use crate::state::StateDir;
 use crate::state::enrolment::WaitingJoin;
 use crate::state::membership::{Membership, NodeKeys};
@@ -91,6 +92,7 @@ impl Control {
         conditions.set("waiting-for-approval", Severity::Warning, instruction(&waiting, &fingerprint));
         let public_key = keys.wg_public().to_string();
         let asker = Asker {
+            reach: self.reach.clone(),
             waiting: waiting.clone(),
             keys,
             boot: self.boot,
@@ -275,6 +277,7 @@ impl Pending {
 
 /// The task of a request.
 struct Asker {
+    reach: Reach,
     waiting: WaitingJoin,
     keys: NodeKeys,
     boot: BootId,
@@ -347,6 +350,7 @@ impl Asker {
     async fn enrol(&self) -> Result<Answer, EnrolError> {
         let key = self.waiting.key();
         let request = enrol::Request {
+            reach: &self.reach,
             key: &key,
             keys: &self.keys,
             name: self.waiting.wanted.clone(),

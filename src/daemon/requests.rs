@@ -104,6 +104,7 @@ impl Control {
         });
         let known = known.collect();
         let task = JoinTask {
+            reach: self.reach.clone(),
             key,
             options,
             boot: self.boot,
@@ -281,7 +282,7 @@ impl Control {
         let inputs = self.inputs.clone();
         if network.session.is_none() && !put_out {
             // It is switched off: this is the one thing left to say.
-            let farewell = network.farewell(by.clone());
+            let farewell = network.farewell(by.clone(), &self.reach);
             tokio::spawn(async move {
                 let _ = answer.send(farewell.say().await);
             });

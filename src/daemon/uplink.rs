@@ -36,7 +36,7 @@ impl Control {
                 tracing::debug!(%protocol, "connected with the coordinator");
                 network.clock = Some(time);
                 let contact = &mut network.membership.contact;
-                let moved = contact.address.replace(address) != Some(address);
+                let moved = std::mem::replace(&mut contact.address, address) != address || address.is_none();
                 let (resolve, in_engine) = (moved && network.in_engine, network.in_engine);
                 let look = Look::now();
                 let time = network.coordinator_time(&look);

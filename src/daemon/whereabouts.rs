@@ -48,9 +48,10 @@ impl Control {
             return;
         };
         let (membership, inputs) = (network.membership.clone(), self.inputs.clone());
+        let reach = self.reach.clone();
         tokio::spawn(async move {
             let url = url.trim().trim_end_matches('/').to_owned();
-            match finding::check(url.clone(), &membership).await {
+            match finding::check(&reach, url.clone(), &membership).await {
                 Ok(()) => {
                     // Only fails while the agent stops.
                     let _ = inputs.send(Input::UrlFound { network: id, url, reply });
