@@ -93,11 +93,11 @@ fn decoded(credentials: &str) -> Result<Zeroizing<String>, BadProxy> {
 pub enum ProxyError {
     /// It asks who is there.
     #[error(
-        "it asks for a user name and a password (407); give them in its address: proxy = \"http://user:password@host:port\""
+        "it asks for a user name and a password; give them in its address: proxy = \"http://user:password@host:port\""
     )]
     CredentialsWanted,
     /// It knows who is there, and does not like it.
-    #[error("it refuses the user name or the password (407)")]
+    #[error("it refuses the user name or the password")]
     CredentialsRefused,
     /// Not there.
     #[error(
@@ -160,10 +160,14 @@ impl Proxy {
 
     fn refusal(&self, status: StatusCode, target: String) -> ProxyError {
         match status {
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED if self.credentials.is_some() => {
-                ProxyError::CredentialsRefused
+            // The second is wrong of a proxy, but some say it.
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED => {
+                if self.credentials.is_some() {
+                    ProxyError::CredentialsRefused
+                } else {
+                    ProxyError::CredentialsWanted
+                }
             }
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => ProxyError::CredentialsWanted,
             StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => ProxyError::Forbidden(target),
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 ProxyError::Unreachable { target, status }

@@ -351,6 +351,7 @@ impl Robot {
 }
 
 /// Prints the end of each log in this directory.
+#[expect(clippy::print_stderr, reason = "for whom the test fails")]
 fn show_logs(directory: &Path) {
     const LINES: usize = 60;
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
