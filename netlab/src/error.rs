@@ -98,6 +98,9 @@ pub enum Error {
         /// Its prefix.
         prefix: Ipv4Net,
     },
+    /// The kernel can't make this link, and nothing else does yet.
+    #[error("this lab makes loss, rate, blocked UDP and cuts only: leave the other settings out")]
+    NotEmulated,
     /// A description that can't be read.
     #[error("{0}")]
     Description(String),

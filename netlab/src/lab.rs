@@ -7,7 +7,7 @@ use crate::description::{Description, HostSpec, Nat, NetworkSpec, RouterSpec};
 use crate::error::Error;
 use crate::files;
 use crate::host::Host;
-use crate::link::Link;
+use crate::link::{Direction, Link};
 use crate::network::{Network, shape_interface};
 use crate::node::{self, Node};
 use crate::router::{self, DOWNLINK, UPLINK};
@@ -129,10 +129,13 @@ impl Lab {
     /// Changes the quality of the link of a host, or of a router's uplink.
     pub fn set_link(&mut self, name: &str, link: Link) -> Result<(), Error> {
         let cable = self.cable(name)?;
+        if link.is_emulated() {
+            return Err(Error::NotEmulated);
+        }
         if cable.link != link {
             let network = self.network(&cable.network)?;
             network.shape(&cable.port, &cable.link, &link)?;
-            shape_interface(self.node(name)?, cable.interface, (&cable.link, &link), |link| link.rate_up)?;
+            shape_interface(self.node(name)?, cable.interface, (&cable.link, &link), Direction::Up)?;
         }
         if let Some(cable) = self.links.get_mut(name) {
             cable.link = link;

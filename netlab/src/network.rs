@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::description::NetworkSpec;
 use crate::error::Error;
-use crate::link::Link;
+use crate::link::{Direction, Link};
 use crate::node::Node;
 
 /// The first host gets this address of the prefix.
@@ -132,7 +132,7 @@ impl Network {
     /// Makes the link of a port as good or bad as wanted: the half that is done in this namespace.
     pub(crate) fn shape(&self, port: &str, old: &Link, new: &Link) -> Result<(), Error> {
         self.node.nft(&new.rules(port))?;
-        shape_interface(&self.node, port, (old, new), |link| link.rate_down)
+        shape_interface(&self.node, port, (old, new), Direction::Down)
     }
 }
 
@@ -141,11 +141,11 @@ pub(crate) fn shape_interface(
     node: &Node,
     interface: &str,
     (old, new): (&Link, &Link),
-    rate: impl Fn(&Link) -> Option<crate::link::Rate>,
+    direction: Direction,
 ) -> Result<(), Error> {
     let segments = if new.is_impaired() { 1 } else { 65_535 };
     node.ip(&format!("link set {interface} gso_max_segs {segments}"))?;
-    match (rate(old), rate(new)) {
+    match (old.kernel_rate(direction), new.kernel_rate(direction)) {
         (_, Some(rate)) => node.tc(&format!("qdisc replace dev {interface} root {}", rate.tbf())),
         (Some(_), None) => node.tc(&format!("qdisc del dev {interface} root")),
         (None, None) => Ok(()),
