@@ -32,7 +32,8 @@ pub mod stun;
 pub use counters::{DropCounters, DropReason};
 pub use engine::{
     AddNetwork, Command, CommandError, Engine, EngineConfig, EngineStatus, Event, LinkState, NetworkStatus,
-    OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer, RelayStatus, Warning,
+    OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer, RelayStatus, StreamNews,
+    Warning,
 };
 pub use packet::{
     DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, SocketIndex,

@@ -19,12 +19,20 @@ const MAX_SEGMENTS: usize = 64;
 /// Most bytes in one segmented send: the largest UDP payload over IPv4.
 const MAX_SEND: usize = 65_507;
 
+/// Sockets have numbers below this one, streams from here on.
+pub(crate) const FIRST_STREAM: u8 = 0x80;
+
 /// Default capacity limit of a [`DatagramBatch`]: what a TUN read of 128 packets of 1500 bytes becomes, several times.
 const DEFAULT_LIMIT: usize = 1 << 20;
 
 /// Which of the agent's UDP sockets. All traffic takes the [main](Self::MAIN) one, whose port is the agent's, but for
 /// one case: a relay tells its clients apart by their addresses alone (RFC 8656, section 2.2), so the second network
 /// that uses the same relay goes there from a socket of its own, and the third from another.
+///
+/// The upper half of the numbers are no sockets but streams to relays ([`Event::RelayStreamWanted`]), for where UDP
+/// does not get through; on them each datagram is a frame ([`relay::framing`](crate::relay::framing)).
+///
+/// [`Event::RelayStreamWanted`]: crate::Event::RelayStreamWanted
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketIndex(u8);
 
@@ -37,7 +45,17 @@ impl SocketIndex {
         Self(number)
     }
 
-    /// Its number, counted from 0 without gaps.
+    /// The stream of this number, modulo how many there may be.
+    pub const fn stream(number: u8) -> Self {
+        Self(FIRST_STREAM | number)
+    }
+
+    /// Whether this is a stream to a relay.
+    pub const fn is_stream(self) -> bool {
+        self.0 >= FIRST_STREAM
+    }
+
+    /// Its number; of sockets, counted from 0 without gaps.
     pub fn number(self) -> usize {
         self.0.into()
     }

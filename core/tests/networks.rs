@@ -260,6 +260,7 @@ impl Relayed {
                 let user = format!("{n}-{network}");
                 let relays = vec![RelayServer {
                     name: "relay".into(),
+                    tls_port: None,
                     address: server.address,
                     username: user,
                     password: turn::PASSWORD.into(),

@@ -353,6 +353,7 @@ fn resolve(relays: &[Relay]) -> Vec<RelayServer> {
         Some(RelayServer {
             name: relay.name.clone(),
             address: address(relay)?,
+            tls_port: None,
             username: relay.username.clone(),
             password: relay.password.clone(),
         })

@@ -366,6 +366,8 @@ impl World {
                 | Event::LinkStateChanged { .. }
                 | Event::PathChanged { .. }
                 | Event::RelayUp { .. }
+                | Event::RelayStreamWanted { .. }
+                | Event::RelayStreamUnwanted { .. }
                 | Event::RelayDown { .. }
                 | Event::PingFinished { .. } => {}
             }

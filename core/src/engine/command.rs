@@ -10,6 +10,8 @@ use ria_protocol::message::LiveUpdate;
 use ria_protocol::time::UnixTime;
 use zeroize::Zeroizing;
 
+use crate::packet::SocketIndex;
+
 /// Something to do. All are applied at once; what follows from them comes as events and datagrams.
 #[derive(Debug)]
 pub enum Command {
@@ -59,6 +61,23 @@ pub enum Command {
         network: NetworkId,
         /// The relays, with resolved addresses.
         relays: Vec<RelayServer>,
+    },
+    /// Whether the coordinator is there at the moment. While it is, a relay that gives no answer over UDP is sooner asked
+    /// over TLS.
+    SetCoordinatorReached {
+        /// Which network.
+        network: NetworkId,
+        /// Whether it is there.
+        reached: bool,
+    },
+    /// What became of a stream that [`Event::RelayStreamWanted`](super::Event::RelayStreamWanted) asked for.
+    RelayStream {
+        /// Which network.
+        network: NetworkId,
+        /// Which stream.
+        socket: SocketIndex,
+        /// What.
+        news: StreamNews,
     },
     /// The addresses of this host's interfaces with the UDP port's number, for all networks. Overlay, loopback and
     /// link-local addresses are left out by the engine. Give it again whenever an interface or route changes: it also
@@ -118,6 +137,8 @@ pub struct RelayServer {
     pub name: String,
     /// Where it is, resolved.
     pub address: SocketAddr,
+    /// TCP port of TURN over TLS at the same place, where there is one.
+    pub tls_port: Option<u16>,
     /// TURN user name.
     pub username: String,
     /// TURN password.
@@ -128,6 +149,15 @@ impl fmt::Debug for RelayServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RelayServer({} at {})", self.name, self.address)
     }
+}
+
+/// What became of a stream to a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamNews {
+    /// It is open, and new: the relay knows nothing of one before.
+    Opened,
+    /// It is closed, or could not be opened, for this reason; who opens it tries again by itself.
+    Closed(String),
 }
 
 /// Why a command was not applied.

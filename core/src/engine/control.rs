@@ -14,7 +14,8 @@ use x25519_dalek::StaticSecret;
 
 use super::command::{AddNetwork, Command, CommandError};
 use super::event::{Event, PingOutcome, Warning};
-use super::network::{Network, Relay};
+use super::network::Network;
+use super::relay::Relay;
 use super::slots::{PeerId, Slots};
 use super::status::NetworkStatus;
 use crate::counters::{DropCounters, DropReason};
@@ -63,6 +64,8 @@ pub(super) struct Control {
     pub(super) drops: DropCounters,
     /// Relays that are no longer used and are being told so.
     pub(super) leaving: Vec<Relay>,
+    /// Number of the next stream to a relay.
+    pub(super) next_stream: u8,
 }
 
 impl Control {
@@ -81,6 +84,7 @@ impl Control {
             outbox: VecDeque::new(),
             drops: DropCounters::default(),
             leaving: Vec::new(),
+            next_stream: 0,
         }
     }
 
@@ -96,6 +100,12 @@ impl Control {
             Command::ApplyLive { network, update } => self.apply_live(network, update, now),
             Command::SetTime { network, time } => self.set_time(network, time, now),
             Command::SetRelays { network, relays } => self.set_relays(network, relays, now),
+            Command::SetCoordinatorReached { network, reached } => {
+                self.set_coordinator_reached(network, reached, now)
+            }
+            Command::RelayStream { network, socket, news } => {
+                self.handle_stream_news(network, socket, news, now)
+            }
             Command::SetHostCandidates(host) => {
                 self.set_host_candidates(host, now);
                 Ok(())
@@ -166,7 +176,7 @@ impl Control {
             self.remove_peer((id, node), now);
         }
         let relay = self.networks.remove(&id).and_then(|network| network.relay);
-        self.release_relay(relay, now);
+        self.release_relay(id, relay, now);
         self.to_shard.push_back(ShardCommand::RemoveNetwork(id));
         Ok(())
     }
@@ -288,8 +298,8 @@ impl Control {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(mut peer) = network.peers.remove(&node) else { return };
         network.by_key.retain(|_, owner| *owner != node);
-        if let (Some(relay), Some(relayed)) = (&mut network.relay, peer.relayed_candidate()) {
-            relay.client.disconnect_peer(relayed);
+        for way in network.relay.iter_mut().flat_map(Relay::ways_mut) {
+            peer.relayed_addresses().for_each(|relayed| way.client.disconnect_peer(relayed));
         }
         self.tags.remove(&peer.tag_in());
         self.slots.release(peer.slot);
@@ -376,10 +386,10 @@ impl Control {
         };
         peer.handle_live(live, worth, now);
         let after = peer.relayed_candidate();
-        if before != after {
-            self.move_channel((id, live.node), before, now);
-        }
         self.settle((id, live.node), now);
+        if before != after {
+            self.open_channels((id, live.node), now);
+        }
     }
 
     /// The prefixes of all overlays, inside of which no path may run.
@@ -499,13 +509,15 @@ impl Control {
                 let (socket, bytes) = (SocketIndex::MAIN, datagram.to_vec());
                 self.outbox.push_back(ControlDatagram { to, from, socket, bytes });
             }
-            Action::Send { address: Address::Relayed(to), datagram, .. } => {
-                self.send_relayed(network, to, &datagram, now);
+            Action::Send { address: Address::Relayed(transport, to), datagram, .. } => {
+                self.send_relayed(network, (transport, to), &datagram, now);
             }
             Action::SetRoute { address, rtt } => {
                 let route = match address {
                     Some(Address::Direct(to)) => Some(Route::direct(to, None, rtt)),
-                    Some(Address::Relayed(to)) => self.relayed_route(network, to, rtt),
+                    Some(Address::Relayed(transport, to)) => {
+                        self.relayed_route(network, (transport, to), rtt)
+                    }
                     None => None,
                 };
                 self.to_shard.push_back(ShardCommand::SetRoute { slot, route });
@@ -522,10 +534,12 @@ impl Control {
             Action::PathChanged { before, after, endpoint, reason } => {
                 let event = Event::PathChanged { network, peer, before, after, endpoint, reason };
                 self.events.push_back(event);
+                self.check_relay(network, before, after, now);
             }
             Action::LinkChanged { before, after, gap } => {
                 self.events.push_back(Event::LinkStateChanged { network, peer, before, after, gap });
             }
+            Action::ForgetRelayed(address) => self.close_channels(network, address),
             Action::PingFinished { id, outcome } => {
                 self.events.push_back(Event::PingFinished { id, network, peer, outcome });
             }

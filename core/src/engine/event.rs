@@ -9,6 +9,8 @@ use ria_protocol::record::RecordError;
 
 use super::command::PingId;
 use super::status::{LinkState, PathKind};
+use crate::packet::SocketIndex;
+use crate::relay::Transport;
 
 /// Something that happened, in past tense.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,8 +79,31 @@ pub enum Event {
         relay: String,
         /// Address that the relay gave.
         relayed: SocketAddr,
+        /// Over what it is spoken to. It comes again when this changes.
+        transport: Transport,
     },
-    /// A relay was lost or can't be bound; this is tried again by itself.
+    /// The relay does not answer over UDP: open a stream to it, and again whenever it breaks, until it is not wanted any
+    /// more. Tell of it by [`Command::RelayStream`](super::Command::RelayStream). Datagrams for the stream have its number
+    /// as their socket; what arrives goes to [`Engine::handle_udp_at`](super::Engine::handle_udp_at). Those are cut and
+    /// joined by [`relay::framing`](crate::relay::framing).
+    RelayStreamWanted {
+        /// Which network.
+        network: NetworkId,
+        /// Number of the stream.
+        socket: SocketIndex,
+        /// The relay's name.
+        relay: String,
+        /// Where it is; datagrams of the stream are from and to here.
+        address: SocketAddr,
+    },
+    /// Close the stream.
+    RelayStreamUnwanted {
+        /// Which network.
+        network: NetworkId,
+        /// Number of the stream.
+        socket: SocketIndex,
+    },
+    /// A relay was lost or can't be bound, in no way; this is tried again by itself.
     RelayDown {
         /// Which network.
         network: NetworkId,

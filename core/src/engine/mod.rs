@@ -23,16 +23,18 @@ mod control;
 pub mod event;
 mod network;
 mod rekey;
+mod relay;
 mod relays;
 mod slots;
 pub mod status;
+mod streams;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::NetworkId;
 
-pub use command::{AddNetwork, Command, CommandError, PingId, PrivateKey, RelayServer};
+pub use command::{AddNetwork, Command, CommandError, PingId, PrivateKey, RelayServer, StreamNews};
 pub use event::{Event, PingOutcome, Warning};
 pub use status::{EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus};
 
@@ -47,6 +49,7 @@ use crate::shard::message::{Route, Slot};
 use crate::shard::{SLOT_BITS, Shard, Sinks};
 use crate::stun::canonical;
 use control::{Control, ControlDatagram, Identified, Via};
+use relays::Relayed;
 
 /// What an engine is made with.
 pub struct EngineConfig {
@@ -106,7 +109,8 @@ impl Engine {
         self.handle_udp_at(SocketIndex::MAIN, datagrams, now, Sinks { tun, udp });
     }
 
-    /// Datagrams that arrived at one of the sockets. Those beside the main one are for relays alone.
+    /// Datagrams that arrived at one of the sockets or streams. Those beside the main socket are for relays alone. What
+    /// arrives on a stream is from the address that it was wanted to.
     pub fn handle_udp_at<'a>(
         &mut self,
         socket: SocketIndex,
@@ -142,8 +146,9 @@ impl Engine {
             return self.handle_payload(kind, received.data, &way, now, sinks);
         }
         let found = self.control.handle_relay_datagram((from, socket), received.data, now);
-        let Some((network, peer, payload)) = found else { return Ok(()) };
-        let way = Way { via: Via { network: Some(network), address: Address::Relayed(peer) }, local };
+        let Some(Relayed { network, transport, peer, payload }) = found else { return Ok(()) };
+        let way =
+            Way { via: Via { network: Some(network), address: Address::Relayed(transport, peer) }, local };
         self.handle_payload(classify(payload), payload, &way, now, sinks)
     }
 
@@ -160,7 +165,7 @@ impl Engine {
             Kind::Session { slot, data: true } => {
                 let direct = match way.via.address {
                     Address::Direct(_) => self.back(way),
-                    Address::Relayed(_) => None,
+                    Address::Relayed(..) => None,
                 };
                 self.shard.handle_data(in_shard(slot)?, payload, direct, now, sinks);
                 Ok(())
@@ -200,8 +205,10 @@ impl Engine {
         let rtt = Duration::ZERO;
         match (way.via.address, way.via.network) {
             (Address::Direct(to), _) => Some(Route::direct(to, way.local, rtt)),
-            (Address::Relayed(to), Some(network)) => self.control.relayed_route(network, to, rtt),
-            (Address::Relayed(_), None) => None,
+            (Address::Relayed(transport, to), Some(network)) => {
+                self.control.relayed_route(network, (transport, to), rtt)
+            }
+            (Address::Relayed(..), None) => None,
         }
     }
 

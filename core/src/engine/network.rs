@@ -12,14 +12,13 @@ use ria_protocol::record::RecordError;
 use ria_protocol::time::UnixTime;
 use x25519_dalek::StaticSecret;
 
-use super::command::RelayServer;
-use super::status::{NetworkStatus, OwnStatus, PeerStatus, RelayStatus};
+use super::relay::Relay;
+use super::status::{NetworkStatus, OwnStatus, PeerStatus};
 use crate::map::NetworkMap;
 use crate::packet::SocketIndex;
 use crate::path::candidates::{MAX_DIRECT, usable};
 use crate::peer::Peer;
 use crate::peer::stock::{REASON_BEHIND, REASON_NO_GATEWAY};
-use crate::relay::RelayClient;
 use crate::session::NetworkSessions;
 use crate::stun::BindingClient;
 
@@ -49,15 +48,6 @@ pub(super) struct Network {
     pub(super) unlisted: bool,
 }
 
-/// The relay in use.
-pub(super) struct Relay {
-    pub(super) server: RelayServer,
-    pub(super) client: RelayClient,
-    /// From where it is talked to.
-    pub(super) socket: SocketIndex,
-    pub(super) failure: Option<String>,
-}
-
 impl Network {
     /// The coordinator's time, as far as it is known.
     pub(super) fn time(&self, now: Instant) -> Option<UnixTime> {
@@ -78,8 +68,8 @@ impl Network {
     /// Addresses that servers saw.
     pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
         // What is seen of another socket says nothing of the one that peers are to reach.
-        let relay = self.relay.as_ref().filter(|relay| relay.socket == SocketIndex::MAIN);
-        let relay = relay.and_then(|relay| relay.client.mapped_address());
+        let relay = self.relay.as_ref().filter(|relay| relay.udp.socket == SocketIndex::MAIN);
+        let relay = relay.and_then(|relay| relay.udp.client.mapped_address());
         let binding = self.binding.as_ref().and_then(BindingClient::mapped_address);
         let mut seen: Vec<SocketAddr> = relay.into_iter().chain(binding).collect();
         seen.sort_unstable();
@@ -97,7 +87,7 @@ impl Network {
                 all.push(Candidate { kind: CandidateKind::ServerReflexive, address });
             }
         }
-        let relayed = self.relay.as_ref().and_then(|relay| relay.client.relayed_address());
+        let relayed = self.relay.as_ref().and_then(Relay::relayed_address);
         all.extend(relayed.map(|address| Candidate { kind: CandidateKind::Relayed, address }));
         all.sort_unstable();
         all.dedup();
@@ -140,12 +130,7 @@ impl Network {
             peers,
             candidates: self.candidates.clone(),
             reflexive: self.reflexive(),
-            relay: self.relay.as_ref().map(|relay| RelayStatus {
-                name: relay.server.name.clone(),
-                address: relay.server.address,
-                relayed: relay.client.relayed_address(),
-                failure: relay.failure.clone(),
-            }),
+            relay: self.relay.as_ref().map(Relay::status),
         }
     }
 }

@@ -11,6 +11,7 @@ use ria_protocol::prefix::Prefix;
 use ria_protocol::record::MemberRecord;
 
 use crate::counters::DropCounters;
+use crate::relay::Transport;
 
 /// State of the link to a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,8 +39,10 @@ pub enum PathKind {
     None,
     /// Straight to the peer.
     Direct,
-    /// Through a relay, over UDP.
+    /// Through a relay, to which this node speaks over UDP.
     RelayUdp,
+    /// Through a relay, to which this node speaks over TLS, because UDP does not get through.
+    RelayTls,
 }
 
 /// The whole engine.
@@ -98,6 +101,8 @@ pub struct RelayStatus {
     pub address: SocketAddr,
     /// The address that it gave this node; `None` while it is not bound.
     pub relayed: Option<SocketAddr>,
+    /// Over what it is spoken to.
+    pub transport: Transport,
     /// Why it is not bound, for people.
     pub failure: Option<String>,
 }

@@ -215,6 +215,7 @@ fn commands(side: usize) -> Vec<Command> {
     let relay = RelayServer {
         name: "relay".into(),
         address: RELAY,
+        tls_port: None,
         username: "user".into(),
         password: "password".into(),
     };

@@ -1,8 +1,10 @@
-//! Which of the proven paths takes the traffic: direct before relayed, then the quicker one, with hysteresis.
+//! Which of the proven paths takes the traffic: direct before relayed, the relay over UDP before the relay over TLS, then
+//! the quicker one, with hysteresis.
 
 use std::time::Duration;
 
-use super::{Path, PathState};
+use super::{Address, Path, PathState};
+use crate::relay::Transport;
 
 /// Another path of the same class must be quicker by this share, ...
 const BETTER_SHARE: u32 = 5;
@@ -21,15 +23,17 @@ pub(crate) fn choose(paths: &[Path], active: Option<usize>) -> Option<(usize, &'
         .iter()
         .enumerate()
         .filter(|(_, path)| path.state == PathState::Proven && !path.is_suspect())
-        .min_by_key(|(_, path)| (path.is_relayed(), path.rtt()));
+        .min_by_key(|(_, path)| (path.rank(), path.rtt()));
     let Some((index, challenger)) = best else { return current.map(|(index, _)| (index, REASON_ONLY)) };
     let Some((kept, holder)) = current else { return Some((index, reason_first(challenger))) };
     if kept == index {
         return Some((kept, reason_first(holder)));
     }
-    if challenger.is_relayed() != holder.is_relayed() {
-        let upgrade = holder.is_relayed();
-        return if upgrade { Some((index, REASON_DIRECT)) } else { Some((kept, REASON_DIRECT)) };
+    if challenger.rank() < holder.rank() {
+        return Some((index, reason_upgrade(holder, challenger)));
+    }
+    if challenger.rank() > holder.rank() {
+        return Some((kept, reason_first(holder)));
     }
     let margin = BETTER_BY.max(holder.rtt() / BETTER_SHARE);
     if challenger.samples() >= ENOUGH_SAMPLES && challenger.rtt() + margin < holder.rtt() {
@@ -40,6 +44,9 @@ pub(crate) fn choose(paths: &[Path], active: Option<usize>) -> Option<(usize, &'
 
 pub(crate) const REASON_DIRECT: &str = "a direct path answers";
 pub(crate) const REASON_RELAYED: &str = "no direct path answers, the relay does";
+pub(crate) const REASON_TLS: &str = "UDP does not get through here, so the relay is used over TLS";
+pub(crate) const REASON_UDP_AGAIN: &str = "the relay answers over UDP again";
+pub(crate) const REASON_MOVED: &str = "the peer has another address at its relay";
 pub(crate) const REASON_QUICKER: &str = "it is clearly quicker than the path before";
 pub(crate) const REASON_ONLY: &str = "probes get lost, but no other path answers";
 pub(crate) const REASON_NONE: &str = "no path answers";
@@ -47,5 +54,17 @@ pub(crate) const REASON_UNKNOWN: &str = "nothing is known of where the peer is";
 pub(crate) const REASON_TRYING: &str = "paths are being tried";
 
 fn reason_first(path: &Path) -> &'static str {
-    if path.is_relayed() { REASON_RELAYED } else { REASON_DIRECT }
+    match path.address {
+        Address::Direct(_) => REASON_DIRECT,
+        Address::Relayed(Transport::Udp, _) => REASON_RELAYED,
+        Address::Relayed(Transport::Tls, _) => REASON_TLS,
+    }
+}
+
+fn reason_upgrade(from: &Path, to: &Path) -> &'static str {
+    match (from.rank().0, to.rank().0) {
+        (_, 0) => REASON_DIRECT,
+        (before, after) if before == after => REASON_MOVED,
+        _ => REASON_UDP_AGAIN,
+    }
 }

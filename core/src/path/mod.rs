@@ -19,6 +19,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::relay::Transport;
+
 /// Pings of a burst, and the time between them: both ends begin at about the same time, so within a second each has
 /// opened its NAT for the other.
 pub(crate) const BURST: u32 = 8;
@@ -82,14 +84,14 @@ const RTT_UNKNOWN: Duration = Duration::from_millis(100);
 pub(crate) enum Address {
     /// Straight to this address.
     Direct(SocketAddr),
-    /// Through this node's relay to the address that the peer's relay gave it.
-    Relayed(SocketAddr),
+    /// Through this node's relay, spoken to in this way, to the address that the peer's relay gave it.
+    Relayed(Transport, SocketAddr),
 }
 
 impl Address {
     pub(crate) fn socket(self) -> SocketAddr {
         match self {
-            Self::Direct(address) | Self::Relayed(address) => address,
+            Self::Direct(address) | Self::Relayed(_, address) => address,
         }
     }
 }
@@ -176,7 +178,22 @@ impl Path {
     }
 
     pub(crate) fn is_relayed(&self) -> bool {
-        matches!(self.address, Address::Relayed(_))
+        matches!(self.address, Address::Relayed(..))
+    }
+
+    /// Whether it leads through the relay to this address, one way or the other.
+    pub(crate) fn leads_to(&self, relayed: SocketAddr) -> bool {
+        matches!(self.address, Address::Relayed(_, address) if address == relayed)
+    }
+
+    /// Which paths go before which, whatever their round-trip time: direct, relayed over UDP, relayed over TLS. And a
+    /// relayed address that the peer does not report any more is on its way out.
+    pub(crate) fn rank(&self) -> (u8, bool) {
+        match self.address {
+            Address::Direct(_) => (0, false),
+            Address::Relayed(Transport::Udp, _) => (1, !self.reported),
+            Address::Relayed(Transport::Tls, _) => (2, !self.reported),
+        }
     }
 
     pub(crate) fn is_suspect(&self) -> bool {

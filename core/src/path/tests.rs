@@ -96,7 +96,7 @@ fn an_untested_path_gets_a_burst_and_then_less_and_less() {
 #[test]
 fn direct_goes_before_relayed_however_slow() {
     let now = start();
-    let relay = proven(Address::Relayed(address(9)), ms(5), now);
+    let relay = proven(Address::Relayed(Transport::Udp, address(9)), ms(5), now);
     let direct = proven(Address::Direct(address(1)), ms(80), now);
     let paths = [relay, direct];
     assert_eq!(choose(&paths, None), Some((1, REASON_DIRECT)));

@@ -25,6 +25,7 @@ use crate::path::candidates::MAX_DIRECT;
 use crate::path::choice::{self, choose};
 use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow};
 use crate::path::{Address, Due, Pace, Path, PathState};
+use crate::relay::Transport;
 use crate::rng::Rng;
 use crate::shard::message::{Slot, Traffic};
 use link::Link;
@@ -37,8 +38,9 @@ const BUSY_FOR: Duration = Duration::from_secs(3);
 /// Traffic of this age makes it quiet, instead of idle.
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
-/// Most paths of a peer: its direct candidates, one relayed, and some that were seen on its probes.
-const MAX_PATHS: usize = MAX_DIRECT + 4;
+/// Most paths of a peer: its direct candidates, up to four relayed (it changes its relayed address, this node the way to its
+/// relay), and some that were seen on its probes.
+const MAX_PATHS: usize = MAX_DIRECT + 6;
 
 /// What a peer wants done.
 #[derive(Debug, PartialEq)]
@@ -53,6 +55,8 @@ pub(crate) enum Action {
     PathChanged { before: PathKind, after: PathKind, endpoint: Option<SocketAddr>, reason: &'static str },
     /// The link's state has changed, for the caller.
     LinkChanged { before: LinkState, after: LinkState, gap: Option<Duration> },
+    /// The peer is not at this relayed address any more.
+    ForgetRelayed(SocketAddr),
     /// A ping has ended.
     PingFinished { id: PingId, outcome: PingOutcome },
 }
@@ -83,6 +87,8 @@ pub(crate) struct Peer {
     seeking: Option<Instant>,
     /// The peer's relayed address, as it reports.
     relayed: Option<SocketAddr>,
+    /// The one before, while there are paths to it: it may carry on until the new one is proven.
+    former: Option<SocketAddr>,
     pings: Pings,
     actions: VecDeque<Action>,
 }
@@ -121,6 +127,7 @@ impl Peer {
             traffic: Traffic::default(),
             seeking: None,
             relayed: None,
+            former: None,
             pings: Pings::default(),
             actions: VecDeque::new(),
         }
@@ -134,9 +141,12 @@ impl Peer {
         kind(self.active)
     }
 
-    /// Whether traffic goes through a relay.
-    pub(crate) fn is_relayed(&self) -> bool {
-        matches!(self.active, Some(Address::Relayed(_)))
+    /// The way to the relay that traffic takes, when it goes through a relay.
+    pub(crate) fn relayed_over(&self) -> Option<Transport> {
+        match self.active {
+            Some(Address::Relayed(transport, _)) => Some(transport),
+            Some(Address::Direct(_)) | None => None,
+        }
     }
 
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
@@ -152,9 +162,14 @@ impl Peer {
         (self.key, self.keys) = (key, keys);
     }
 
-    /// The peer's relayed address, to which this node's relay needs a channel.
+    /// The peer's relayed address, as it reports it.
     pub(crate) fn relayed_candidate(&self) -> Option<SocketAddr> {
         self.relayed
+    }
+
+    /// The relayed addresses to which this node's relay needs channels.
+    pub(crate) fn relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        self.relayed.into_iter().chain(self.former)
     }
 
     /// News from the coordinator. `usable` says which of the peer's direct addresses are worth a try.
@@ -181,7 +196,7 @@ impl Peer {
 
     fn set_candidates(&mut self, live: &Live, usable: impl Fn(SocketAddr) -> bool) {
         let relayed = live.candidates.iter().find(|c| c.kind == CandidateKind::Relayed);
-        self.relayed = relayed.map(|c| c.address);
+        self.set_relayed(relayed.map(|c| c.address));
         let of_kind = |kind| live.candidates.iter().filter(move |c: &&Candidate| c.kind == kind);
         // What a server saw is the best bet between two networks, so many interfaces shall not push it out.
         let direct: Vec<Address> = of_kind(CandidateKind::ServerReflexive)
@@ -194,7 +209,7 @@ impl Peer {
         for path in &mut self.paths {
             path.reported = match path.address {
                 Address::Direct(_) => direct.contains(&path.address),
-                Address::Relayed(address) => relayed == Some(address),
+                Address::Relayed(_, address) => relayed == Some(address),
             };
         }
         // What was taken back goes, unless it works all the same.
@@ -204,25 +219,55 @@ impl Peer {
         }
     }
 
-    /// The relay has a channel to the peer's relayed address.
-    pub(crate) fn handle_channel_bound(&mut self, address: SocketAddr, now: Instant) {
-        if self.relayed == Some(address) {
-            self.add_path(Address::Relayed(address), true);
-            if let Some(path) = self.path_mut(Address::Relayed(address)) {
-                path.burst();
-                let rtt = path.rtt();
-                if self.active == Some(Address::Relayed(address)) {
-                    // The same way, but perhaps by another channel number.
-                    self.actions.push_back(Action::SetRoute { address: self.active, rtt });
-                }
-            }
-            self.update(now);
+    fn set_relayed(&mut self, relayed: Option<SocketAddr>) {
+        if relayed == self.relayed {
+            return;
+        }
+        let before = std::mem::replace(&mut self.relayed, relayed);
+        let older = std::mem::replace(&mut self.former, before);
+        if let Some(older) = older.filter(|older| Some(*older) != relayed) {
+            self.forget_relayed(older);
+        }
+        self.forget_former();
+    }
+
+    /// The relayed address before is of no more use when no path leads there.
+    fn forget_former(&mut self) {
+        let Some(former) = self.former else { return };
+        if !self.paths.iter().any(|path| path.leads_to(former)) {
+            self.former = None;
+            self.forget_relayed(former);
         }
     }
 
-    /// The relay, or the channel to an address, is gone.
-    pub(crate) fn handle_relay_lost(&mut self, now: Instant) {
-        self.paths.retain(|path| !path.is_relayed());
+    fn forget_relayed(&mut self, address: SocketAddr) {
+        self.paths.retain(|path| !path.leads_to(address));
+        self.actions.push_back(Action::ForgetRelayed(address));
+    }
+
+    /// The relay, spoken to in this way, has a channel to a relayed address of the peer.
+    pub(crate) fn handle_channel_bound(&mut self, transport: Transport, address: SocketAddr, now: Instant) {
+        if !self.relayed_addresses().any(|own| own == address) {
+            return;
+        }
+        let way = Address::Relayed(transport, address);
+        self.add_path(way, self.relayed == Some(address));
+        if let Some(path) = self.path_mut(way) {
+            path.burst();
+            let rtt = path.rtt();
+            if self.active == Some(way) {
+                // The same way, but perhaps by another channel number.
+                self.actions.push_back(Action::SetRoute { address: self.active, rtt });
+            }
+        }
+        self.update(now);
+    }
+
+    /// The relay can't be spoken to in this way any more, or there is no channel.
+    pub(crate) fn handle_relay_lost(&mut self, lost: Transport, now: Instant) {
+        self.paths
+            .retain(|path| !matches!(path.address, Address::Relayed(transport, _) if transport == lost));
+        self.forget_former();
         self.update(now);
     }
 
@@ -284,7 +329,7 @@ impl Peer {
         }
         let observed = match via {
             Address::Direct(address) => Some(address),
-            Address::Relayed(_) => None,
+            Address::Relayed(..) => None,
         };
         self.send(ProbeKind::Pong, ping.echo, observed, (via, local));
         // A ping is a good moment for one of our own: the NATs on the way have just been opened.
@@ -419,6 +464,7 @@ impl Peer {
     /// An address that was only seen on a probe, and does not answer, is of no more use.
     fn forget_strays(&mut self) {
         self.paths.retain(|path| path.reported || path.state == PathState::Proven || !path.is_tried());
+        self.forget_former();
     }
 
     fn ping_path(&mut self, address: Address, now: Instant) -> u64 {
@@ -493,6 +539,7 @@ fn kind(address: Option<Address>) -> PathKind {
     match address {
         None => PathKind::None,
         Some(Address::Direct(_)) => PathKind::Direct,
-        Some(Address::Relayed(_)) => PathKind::RelayUdp,
+        Some(Address::Relayed(Transport::Udp, _)) => PathKind::RelayUdp,
+        Some(Address::Relayed(Transport::Tls, _)) => PathKind::RelayTls,
     }
 }

@@ -38,10 +38,22 @@ enum State {
     Released,
 }
 
+/// How patiently requests are sent again, and attempts repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Over UDP, to a relay that is needed.
+    Steady,
+    /// Over UDP, while another way serves.
+    Spared,
+    /// Over a stream.
+    Reliable,
+}
+
 /// A TURN client; see the [module](super).
 #[derive(Debug)]
 pub struct RelayClient {
     server: SocketAddr,
+    pace: Pace,
     credentials: RelayCredentials,
     /// Newer credentials that the current allocation does not know.
     next_credentials: Option<RelayCredentials>,
@@ -59,6 +71,8 @@ pub struct RelayClient {
     channels: Channels,
     /// When the first datagram went out after which nothing came back.
     unheard_since: Option<Instant>,
+    /// When the first request went out since which nothing came, over however many attempts.
+    deaf_since: Option<Instant>,
     outbox: VecDeque<Outgoing>,
     events: VecDeque<RelayEvent>,
 }
@@ -71,8 +85,29 @@ impl RelayClient {
         randomness: Randomness,
         now: Instant,
     ) -> Self {
+        Self::with_pace(server, Pace::Steady, credentials, randomness, now)
+    }
+
+    /// The same over a stream that is open: nothing gets lost there, so nothing is sent twice (RFC 8489, section 6.2.2).
+    pub fn over_stream(
+        server: SocketAddr,
+        credentials: RelayCredentials,
+        randomness: Randomness,
+        now: Instant,
+    ) -> Self {
+        Self::with_pace(server, Pace::Reliable, credentials, randomness, now)
+    }
+
+    fn with_pace(
+        server: SocketAddr,
+        pace: Pace,
+        credentials: RelayCredentials,
+        randomness: Randomness,
+        now: Instant,
+    ) -> Self {
         let mut client = Self {
             server: canonical(server),
+            pace,
             credentials,
             next_credentials: None,
             challenge: None,
@@ -86,6 +121,7 @@ impl RelayClient {
             requests: Vec::new(),
             channels: Channels::default(),
             unheard_since: None,
+            deaf_since: None,
             outbox: VecDeque::new(),
             events: VecDeque::new(),
         };
@@ -150,7 +186,31 @@ impl RelayClient {
     pub fn restart(&mut self, now: Instant) {
         self.failures = 0;
         self.challenge = None;
+        self.deaf_since = None;
         self.allocate(now);
+    }
+
+    /// Since when the server has left everything unanswered; refusals are answers too.
+    pub fn deaf_since(&self) -> Option<Instant> {
+        // An answer to what nobody asks any more is not looked at.
+        let asks = |request: &Request| !request.heard;
+        let allocated = self.relayed_address().is_some();
+        self.deaf_since.filter(|_| !allocated || self.requests.iter().any(asks))
+    }
+
+    /// While another way serves, a server that does not answer is asked only now and then.
+    pub fn set_spared(&mut self, spared: bool) {
+        if self.pace != Pace::Reliable {
+            self.pace = if spared { Pace::Spared } else { Pace::Steady };
+        }
+    }
+
+    /// A path through the relay has died: finds out whether the server is still there.
+    pub fn check(&mut self, now: Instant) {
+        let refreshing = self.requests.iter().any(|request| request.purpose == Purpose::Refresh);
+        if self.relayed_address().is_some() && !refreshing {
+            self.send(Purpose::Refresh, 0, now);
+        }
     }
 
     /// Wants payload to and from this peer (its relayed address) until [`Self::disconnect_peer`].
@@ -209,6 +269,7 @@ impl RelayClient {
     /// Tells that data of a channel came from the server, where the data path reads ChannelData itself.
     pub fn note_received(&mut self) {
         self.unheard_since = None;
+        self.deaf_since = None;
         self.requests.iter_mut().for_each(|request| request.heard = true);
     }
 

@@ -1,4 +1,5 @@
-//! TURN client (RFC 8656): one UDP allocation on one server, over the agent's one UDP socket.
+//! TURN client (RFC 8656): one UDP allocation on one server, over the agent's one UDP socket, or over a stream where UDP
+//! does not get through.
 //!
 //! ```text
 //!  Allocating ──ok──> Allocated ──refresh refused, no answer──> Allocating
@@ -21,6 +22,8 @@
 
 mod channels;
 mod client;
+pub(crate) mod fallback;
+pub mod framing;
 mod message;
 
 use std::fmt;
@@ -52,6 +55,16 @@ impl Drop for RelayCredentials {
     fn drop(&mut self) {
         self.password.zeroize();
     }
+}
+
+/// How a relay is spoken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// By datagrams, from the agent's own socket.
+    #[default]
+    Udp,
+    /// By a stream that is TLS on the wire; who opens it sees to that.
+    Tls,
 }
 
 /// What a datagram from the server's address was.

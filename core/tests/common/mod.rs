@@ -5,6 +5,7 @@
 
 pub mod fake;
 pub mod stock;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ria_core::{
     AddNetwork, Command, DatagramBatch, DropReason, Engine, EngineConfig, Event, LinkState, PacketBatch,
-    PathKind, PeerStatus, PingId, PingOutcome, Received, RelayServer,
+    PathKind, PeerStatus, PingId, PingOutcome, Received, RelayServer, Sinks, SocketIndex,
 };
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::keys::WgPublicKey;
@@ -112,6 +113,9 @@ pub struct World {
     /// Devices with stock WireGuard, on the public network.
     pub devices: Vec<stock::Device>,
     pub turn: TurnServer,
+    /// Port of TURN over streams at the relay, where there is one.
+    pub tls_port: Option<u16>,
+    pub streams: streams::Streams,
     /// One-way delay of each hop, and up to how much is added at random.
     pub latency: Duration,
     pub jitter: Duration,
@@ -150,6 +154,8 @@ impl World {
             nats: Vec::new(),
             devices: Vec::new(),
             turn: TurnServer::new(RELAY.parse().unwrap()),
+            tls_port: None,
+            streams: streams::Streams::default(),
             latency: ms(5),
             jitter: ms(0),
             loss: 0,
@@ -314,6 +320,7 @@ impl World {
         let relay = RelayServer {
             name: "relay".into(),
             address: self.turn.address,
+            tls_port: self.tls_port,
             username: format!("user-{host}"),
             password: turn::PASSWORD.into(),
         };
@@ -379,6 +386,11 @@ impl World {
 
     /// A datagram arrives at a host as it is.
     pub fn inject(&mut self, host: usize, from: SocketAddr, bytes: &[u8]) {
+        self.inject_at(host, SocketIndex::MAIN, from, bytes);
+    }
+
+    /// The same at another of its sockets, or by a stream.
+    pub fn inject_at(&mut self, host: usize, socket: SocketIndex, from: SocketAddr, bytes: &[u8]) {
         let (mut tun, mut udp) = (PacketBatch::default(), DatagramBatch::default());
         if self.hosts[host].asleep_since.is_some() {
             return;
@@ -386,7 +398,8 @@ impl World {
         let now = self.now;
         let received = Received { from, local: None, data: bytes };
         let clock = self.clock(host);
-        self.hosts[host].engine.handle_udp([received], clock, &mut tun, &mut udp);
+        let sinks = Sinks { tun: &mut tun, udp: &mut udp };
+        self.hosts[host].engine.handle_udp_at(socket, [received], clock, sinks);
         for (_, packets) in tun.networks_mut() {
             for packet in packets.iter() {
                 self.hosts[host].received.push((now, packet.to_vec()));
@@ -403,6 +416,7 @@ impl World {
         self.hosts[host].engine.poll_transmit(clock, &mut udp);
         self.transmit(host, &udp);
         while let Some(event) = self.hosts[host].engine.poll_event() {
+            self.follow_streams(host, &event);
             if let Event::CandidatesChanged { candidates, .. } = &event {
                 self.hosts[host].candidates.clone_from(candidates);
                 self.pass_on(host);
@@ -424,9 +438,13 @@ impl World {
 
     fn transmit(&mut self, host: usize, udp: &DatagramBatch) {
         let from = self.hosts[host].address;
-        let sends: Vec<(SocketAddr, Vec<u8>)> =
-            udp.transmits().flat_map(|t| t.datagrams().map(move |d| (t.to, d.to_vec()))).collect();
-        for (to, bytes) in sends {
+        let sends: Vec<(SocketAddr, SocketIndex, Vec<u8>)> =
+            udp.transmits().flat_map(|t| t.datagrams().map(move |d| (t.to, t.socket, d.to_vec()))).collect();
+        for (to, socket, bytes) in sends {
+            if socket.is_stream() {
+                self.send_on_stream(host, socket, &bytes);
+                continue;
+            }
             *self.sent.entry(bytes[0]).or_default() += 1;
             let neighbour = self.hosts.iter().any(|h| h.address == to && h.nat == self.hosts[host].nat);
             let public = match self.hosts[host].nat {
@@ -438,6 +456,9 @@ impl World {
     }
 
     pub fn launch(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if self.streams.is_end(to) {
+            return self.launch_surely(from, to, bytes);
+        }
         if self.record {
             self.recorded.push((from, to, bytes.clone()));
         }
@@ -453,9 +474,18 @@ impl World {
         self.queue.insert((at, self.order), InFlight { from, to, bytes });
     }
 
+    /// On a stream nothing gets lost.
+    fn launch_surely(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        self.order += 1;
+        self.queue.insert((self.now + self.latency, self.order), InFlight { from, to, bytes });
+    }
+
     fn deliver(&mut self, flight: InFlight) {
         let InFlight { from, to, bytes } = flight;
-        if to == self.turn.address {
+        if let Some((host, socket, relay)) = self.streams.host_at(to) {
+            return self.inject_at(host, socket, relay, &bytes);
+        }
+        if to == self.turn.address || self.streams.is_relay(to) {
             if let Some((to, bytes)) = self.turn.handle(from, &bytes) {
                 self.launch(self.turn.address, to, bytes);
             }
@@ -502,7 +532,9 @@ impl World {
             let news = self.news.first_key_value().map(|((at, _), _)| *at);
             let timers: Vec<_> = self.hosts.iter().map(Host::due).collect();
             let timer = timers.iter().flatten().min().copied();
-            let Some(next) = [flight, news, timer].into_iter().flatten().min().filter(|at| *at <= until)
+            let stream = self.streams.due();
+            let Some(next) =
+                [flight, news, stream, timer].into_iter().flatten().min().filter(|at| *at <= until)
             else {
                 self.now = until;
                 return done(self);
@@ -517,6 +549,8 @@ impl World {
                     let update = LiveUpdate { whole: false, members: vec![live] };
                     self.command(host, Command::ApplyLive { network: network(), update });
                 }
+            } else if stream == Some(next) {
+                self.open_stream();
             } else if let Some(host) = timers.iter().position(|timer| *timer == Some(next)) {
                 let (now, clock) = (self.now, self.clock(host));
                 self.wakes += 1;

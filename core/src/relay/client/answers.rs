@@ -6,13 +6,16 @@ use stun_types::attribute::ErrorCode;
 use stun_types::message::{Message, MessageClass};
 
 use super::requests::{Purpose, Request};
-use super::{KEEPALIVE, LIFETIME, RelayClient, State};
+use super::{KEEPALIVE, LIFETIME, Pace, RelayClient, State};
 use crate::relay::message::{self, Challenge, Signer};
 use crate::relay::{RelayEvent, RelayFailure, RelayInput};
 use crate::stun::{Randomness, parse};
 
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Between attempts while another way serves.
+const SPARED_EVERY: Duration = Duration::from_secs(4);
 
 /// A nonce may go stale again between challenge and answer; a server that does it more often is not for us.
 const MAX_CHALLENGES: u8 = 3;
@@ -165,7 +168,11 @@ impl RelayClient {
     }
 
     pub(super) fn wait(&mut self, reason: RelayFailure, now: Instant) {
-        let until = now + back_off(&mut self.randomness, self.failures);
+        let until = now
+            + match self.pace {
+                Pace::Spared => self.randomness.jitter(SPARED_EVERY),
+                Pace::Steady | Pace::Reliable => back_off(&mut self.randomness, self.failures),
+            };
         self.failures += 1;
         self.requests.clear();
         self.state = State::Waiting { until };

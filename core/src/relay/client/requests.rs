@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use std::net::SocketAddr;
 use stun_types::message::{StunWriteError, TransactionId};
 
-use super::{LIFETIME, RelayClient, State};
+use super::{LIFETIME, Pace, RelayClient, State};
 use crate::relay::RelayFailure;
 use crate::relay::message::{self, Ask, Signer};
 use crate::stun::{Due, Outgoing, Retransmission, Schedule};
@@ -18,6 +18,12 @@ const SCHEDULE: Schedule = Schedule {
     sends: 6,
     last: Duration::from_secs(2),
 };
+
+/// Two transmissions, to find out whether UDP has opened.
+const SPARED_SCHEDULE: Schedule = Schedule { sends: 2, last: Duration::from_millis(750), ..SCHEDULE };
+
+/// One, with as much time as the others have together. RFC 8489 waits 39.5 s, far longer than a robot should.
+const STREAM_SCHEDULE: Schedule = Schedule { sends: 1, initial: Duration::from_secs(7), ..SCHEDULE };
 
 /// Why a request was sent; there is at most one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +74,10 @@ impl RelayClient {
         };
         self.requests.retain(|request| request.purpose != purpose);
         self.outbox.push_back(Outgoing { to: self.server, payload: bytes.clone() });
-        let timer = Retransmission::sent(SCHEDULE, now);
+        if self.deaf_since().is_none() {
+            self.deaf_since = Some(now);
+        }
+        let timer = Retransmission::sent(self.pace.schedule(), now);
         self.requests.push(Request { id, purpose, bytes, signer, challenges, timer, heard: false });
     }
 
@@ -109,6 +118,16 @@ impl RelayClient {
             } else {
                 self.handle_failure(purpose, RelayFailure::NoAnswer, now);
             }
+        }
+    }
+}
+
+impl Pace {
+    const fn schedule(self) -> Schedule {
+        match self {
+            Self::Steady => SCHEDULE,
+            Self::Spared => SPARED_SCHEDULE,
+            Self::Reliable => STREAM_SCHEDULE,
         }
     }
 }
