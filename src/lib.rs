@@ -9,6 +9,7 @@ mod dds;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod netdev;
+mod relay;
 mod state;
 
 use std::io::IsTerminal;

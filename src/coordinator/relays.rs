@@ -25,6 +25,7 @@ pub async fn resolve(contact: &Contact) -> Vec<RelayServer> {
             Some(address) => resolved.push(RelayServer {
                 name: relay.name.clone(),
                 address,
+                tls_port: relay.tls_port,
                 username: relay.username.clone(),
                 password: relay.password.clone(),
             }),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ria_protocol::enrol::Authority;
 use ria_protocol::keys::SpkiHash;
-use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME};
+use ria_protocol::{ALPN_NODE, ALPN_TURN, COORDINATOR_TLS_NAME};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -85,6 +85,21 @@ pub fn client_config(
     // Without resumption each connection shows the certificate that the node has now.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(CoordinatorTls { config: Arc::new(config), trust, floor })
+}
+
+/// For TURN over TLS at a relay that shows a certificate of the coordinator's authority. The node itself shows none: its
+/// credentials for the relay say who it is.
+pub fn turn_config(authorities: Vec<Authority>) -> Result<Arc<ClientConfig>, TlsSetupError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let trust = Trust::Authorities(authorities);
+    let verifier = CoordinatorVerifier { trust, provider: provider.clone() };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_TURN.to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn self_signed(keys: &NodeKeys) -> Result<CertificateDer<'static>, TlsSetupError> {

@@ -33,6 +33,7 @@ use crate::dds::Profiles;
 use crate::netdev::host::Host;
 use crate::netdev::netlink::Netlink;
 use crate::netdev::udp::BoundUdp;
+use crate::relay::RelayStreams;
 use crate::state::StateDir;
 use crate::state::saver::{Saved, Saver};
 
@@ -93,6 +94,7 @@ pub struct Control {
     pub(super) state: Arc<StateDir>,
     pub(super) saver: Saver,
     pub(super) packets: Packets,
+    pub(super) relay_streams: RelayStreams,
     pub(super) netlink: Netlink,
     pub(super) host: Host,
     pub(super) profiles: Profiles,
@@ -163,6 +165,7 @@ impl Control {
         let control = Self {
             saver: Saver::start(state.clone(), saved_in)?,
             packets: Packets::start(udp, seed, engine_in)?,
+            relay_streams: RelayStreams::default(),
             profiles: Profiles::new(&config.run_dir, &config.dds),
             state,
             netlink,

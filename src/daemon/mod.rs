@@ -29,6 +29,7 @@ mod packets;
 mod pending;
 mod pings;
 pub mod provision;
+mod relays;
 mod requests;
 mod rotation;
 mod status;

@@ -35,6 +35,8 @@ pub struct Network {
     pub state: NetworkState,
     /// Whether the engine has it.
     pub in_engine: bool,
+    /// Whether the engine was told that the coordinator is there.
+    pub reached_told: bool,
     /// The overlay interface while there is one.
     pub interface: Option<Interface>,
     /// The standing session with the coordinator.
@@ -129,6 +131,7 @@ impl Network {
             boot: random_boot(),
             state,
             in_engine: false,
+            reached_told: false,
             interface: None,
             session: None,
             coordinator: Coordinator::default(),

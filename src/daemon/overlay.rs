@@ -48,7 +48,7 @@ impl Control {
             return;
         };
         let Some(snapshot) = network.membership.map.clone() else { return };
-        network.in_engine = true;
+        (network.in_engine, network.reached_told) = (true, false);
         let add = AddNetwork {
             id,
             private_key: network.membership.keys.wg(),
@@ -286,25 +286,12 @@ impl Control {
                 }
             }
             Event::Warned { network, warning } => self.handle_warning(network, &warning),
-            Event::RelayUp { network, relay, .. } => {
-                tracing::debug!(%network, relay, "relay bound");
-                if let Some(network) = self.networks.get_mut(&network) {
-                    network.conditions.clear("relay-down");
-                    // The relay is the coordinator's, as a rule: where it is back, the coordinator is.
-                    if network.coordinator.state == CoordinatorState::Unreachable {
-                        network.order(Order::Reconnect);
-                    }
-                }
+            Event::RelayUp { network, relay, transport, .. } => self.relay_up(network, &relay, transport),
+            Event::RelayDown { network, relay, reason } => self.relay_down(network, &relay, &reason),
+            Event::RelayStreamWanted { network, socket, relay, address } => {
+                self.start_relay_stream(network, socket, &relay, address);
             }
-            Event::RelayDown { network, relay, reason } => {
-                if let Some(network) = self.networks.get_mut(&network) {
-                    let text = format!(
-                        "relay {relay} can't be used ({reason}); peers that have no direct path are not reached; is \
-                         UDP to the coordinator's relay port allowed here?"
-                    );
-                    network.conditions.set("relay-down", Severity::Warning, text);
-                }
-            }
+            Event::RelayStreamUnwanted { network, socket } => self.end_relay_stream(network, socket),
             Event::PathChanged { network, peer, endpoint: Some(endpoint), .. } => {
                 self.remember_static_peer(network, peer, endpoint);
                 self.tell_engine_event(event);
@@ -378,6 +365,8 @@ impl Control {
             | Event::CandidatesChanged { .. }
             | Event::Warned { .. }
             | Event::RelayUp { .. }
+            | Event::RelayStreamWanted { .. }
+            | Event::RelayStreamUnwanted { .. }
             | Event::RelayDown { .. } => return,
         };
         let severity = if draft.severity == Severity::Unknown { Severity::Info } else { draft.severity };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   riaN --read--> engine.handle_tun --> datagrams --> UDP
-//!   riaN <-write-- engine.handle_udp <-- datagrams <-- UDP
+//!   riaN <-write-- engine.handle_udp <-- datagrams <-- UDP, streams to relays
 //! ```
 //!
 //! It is a thread of its own with a runtime of its own, because packets must not wait for what the agent's loop does:
@@ -16,9 +16,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ria_core::offload::Coalescer;
+use ria_core::relay::framing;
 use ria_core::{
-    Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch, Sinks,
-    SocketIndex, Transmit,
+    Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch, Received,
+    Sinks, SocketIndex, StreamNews, Transmit,
 };
 use ria_protocol::id::NetworkId;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +27,8 @@ use tun_rs::SyncDevice;
 
 use crate::netdev::frames::{Frames, PacketDevice};
 use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
+use crate::relay::queue::{Queue, StreamQueues};
+use crate::relay::{self, FromStream, StreamEvent};
 
 /// UDP batches taken per turn; each is up to 16 receive runs.
 const UDP_ROUNDS: usize = 4;
@@ -41,6 +44,10 @@ pub enum Order {
     Attach(NetworkId, SyncDevice),
     /// Close a network's interface, which removes it.
     Detach(NetworkId, oneshot::Sender<()>),
+    /// Datagrams for this stream to a relay go here.
+    Stream(SocketIndex, Queue),
+    /// The stream is no more.
+    EndStream(SocketIndex),
     /// Tell the state.
     Status(oneshot::Sender<PacketStatus>),
 }
@@ -54,11 +61,16 @@ pub struct PacketStatus {
     pub send_refused: u64,
     /// Packets that an interface did not take.
     pub interface_refused: u64,
+    /// Datagrams that were too old when a stream to a relay could take them.
+    pub stream_stale: u64,
+    /// Datagrams for which a stream to a relay had no room.
+    pub stream_full: u64,
 }
 
 /// The door to the thread. Dropping it ends the thread and closes the interfaces.
 pub struct Packets {
     orders: Option<mpsc::UnboundedSender<Order>>,
+    from_streams: mpsc::Sender<FromStream>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,16 +83,18 @@ impl Packets {
     /// Starts the thread; what the engine tells goes to `events`.
     pub fn start(udp: BoundUdp, seed: [u8; 32], events: mpsc::UnboundedSender<Event>) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
+        let (from_streams, streams) = mpsc::channel(relay::BACKLOG);
+        let inboxes = Inboxes { orders: inbox, streams };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name("ria-packets".into()).spawn(move || {
             runtime.block_on(async move {
-                match Mover::new(udp, seed, inbox, events) {
+                match Mover::new(udp, seed, inboxes, events) {
                     Ok(mover) => mover.run().await,
                     Err(error) => tracing::error!(%error, "the UDP socket can't be used"),
                 }
             });
         })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
+        Ok(Self { orders: Some(orders), from_streams, thread: Some(thread) })
     }
 
     /// Has the engine do something.
@@ -101,6 +115,22 @@ impl Packets {
         if self.send(Order::Detach(network, reply)).is_ok() {
             let _ = answer.await;
         }
+    }
+
+    /// For a stream to a relay, to tell what arrives on it.
+    pub fn stream_door(&self) -> mpsc::Sender<FromStream> {
+        self.from_streams.clone()
+    }
+
+    /// What goes out over a stream to a relay is put into this queue from now on.
+    pub fn attach_stream(&self, socket: SocketIndex, queue: Queue) -> Result<(), Ended> {
+        self.send(Order::Stream(socket, queue))
+    }
+
+    /// Nothing goes out over a stream any more.
+    pub fn end_stream(&self, socket: SocketIndex) {
+        // Without the thread there is no stream either.
+        let _ = self.send(Order::EndStream(socket));
     }
 
     /// Reads the state.
@@ -129,6 +159,12 @@ struct Interface {
     device: PacketDevice,
 }
 
+/// What the thread is told.
+struct Inboxes {
+    orders: mpsc::UnboundedReceiver<Order>,
+    streams: mpsc::Receiver<FromStream>,
+}
+
 struct Mover {
     engine: Engine,
     /// The main one, and others by their [`SocketIndex`] as the engine comes to use them.
@@ -136,7 +172,8 @@ struct Mover {
     /// Datagrams for a socket that could not be opened.
     socket_missing: u64,
     interfaces: Vec<Interface>,
-    inbox: mpsc::UnboundedReceiver<Order>,
+    streams: StreamQueues,
+    inboxes: Inboxes,
     events: mpsc::UnboundedSender<Event>,
     /// What was read from an interface.
     frames: Frames,
@@ -148,6 +185,7 @@ struct Mover {
 
 enum Wake {
     Order(Option<Order>),
+    Stream(FromStream),
     Packets,
     Timer,
 }
@@ -156,7 +194,7 @@ impl Mover {
     fn new(
         udp: BoundUdp,
         seed: [u8; 32],
-        inbox: mpsc::UnboundedReceiver<Order>,
+        inboxes: Inboxes,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -164,7 +202,8 @@ impl Mover {
             sockets: vec![Udp::new(udp)?],
             socket_missing: 0,
             interfaces: Vec::new(),
-            inbox,
+            streams: StreamQueues::default(),
+            inboxes,
             events,
             frames: Frames::default(),
             coalescer: Coalescer::default(),
@@ -179,6 +218,11 @@ impl Mover {
             match self.wait().await {
                 Wake::Order(Some(order)) => self.obey(order),
                 Wake::Order(None) => return,
+                Wake::Stream(news) => {
+                    self.take(news);
+                    // One after the other, neither streams nor sockets have to wait for a pause of the others.
+                    self.turn().await;
+                }
                 Wake::Packets => self.turn().await,
                 Wake::Timer => self.engine.handle_timeout(Instant::now()),
             }
@@ -202,7 +246,8 @@ impl Mover {
             biased;
             // Timers first: under load there are always packets, and rekeys must not wait for a pause.
             () = timer => Wake::Timer,
-            order = self.inbox.recv() => Wake::Order(order),
+            order = self.inboxes.orders.recv() => Wake::Order(order),
+            Some(news) = self.inboxes.streams.recv() => Wake::Stream(news),
             () = any_socket_readable(&self.sockets) => Wake::Packets,
             () = any_readable(&self.interfaces) => Wake::Packets,
         }
@@ -238,6 +283,28 @@ impl Mover {
         }
     }
 
+    /// A stream to a relay tells something.
+    fn take(&mut self, news: FromStream) {
+        let FromStream { network, socket, address, what } = news;
+        let news = match what {
+            StreamEvent::Opened => StreamNews::Opened,
+            StreamEvent::Closed(reason) => StreamNews::Closed(reason),
+            StreamEvent::Frames(frames) => {
+                let mut rest = &frames[..];
+                let next = || framing::take(&mut rest).ok().flatten();
+                let received =
+                    std::iter::from_fn(next).map(|data| Received { from: address, local: None, data });
+                let sinks = Sinks { tun: &mut self.to_interfaces, udp: &mut self.to_udp };
+                self.engine.handle_udp_at(socket, received, Instant::now(), sinks);
+                return self.write_interfaces();
+            }
+        };
+        let command = Command::RelayStream { network, socket, news };
+        if let Err(error) = self.engine.handle_command(command, Instant::now()) {
+            tracing::debug!(%error, "a stream of a network that is gone");
+        }
+    }
+
     fn write_interfaces(&mut self) {
         for (network, packets) in self.to_interfaces.networks_mut() {
             let refused = match self.interfaces.iter().find(|i| i.network == network) {
@@ -257,6 +324,10 @@ impl Mover {
         }
         let mut patience = SEND_PATIENCE;
         for mut transmit in self.to_udp.transmits() {
+            if transmit.socket.is_stream() {
+                self.streams.push(&transmit);
+                continue;
+            }
             let Some(socket) = socket_for(&mut self.sockets, &transmit) else {
                 let lost = transmit.datagrams().count() as u64;
                 self.socket_missing = self.socket_missing.saturating_add(lost);
@@ -273,6 +344,7 @@ impl Mover {
             }
         }
         self.to_udp.clear();
+        self.streams.flush();
     }
 
     fn obey(&mut self, order: Order) {
@@ -287,6 +359,8 @@ impl Mover {
                     | Command::ApplyLive { .. }
                     | Command::SetRelays { .. }
                     | Command::SetTime { .. }
+                    | Command::SetCoordinatorReached { .. }
+                    | Command::RelayStream { .. }
                     | Command::SetHostCandidates(_)
                     | Command::StartPing { .. } => None,
                 };
@@ -305,12 +379,17 @@ impl Mover {
                 self.interfaces.retain(|i| i.network != network);
                 let _ = reply.send(());
             }
+            Order::Stream(socket, queue) => self.streams.add(socket, queue),
+            Order::EndStream(socket) => self.streams.remove(socket),
             Order::Status(reply) => {
+                let (stream_stale, stream_full) = self.streams.dropped();
                 let _ = reply.send(PacketStatus {
                     engine: self.engine.status(Instant::now()),
                     send_refused: self.sockets.iter().map(|socket| socket.refused).sum::<u64>()
                         + self.socket_missing,
                     interface_refused: self.interface_refused,
+                    stream_stale,
+                    stream_full,
                 });
             }
         }

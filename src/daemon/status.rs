@@ -119,7 +119,12 @@ fn relay(engine: &ria_core::NetworkStatus) -> String {
 fn drops(packets: &PacketStatus) -> BTreeMap<String, u64> {
     let EngineStatus { drops, .. } = &packets.engine;
     let engine = drops.iter().map(|(reason, count)| (reason.name().to_owned(), count));
-    let edges = [("send-refused", packets.send_refused), ("interface-refused", packets.interface_refused)];
+    let edges = [
+        ("send-refused", packets.send_refused),
+        ("interface-refused", packets.interface_refused),
+        ("stream-stale", packets.stream_stale),
+        ("stream-full", packets.stream_full),
+    ];
     let edges = edges.map(|(name, count)| (name.to_owned(), count));
     engine.chain(edges).filter(|(_, count)| *count > 0).collect()
 }
@@ -187,6 +192,7 @@ pub fn path_kind(kind: ria_core::PathKind) -> PathKind {
         ria_core::PathKind::None => PathKind::None,
         ria_core::PathKind::Direct => PathKind::Direct,
         ria_core::PathKind::RelayUdp => PathKind::RelayUdp,
+        ria_core::PathKind::RelayTls => PathKind::RelayTls,
     }
 }
 

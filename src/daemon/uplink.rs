@@ -27,6 +27,20 @@ impl Control {
             return;
         }
         self.changed = true;
+        self.take_session_event(id, event).await;
+        self.tell_reached(id).await;
+    }
+
+    /// While the coordinator is there, a relay that says nothing over UDP is sooner asked over TLS.
+    async fn tell_reached(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id).filter(|network| network.in_engine) else { return };
+        let reached = network.coordinator.state == CoordinatorState::Connected;
+        if std::mem::replace(&mut network.reached_told, reached) != reached {
+            self.engine(Command::SetCoordinatorReached { network: id, reached }).await;
+        }
+    }
+
+    async fn take_session_event(&mut self, id: NetworkId, event: SessionEvent) {
         match event {
             SessionEvent::Connected { url, address, version, time, protocol } => {
                 let Some(network) = self.networks.get_mut(&id) else { return };
