@@ -51,6 +51,14 @@ fn the_audit_log_says_who_on_the_robot_did_it() {
     a.wait_for_link("robot-b", "up");
     assert!(a.log().contains("asked to switch a network"), "{}", a.log());
 
+    assert_eq!(a.ria(&["rotate-key"]).code, 0);
+    let (subject, by) = reported("node.asked-for-key", 1);
+    assert_eq!((subject.as_str(), &by["user"]), ("robot-a", &"root".into()));
+    let url = a.status()["coordinator_url"].as_str().unwrap().to_owned();
+    assert_eq!(a.ria(&["set-url", &url]).code, 0);
+    let (subject, by) = reported("node.set-url", 1);
+    assert_eq!((subject.as_str(), &by["user"]), ("robot-a", &"root".into()));
+
     // One that is switched off says good-bye, too.
     assert_eq!(a.ria(&["down"]).code, 0);
     assert_eq!(a.ria(&["leave", "--yes"]).code, 0);

@@ -38,6 +38,12 @@ pub enum LocalDeed {
     /// The node leaves for good; [`Leave`](crate::message::NodeMessage::Leave) follows.
     #[n(2)]
     Left,
+    /// Another WireGuard key was asked for; it is in use once the node has proved it.
+    #[n(3)]
+    AskedForKey,
+    /// The coordinator's address was set by hand.
+    #[n(4)]
+    SetUrl,
 }
 
 /// A change that was made on the node itself.

@@ -121,13 +121,13 @@ impl Backend for LocalApi {
     async fn set_url(&self, network: NetworkId, url: &str, caller: Caller) -> Result<(), ApiError> {
         self.with_network(network, |_, _| Ok(())).await?;
         info!(by = %Shown(&caller), %network, "told where the coordinator is");
-        self.handle.set_url(network, url.to_owned()).await
+        self.handle.set_url(network, url.to_owned(), caller.into()).await
     }
 
     async fn rotate_key(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError> {
         self.with_network(network, |_, _| Ok(())).await?;
         info!(by = %Shown(&caller), %network, "asked for another WireGuard key");
-        self.handle.rotate_key(network).await
+        self.handle.rotate_key(network, caller.into()).await
     }
 
     fn notices(&self) -> broadcast::Receiver<Notice> {

@@ -81,7 +81,7 @@ pub enum Input {
     /// The session of a network that was switched off has ended without telling this.
     Untold(NetworkId, Vec<Note>),
     /// The coordinator answers at the URL that a person has set.
-    UrlFound { network: NetworkId, url: String, reply: Reply<()> },
+    UrlFound { network: NetworkId, url: String, by: Requester, reply: Reply<()> },
     /// Addresses of relays are known.
     Relays(NetworkId, Vec<RelayServer>),
     /// One probe of a ping.
@@ -282,7 +282,7 @@ impl Control {
                     notes.into_iter().for_each(|note| network.note(note));
                 }
             }
-            Input::UrlFound { network, url, reply } => self.handle_url_found(network, url, reply),
+            Input::UrlFound { network, url, by, reply } => self.handle_url_found(network, url, by, reply),
             Input::Relays(network, relays) => {
                 let command = ria_core::Command::SetRelays { network, relays };
                 self.engine(command).await;

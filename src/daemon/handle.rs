@@ -51,9 +51,9 @@ pub enum Command {
     /// Take a network down or up, keeping the membership.
     SetEnabled { network: NetworkId, enabled: bool, by: Requester, reply: Reply<()> },
     /// Look for the coordinator at this URL first.
-    SetUrl { network: NetworkId, url: String, reply: Reply<()> },
+    SetUrl { network: NetworkId, url: String, by: Requester, reply: Reply<()> },
     /// Have another WireGuard key.
-    RotateKey { network: NetworkId, reply: Reply<()> },
+    RotateKey { network: NetworkId, by: Requester, reply: Reply<()> },
     /// Probe a peer over its current path.
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
     /// Know how the local API fares on the system bus.
@@ -131,13 +131,13 @@ impl DaemonHandle {
     }
 
     /// Looks for the coordinator at a URL first, from now on; the coordinator has to answer there.
-    pub async fn set_url(&self, network: NetworkId, url: String) -> Result<(), ApiError> {
-        self.ask(|reply| Command::SetUrl { network, url, reply }).await
+    pub async fn set_url(&self, network: NetworkId, url: String, by: Requester) -> Result<(), ApiError> {
+        self.ask(|reply| Command::SetUrl { network, url, by, reply }).await
     }
 
     /// Makes another WireGuard key; returns when it is in use.
-    pub async fn rotate_key(&self, network: NetworkId) -> Result<(), ApiError> {
-        self.ask(|reply| Command::RotateKey { network, reply }).await
+    pub async fn rotate_key(&self, network: NetworkId, by: Requester) -> Result<(), ApiError> {
+        self.ask(|reply| Command::RotateKey { network, by, reply }).await
     }
 
     /// Probes a peer.

@@ -39,11 +39,11 @@ impl Control {
             Command::Join { key, options, by, reply } => self.join(key, options, by, reply),
             Command::Provision { key, path, reply } => self.provision(key, &path, reply),
             Command::Leave { network, by, reply } => self.leave(network, by, reply),
-            Command::SetUrl { network, url, reply } => self.set_url(network, url, reply),
+            Command::SetUrl { network, url, by, reply } => self.set_url(network, url, by, reply),
             Command::SetEnabled { network, enabled, by, reply } => {
                 let _ = reply.send(self.set_enabled(network, enabled, by).await);
             }
-            Command::RotateKey { network, reply } => self.rotate_key(network, reply),
+            Command::RotateKey { network, by, reply } => self.rotate_key(network, by, reply),
             Command::NoteBus(state) => self.note_bus(&state),
             Command::Ping { network, peer, plan, reply } => {
                 let inputs = self.inputs.clone();

@@ -14,6 +14,7 @@ use ria_api::error::ApiError;
 use ria_api::state::{NetworkState, Severity};
 use ria_core::{Command, PrivateKey};
 use ria_protocol::id::NetworkId;
+use ria_protocol::requester::{LocalDeed, Requester};
 use ria_protocol::version::Protocol;
 use tokio::time::Instant;
 
@@ -21,7 +22,7 @@ use super::control::Control;
 use super::events::Draft;
 use super::handle::Reply;
 use super::network::Network;
-use crate::coordinator::session::Order;
+use crate::coordinator::session::{Note, Order};
 use crate::state::membership::Membership;
 use crate::state::{Part, map};
 
@@ -61,7 +62,7 @@ impl Network {
 
 impl Control {
     /// The local API asks for another key.
-    pub(super) fn rotate_key(&mut self, id: NetworkId, reply: Reply<()>) {
+    pub(super) fn rotate_key(&mut self, id: NetworkId, by: Requester, reply: Reply<()>) {
         let problem = match self.networks.get(&id) {
             None => {
                 Some(ApiError::NoSuchNetwork(format!("this machine is in no network {id}; see ria status")))
@@ -79,6 +80,7 @@ impl Control {
             return;
         }
         let Some(network) = self.networks.get_mut(&id) else { return };
+        network.note(Note::new(LocalDeed::AskedForKey, by));
         network.key_unstored |= network.membership.keys.prepare_next();
         network.rotating.push(Rotating { reply, until: Instant::now() + PATIENCE });
         let keys = &network.membership.keys;

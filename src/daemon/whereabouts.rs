@@ -3,12 +3,13 @@
 
 use ria_api::error::ApiError;
 use ria_protocol::id::NetworkId;
+use ria_protocol::requester::{LocalDeed, Requester};
 
 use super::control::{Control, Input};
 use super::handle::Reply;
 use crate::coordinator::finding::{self, FindError};
 use crate::coordinator::greet::GreetError;
-use crate::coordinator::session::Order;
+use crate::coordinator::session::{Note, Order};
 use crate::state::Part;
 
 impl Control {
@@ -42,7 +43,7 @@ impl Control {
     }
 
     /// A person says where the coordinator is. It is asked before it is believed.
-    pub(super) fn set_url(&self, id: NetworkId, url: String, reply: Reply<()>) {
+    pub(super) fn set_url(&self, id: NetworkId, url: String, by: Requester, reply: Reply<()>) {
         let Some(network) = self.networks.get(&id) else {
             let _ = reply.send(Err(super::requests::no_such_network(id)));
             return;
@@ -54,7 +55,7 @@ impl Control {
             match finding::check(&reach, url.clone(), &membership).await {
                 Ok(()) => {
                     // Only fails while the agent stops.
-                    let _ = inputs.send(Input::UrlFound { network: id, url, reply });
+                    let _ = inputs.send(Input::UrlFound { network: id, url, by, reply });
                 }
                 Err(error) => {
                     let _ = reply.send(Err(api_error(error)));
@@ -64,7 +65,7 @@ impl Control {
     }
 
     /// What a person said is so.
-    pub(super) fn handle_url_found(&mut self, id: NetworkId, url: String, reply: Reply<()>) {
+    pub(super) fn handle_url_found(&mut self, id: NetworkId, url: String, by: Requester, reply: Reply<()>) {
         let Some(network) = self.networks.get_mut(&id) else {
             let _ = reply.send(Err(super::requests::no_such_network(id)));
             return;
@@ -73,7 +74,8 @@ impl Control {
         network.membership.contact.by_hand = Some(url);
         self.saver.put(id, Part::Contact, &network.membership.contact, 0);
         self.tell_urls(id);
-        if let Some(network) = self.networks.get(&id) {
+        if let Some(network) = self.networks.get_mut(&id) {
+            network.note(Note::new(LocalDeed::SetUrl, by));
             network.order(Order::Reconnect);
         }
         self.changed = true;

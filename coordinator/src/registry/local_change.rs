@@ -41,6 +41,8 @@ impl Writer {
         let action = match change.deed {
             LocalDeed::SwitchedOff => "node.switched-off",
             LocalDeed::SwitchedOn => "node.switched-on",
+            LocalDeed::AskedForKey => "node.asked-for-key",
+            LocalDeed::SetUrl => "node.set-url",
             // Noted with the removal that follows.
             LocalDeed::Left => return Ok(()),
         };
