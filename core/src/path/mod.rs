@@ -340,6 +340,10 @@ impl Path {
             Some(rtt) if self.state == PathState::Proven => rtt + sample / RTT_WEIGHT - rtt / RTT_WEIGHT,
             _ => sample,
         });
+        if self.state != PathState::Proven {
+            // What went before the path worked says nothing of how well it works.
+            self.outstanding.retain(|(_, sent)| *sent > at);
+        }
         self.samples = self.samples.saturating_add(1);
         self.loss -= self.loss * LOSS_WEIGHT;
         self.state = PathState::Proven;

@@ -131,3 +131,22 @@ fn loss_is_estimated_from_unanswered_pings() {
     }
     assert!((0.1..0.35).contains(&path.loss()), "{}", path.loss());
 }
+
+#[test]
+fn pings_into_the_void_before_a_path_works_are_no_loss() {
+    let begin = start();
+    let mut path = Path::new(Address::Direct(address(1)), true);
+    for echo in 0..8 {
+        path.handle_ping_sent(echo, begin + ms(100 * echo));
+    }
+    assert!(path.handle_pong(7, begin + ms(710)).is_some());
+    path.handle_timeout(Pace::Quiet, begin + ms(5000));
+    assert!(path.loss() < f32::EPSILON, "{}", path.loss());
+    // The same for a path that has been dead.
+    let (_, died) = run(&mut path, Pace::Busy, begin + ms(5000), ms(1500));
+    assert!(died.is_some());
+    path.handle_ping_sent(2000, begin + ms(7000));
+    assert!(path.handle_pong(2000, begin + ms(7010)).is_some());
+    path.handle_timeout(Pace::Quiet, begin + ms(9000));
+    assert!(path.loss() < 0.1, "{}", path.loss());
+}

@@ -405,7 +405,9 @@ impl Peer {
         if self.active != Some(path.address) {
             return Pace::Standby;
         }
-        let Some(active) = self.traffic.active else { return Pace::Idle };
+        // Of a bad link it is worth knowing when it is well again.
+        let idle = if self.link.state == LinkState::Degraded { Pace::Quiet } else { Pace::Idle };
+        let Some(active) = self.traffic.active else { return idle };
         let age = now.saturating_duration_since(active);
         // A ping per packet at most: what is said once in seconds needs no watch several times a second.
         if age < BUSY_FOR && path.is_behind(active) {
@@ -413,7 +415,7 @@ impl Peer {
         } else if age < QUIET_FOR {
             Pace::Quiet
         } else {
-            Pace::Idle
+            idle
         }
     }
 
