@@ -140,9 +140,9 @@ pub struct PingArgs {
     pub peer: String,
     #[command(flatten)]
     pub network: NetworkArg,
-    /// How many probes (1 to 1000).
-    #[arg(short = 'c', long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub count: u32,
+    /// Exactly so many probes (1 to 1000) [default: until one takes a direct path, 10 at most].
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: Option<u32>,
     /// Seconds between two probes (0.01 to 3600).
     #[arg(short = 'i', long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     pub interval: f64,

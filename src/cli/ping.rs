@@ -1,9 +1,10 @@
-//! `ria ping`: one line per probe as it comes, and a summary.
+//! `ria ping`: one line per probe as it comes, each with its way, and a summary. Unless a number is asked for, it ends
+//! with the first probe that took a direct path.
 
 use std::time::{Duration, Instant};
 
 use ria_api::client::Network;
-use ria_api::state::PingReply;
+use ria_api::state::{PathKind, PingReply};
 use serde::Serialize;
 
 use super::Context;
@@ -11,6 +12,9 @@ use super::args::PingArgs;
 use super::failure::{Failure, TIMED_OUT};
 use super::output::{Colour, Output, millis};
 use super::peers::way;
+
+/// Probes unless a number is asked for: about as long as a direct path takes to be found where there is one.
+const PATIENCE: u32 = 10;
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -27,6 +31,9 @@ struct Summary {
     rtt_avg: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_max: Option<f64>,
+    /// Number of the first probe that took a direct path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct_from: Option<u32>,
     replies: Vec<PingReply>,
 }
 
@@ -61,7 +68,8 @@ async fn probe(
     replies: &mut Vec<PingReply>,
 ) -> Result<(), Failure> {
     let interval = Duration::from_secs_f64(args.interval);
-    for seq in 1..=args.count {
+    let most = args.count.unwrap_or(PATIENCE);
+    for seq in 1..=most {
         let started = Instant::now();
         for reply in network.proxy.ping(&args.peer, 1, args.interval, args.timeout).await? {
             let reply = PingReply { seq, ..reply };
@@ -70,11 +78,18 @@ async fn probe(
             }
             replies.push(reply);
         }
-        if seq < args.count {
+        if args.count.is_none() && replies.last().is_some_and(is_direct) {
+            return Ok(());
+        }
+        if seq < most {
             tokio::time::sleep(interval.saturating_sub(started.elapsed())).await;
         }
     }
     Ok(())
+}
+
+fn is_direct(reply: &PingReply) -> bool {
+    reply.ok && reply.path == PathKind::Direct
 }
 
 fn line(output: Output, peer: &str, reply: &PingReply, timeout: f64) -> String {
@@ -103,6 +118,7 @@ fn summarise(network: String, peer: String, replies: Vec<PingReply>) -> Summary 
         rtt_min: times.iter().copied().reduce(f64::min),
         rtt_avg: (!times.is_empty()).then(|| times.iter().sum::<f64>() / times.len() as f64),
         rtt_max: times.iter().copied().reduce(f64::max),
+        direct_from: replies.iter().find(|reply| is_direct(reply)).map(|reply| reply.seq),
         replies,
     }
 }
@@ -112,6 +128,12 @@ fn in_words(summary: &Summary) -> String {
         format!("{} sent, {} answered, {:.0} % lost", summary.sent, summary.received, summary.loss * 100.0);
     if let (Some(min), Some(avg), Some(max)) = (summary.rtt_min, summary.rtt_avg, summary.rtt_max) {
         text += &format!("; min {}, average {}, max {}", millis(min), millis(avg), millis(max));
+    }
+    match summary.direct_from {
+        Some(1) => text += "; direct",
+        Some(seq) => text += &format!("; direct since probe {seq}"),
+        None if summary.received > 0 => text += "; not direct, see why: ria netcheck",
+        None => {}
     }
     text
 }
@@ -136,8 +158,18 @@ mod tests {
         assert_eq!((summary.sent, summary.received), (4, 2));
         assert_eq!(
             in_words(&summary),
-            "4 sent, 2 answered, 50 % lost; min 10.0 ms, average 20.0 ms, max 30.0 ms"
+            "4 sent, 2 answered, 50 % lost; min 10.0 ms, average 20.0 ms, max 30.0 ms; not direct, see why: ria \
+             netcheck"
         );
         assert!(summarise("lab".into(), "x".into(), vec![]).rtt_avg.is_none());
+    }
+
+    #[test]
+    fn the_summary_says_since_when_the_path_is_direct() {
+        let reply = |seq, path| PingReply { seq, ok: true, rtt: Some(0.010), path, ..PingReply::default() };
+        let replies = vec![reply(1, PathKind::RelayUdp), reply(2, PathKind::Direct)];
+        let summary = summarise("lab".into(), "robot-2".into(), replies);
+        assert_eq!(summary.direct_from, Some(2));
+        assert!(in_words(&summary).ends_with("; direct since probe 2"), "{}", in_words(&summary));
     }
 }
