@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use std::{fs, io, thread};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use netlab::control::{self, Client, Door, LabReport, Reply, Request};
-use netlab::{Description, Lab};
+use netlab::nat::NatReport;
+use netlab::{Description, Direction, Lab};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::stat::{SFlag, fstat};
@@ -57,15 +59,53 @@ enum Verb {
     },
     /// Move a running host to another network
     Move { lab: String, host: String, network: String },
-    /// Change the link of a host, or the uplink of a router: loss=3 rate=20mbit udp=blocked:53 cut=on
+    /// Change the link of a host, or the uplink of a router: loss=3 rate=20mbit delay=20ms udp=blocked:53 cut=on
     Set {
         lab: String,
         link: String,
         #[arg(required = true)]
         settings: Vec<String>,
     },
+    /// Show the settings of a link and, where an emulator carries its frames, what became of them
+    Link {
+        lab: String,
+        link: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let nothing pass a link for so many seconds; it ends by itself
+    #[command(group = clap::ArgGroup::new("way").multiple(false))]
+    BlackOut {
+        lab: String,
+        link: String,
+        seconds: f64,
+        /// Only from the node to the network
+        #[arg(long, group = "way")]
+        up: bool,
+        /// Only from the network to the node
+        #[arg(long, group = "way")]
+        down: bool,
+    },
+    /// Look into a router's emulated address translation, or change it
+    Nat {
+        lab: String,
+        router: String,
+        #[command(subcommand)]
+        change: Option<NatVerb>,
+        /// Show it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// End a lab
     Down { lab: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum NatVerb {
+    /// Forget all mappings, as a router that lost its power
+    Reset,
+    /// Take another address outside, this one or the next free one, which ends all mappings
+    Address { address: Option<Ipv4Addr> },
 }
 
 /// Does what was asked.
@@ -78,14 +118,60 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Ls { json } => list(json)?,
         Verb::Move { lab, host, network } => ask(&lab, &Request::Move { host, network })?,
         Verb::Set { lab, link, settings } => ask(&lab, &Request::Set { link, settings })?,
+        Verb::Link { lab, link, json } => print(ask_for(&lab, &Request::Link { link })?, json)?,
+        Verb::BlackOut { lab, link, seconds, up, down } => {
+            let direction = match (up, down) {
+                (true, _) => Some(Direction::Up),
+                (_, true) => Some(Direction::Down),
+                _ => None,
+            };
+            ask(&lab, &Request::BlackOut { link, seconds, direction })?;
+        }
+        Verb::Nat { lab, router, change, json } => {
+            let request = match change {
+                None => Request::Nat { router },
+                Some(NatVerb::Reset) => Request::RebootNat { router },
+                Some(NatVerb::Address { address }) => Request::ReaddressNat { router, address },
+            };
+            print(ask_for(&lab, &request)?, json)?;
+        }
         Verb::Down { lab } => ask(&lab, &Request::Down)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn ask(lab: &str, request: &Request) -> Result<()> {
-    Client::connect(lab)?.ask(request)?;
+    ask_for(lab, request).map(drop)
+}
+
+fn ask_for(lab: &str, request: &Request) -> Result<Reply> {
+    Ok(Client::connect(lab)?.ask(request)?)
+}
+
+/// Prints what was asked for: JSON, or TOML, which people read more easily.
+fn print(reply: Reply, json: bool) -> Result<()> {
+    let text = match (&reply, json) {
+        (Reply::Link(link), true) => serde_json::to_string(link)?,
+        (Reply::Link(link), false) => toml::to_string(link)?,
+        (Reply::Nat(nat), true) => serde_json::to_string(nat)?,
+        (Reply::Nat(nat), false) => print_nat(nat),
+        (Reply::Address(address), _) => address.to_string(),
+        (Reply::Lab(_) | Reply::Init(_) | Reply::Done | Reply::Failed(_), _) => return Ok(()),
+    };
+    println!("{}", text.trim_end());
     Ok(())
+}
+
+fn print_nat(nat: &NatReport) -> String {
+    let mut text = format!("outside address {}\n", nat.external);
+    for mapping in &nat.mappings {
+        let protocol = format!("{:?}", mapping.protocol).to_lowercase();
+        text += &format!("{protocol:<5} {:<21} -> {}\n", mapping.inside.to_string(), mapping.outside);
+    }
+    for (reason, count) in &nat.dropped {
+        text += &format!("dropped {count} ({})\n", reason.describe());
+    }
+    text
 }
 
 fn up(file: &Path, name: Option<String>, json: bool) -> Result<()> {

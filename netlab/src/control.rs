@@ -4,6 +4,7 @@
 //! answered, and only a lab of root's is believed. Requests come to the one loop that owns the lab as messages.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::command::Command;
 use crate::error::Error;
 use crate::lab::Lab;
+use crate::link::lane::Counters;
+use crate::link::{Direction, Link};
+use crate::nat::NatReport;
 use crate::sys::{Namespaces, send_kill};
 
 const PREFIX: &str = "netlab/";
@@ -51,6 +55,37 @@ pub enum Request {
         /// `NAME=VALUE`.
         settings: Vec<String>,
     },
+    /// Tell the quality of a link, and what became of its frames.
+    Link {
+        /// Host, or router for its uplink.
+        link: String,
+    },
+    /// Let nothing pass a link for a while.
+    BlackOut {
+        /// Host, or router for its uplink.
+        link: String,
+        /// How long.
+        seconds: f64,
+        /// One way only.
+        direction: Option<Direction>,
+    },
+    /// Tell what an emulated translator holds.
+    Nat {
+        /// The router.
+        router: String,
+    },
+    /// Have an emulated translator forget all mappings.
+    RebootNat {
+        /// The router.
+        router: String,
+    },
+    /// Give an emulated translator another address outside.
+    ReaddressNat {
+        /// The router.
+        router: String,
+        /// The next free one when absent.
+        address: Option<Ipv4Addr>,
+    },
     /// End the lab.
     Down,
 }
@@ -63,7 +98,7 @@ pub struct HostReport {
     /// The network it is on.
     pub network: String,
     /// Its address there.
-    pub address: std::net::Ipv4Addr,
+    pub address: Ipv4Addr,
     /// Its init process.
     pub init: u32,
 }
@@ -92,6 +127,17 @@ impl LabReport {
     }
 }
 
+/// A link as told to clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// Its settings, as far as they differ from a perfect link's.
+    pub settings: Link,
+    /// What became of frames on their way up, if an emulator carries them.
+    pub up: Option<Counters>,
+    /// The same for the way down.
+    pub down: Option<Counters>,
+}
+
 /// The answer to a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,6 +146,12 @@ pub enum Reply {
     Lab(LabReport),
     /// To [`Request::Enter`].
     Init(u32),
+    /// To [`Request::Link`].
+    Link(Box<LinkReport>),
+    /// To [`Request::Nat`].
+    Nat(NatReport),
+    /// To [`Request::ReaddressNat`].
+    Address(Ipv4Addr),
     /// To the others.
     Done,
     /// It didn't work.
@@ -159,6 +211,20 @@ fn handle(lab: &mut Lab, request: &Request) -> Result<Reply, Error> {
             let mut changed = lab.link(link)?.clone();
             changed.set_all(settings)?;
             lab.set_link(link, changed)?;
+        }
+        Request::Link { link } => {
+            let (up, down) = lab.link_counters(link)?.unzip();
+            let settings = lab.link(link)?.clone();
+            return Ok(Reply::Link(Box::new(LinkReport { settings, up, down })));
+        }
+        Request::BlackOut { link, seconds, direction } => {
+            let time = Duration::try_from_secs_f64(*seconds).map_err(|_| Error::BlackOut)?;
+            lab.black_out(link, *direction, time)?;
+        }
+        Request::Nat { router } => return lab.nat_report(router).map(Reply::Nat),
+        Request::RebootNat { router } => lab.reboot_nat(router)?,
+        Request::ReaddressNat { router, address } => {
+            return lab.readdress_nat(router, *address).map(Reply::Address);
         }
         // Both are answered before they get here.
         Request::Guard { .. } | Request::Down => {}
@@ -263,24 +329,19 @@ impl Client {
         if line.is_empty() {
             return Err(broken(io::Error::new(io::ErrorKind::UnexpectedEof, "the lab has ended")));
         }
-        match serde_json::from_str(&line).map_err(io::Error::other).map_err(broken)? {
-            Reply::Failed(reason) => Err(ClientError::Refused(reason)),
-            reply @ (Reply::Lab(_) | Reply::Init(_) | Reply::Done) => Ok(reply),
-        }
+        let reply = serde_json::from_str(&line).map_err(io::Error::other).map_err(broken)?;
+        if let Reply::Failed(reason) = reply { Err(ClientError::Refused(reason)) } else { Ok(reply) }
     }
 
     /// A program to run in a host of the lab. It belongs to the caller; [`Self::guard`] it.
     pub fn command(&mut self, host: &str, program: &std::ffi::OsStr) -> Result<Command, ClientError> {
-        match self.ask(&Request::Enter { host: host.to_owned() })? {
-            Reply::Init(init) => {
-                let namespaces = Namespaces::of(init)
-                    .map_err(|source| ClientError::Io { lab: self.lab.clone(), source })?;
-                Ok(Command::new(host, Arc::new(namespaces), program))
-            }
-            other @ (Reply::Lab(_) | Reply::Done | Reply::Failed(_)) => {
-                Err(ClientError::Refused(format!("unexpected answer {other:?}")))
-            }
-        }
+        let reply = self.ask(&Request::Enter { host: host.to_owned() })?;
+        let Reply::Init(init) = reply else {
+            return Err(ClientError::Refused(format!("unexpected answer {reply:?}")));
+        };
+        let broken = |source| ClientError::Io { lab: self.lab.clone(), source };
+        let namespaces = Namespaces::of(init).map_err(broken)?;
+        Ok(Command::new(host, Arc::new(namespaces), program))
     }
 
     /// Has the lab kill this process when this connection ends.

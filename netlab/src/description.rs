@@ -1,14 +1,18 @@
 //! What a lab consists of, as values and as TOML. Owns the form, not the building.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 use crate::link::Link;
+use crate::nat::{Behaviour, Dependence};
 
 /// A whole lab.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -71,18 +75,79 @@ impl NetworkSpec {
     }
 }
 
-/// How a router translates addresses, in the words of RFC 4787.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// How a router translates addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nat {
     /// Not at all; the network above gets a route. Nothing is filtered.
     None,
-    /// Keeps the port as long as it is free, so that the mapping is the same to every destination; address- and
-    /// port-dependent filtering. The usual home and campus router.
+    /// The kernel's: keeps the port as long as it is free, so that the mapping is the same to every destination; address-
+    /// and port-dependent filtering. The usual home and campus router.
     #[default]
     PortPreserving,
-    /// A random port per destination: address- and port-dependent mapping and filtering.
+    /// The kernel's: a random port per destination: address- and port-dependent mapping and filtering.
     Symmetric,
+    /// An emulator's, in the words of RFC 4787.
+    Emulated(Behaviour),
+}
+
+impl Nat {
+    /// Emulated: endpoint-independent mapping and filtering ("full cone").
+    pub const ENDPOINT_INDEPENDENT: Self = Self::Emulated(Behaviour::all(Dependence::EndpointIndependent));
+    /// Emulated: endpoint-independent mapping, address- and port-dependent filtering, as most home routers.
+    pub const PORT_RESTRICTED: Self = Self::Emulated(Behaviour::PORT_RESTRICTED);
+    /// Emulated: address-dependent mapping and filtering.
+    pub const ADDRESS_DEPENDENT: Self = Self::Emulated(Behaviour::all(Dependence::AddressDependent));
+    /// Emulated: address- and port-dependent mapping and filtering ("symmetric").
+    pub const ADDRESS_AND_PORT_DEPENDENT: Self =
+        Self::Emulated(Behaviour::all(Dependence::AddressAndPortDependent));
+
+    const NAMES: [(&str, Self); 7] = [
+        ("none", Self::None),
+        ("port-preserving", Self::PortPreserving),
+        ("symmetric", Self::Symmetric),
+        ("endpoint-independent", Self::ENDPOINT_INDEPENDENT),
+        ("port-restricted", Self::PORT_RESTRICTED),
+        ("address-dependent", Self::ADDRESS_DEPENDENT),
+        ("address-and-port-dependent", Self::ADDRESS_AND_PORT_DEPENDENT),
+    ];
+}
+
+impl Serialize for Nat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (Self::NAMES.iter().find(|(_, nat)| nat == self), self) {
+            (Some((name, _)), _) => serializer.serialize_str(name),
+            (None, Self::Emulated(behaviour)) => behaviour.serialize(serializer),
+            (None, Self::None | Self::PortPreserving | Self::Symmetric) => {
+                Err(serde::ser::Error::custom("a kind without a name"))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Nat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NatVisitor)
+    }
+}
+
+/// Reads a name or a table.
+struct NatVisitor;
+
+impl<'de> Visitor<'de> for NatVisitor {
+    type Value = Nat;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a table (mapping, filtering, …) or one of {}", Nat::NAMES.map(|(name, _)| name).join(", "))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Nat, E> {
+        let known = Nat::NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, nat)| *nat).ok_or_else(|| E::invalid_value(Unexpected::Str(name), &self))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Nat, A::Error> {
+        Behaviour::deserialize(MapAccessDeserializer::new(map)).map(Nat::Emulated)
+    }
 }
 
 /// A router: default gateway of its downlink, host on its uplink.
@@ -99,7 +164,8 @@ pub struct RouterSpec {
     /// Its address on the uplink; the next free one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
-    /// Seconds after which an idle UDP mapping is forgotten; the kernel's 30 (120 for a busy one) when absent.
+    /// Seconds after which an idle UDP mapping is forgotten. When absent: the kernel's 30 (120 for a
+    /// busy one), the behaviour's own if it is emulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_timeout: Option<u32>,
     /// Quality of the uplink.

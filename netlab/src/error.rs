@@ -98,9 +98,15 @@ pub enum Error {
         /// Its prefix.
         prefix: Ipv4Net,
     },
-    /// The kernel can't make this link, and nothing else does yet.
-    #[error("this lab makes loss, rate, blocked UDP and cuts only: leave the other settings out")]
-    NotEmulated,
+    /// Black-outs are for tests of minutes.
+    #[error("a black-out lasts at most an hour; 'cut=on' has no end")]
+    BlackOut,
+    /// Only the emulated translators can be looked into and reset.
+    #[error(
+        "router '{0}' leaves translation to the kernel, which can't do that: give it an emulated nat \
+         (endpoint-independent, port-restricted, address-dependent, address-and-port-dependent, or a table)"
+    )]
+    KernelNat(String),
     /// A description that can't be read.
     #[error("{0}")]
     Description(String),

@@ -2,18 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
+use crate::cable::Cable;
 use crate::description::{Description, HostSpec, Nat, NetworkSpec, RouterSpec};
+use crate::emulator::Emulator;
+use crate::emulator::router::Router;
 use crate::error::Error;
 use crate::files;
+use crate::gateway::Gateway;
 use crate::host::Host;
+use crate::link::lane::Counters;
 use crate::link::{Direction, Link};
-use crate::network::{Network, shape_interface};
+use crate::nat::{Behaviour, NatReport};
+use crate::network::Network;
 use crate::node::{self, Node};
 use crate::router::{self, DOWNLINK, UPLINK};
 
 /// A host's interface.
 const HOST_INTERFACE: &str = "eth0";
+
+/// Longest black-out.
+const BLACK_OUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Hosts, routers and networks. Dropping it, or the death of the process that holds it, ends and removes all of them.
 #[derive(Debug)]
@@ -23,16 +33,16 @@ pub struct Lab {
     nodes: BTreeMap<String, Node>,
     hosts: BTreeMap<String, Host>,
     links: BTreeMap<String, Cable>,
+    routers: BTreeMap<String, Emulated>,
     cables: u32,
 }
 
-/// A cable between a node and a port of a network.
+/// A router that is an emulator.
 #[derive(Debug)]
-struct Cable {
-    network: String,
-    port: String,
-    interface: &'static str,
-    link: Link,
+struct Emulated {
+    emulator: Emulator<Router>,
+    /// Outside.
+    address: Ipv4Addr,
 }
 
 impl Lab {
@@ -41,8 +51,8 @@ impl Lab {
         node::check_system()?;
         check_name(name)?;
         let name = name.to_owned();
-        let (networks, nodes, hosts, links) = Default::default();
-        Ok(Self { name, networks, nodes, hosts, links, cables: 0 })
+        let (networks, nodes, hosts, links, routers) = Default::default();
+        Ok(Self { name, networks, nodes, hosts, links, routers, cables: 0 })
     }
 
     /// A lab as described.
@@ -82,11 +92,22 @@ impl Lab {
         let outer = self.network_mut(&spec.uplink)?.allocate(spec.address)?;
 
         let router = Node::start(&self.name, name)?;
-        let down = self.connect(&router, &spec.downlink, DOWNLINK, false)?;
-        self.set_address(&router, &down, inner)?;
-        let up = self.connect(&router, &spec.uplink, UPLINK, false)?;
-        self.set_address(&router, &up, outer)?;
-        router::configure(&router, spec.nat, spec.udp_timeout)?;
+        let mut down = self.connect(&router, &spec.downlink, DOWNLINK, false)?;
+        let mut up = self.connect(&router, &spec.uplink, UPLINK, false)?;
+        if let Nat::Emulated(behaviour) = spec.nat {
+            let udp_timeout = spec.udp_timeout.unwrap_or(behaviour.udp_timeout);
+            let behaviour = Behaviour { udp_timeout, ..behaviour };
+            let (inside, outside) = (self.network(&spec.downlink)?, self.network(&spec.uplink)?);
+            down.make_single(inside)?;
+            up.make_single(outside)?;
+            let ways = [(inside, &down, inner), (outside, &up, outer)];
+            let emulator = router::emulate(&router, behaviour, ways)?;
+            self.routers.insert(name.to_owned(), Emulated { emulator, address: outer });
+        } else {
+            self.set_address(&router, &down, inner)?;
+            self.set_address(&router, &up, outer)?;
+            router::configure(&router, spec.nat, spec.udp_timeout)?;
+        }
         if spec.nat == Nat::None && self.network(&spec.uplink)?.spec.internet {
             self.network(&spec.uplink)?.node.ip(&format!("route add {inner_prefix} via {outer}"))?;
         }
@@ -123,24 +144,12 @@ impl Lab {
 
     /// The quality of the link of a host, or of a router's uplink.
     pub fn link(&self, name: &str) -> Result<&Link, Error> {
-        self.cable(name).map(|cable| &cable.link)
+        self.cable(name).map(Cable::link)
     }
 
     /// Changes the quality of the link of a host, or of a router's uplink.
     pub fn set_link(&mut self, name: &str, link: Link) -> Result<(), Error> {
-        let cable = self.cable(name)?;
-        if link.is_emulated() {
-            return Err(Error::NotEmulated);
-        }
-        if cable.link != link {
-            let network = self.network(&cable.network)?;
-            network.shape(&cable.port, &cable.link, &link)?;
-            shape_interface(self.node(name)?, cable.interface, (&cable.link, &link), Direction::Up)?;
-        }
-        if let Some(cable) = self.links.get_mut(name) {
-            cable.link = link;
-        }
-        Ok(())
+        self.with_cable(name, |cable, network, node| cable.set(link, network, node))
     }
 
     /// Cuts a link (nothing passes) or restores it.
@@ -149,28 +158,101 @@ impl Lab {
         self.set_link(name, link)
     }
 
+    /// Lets nothing pass a link for a while, both ways or one; it ends by itself. One that runs on is prolonged.
+    pub fn black_out(
+        &mut self,
+        name: &str,
+        direction: Option<Direction>,
+        time: Duration,
+    ) -> Result<(), Error> {
+        if time > BLACK_OUT_MAX {
+            return Err(Error::BlackOut);
+        }
+        self.with_cable(name, |cable, network, node| cable.black_out((direction, time), network, node))
+    }
+
+    /// What became of the frames that a link's emulator carried, up and down; none where the kernel makes the link.
+    pub fn link_counters(&self, name: &str) -> Result<Option<(Counters, Counters)>, Error> {
+        self.cable(name).map(Cable::counters)
+    }
+
+    /// Has an emulated translator forget all mappings, as when the router lost its power.
+    pub fn reboot_nat(&mut self, router: &str) -> Result<(), Error> {
+        self.ask_router(router, |gateway, _| gateway.nat().reboot())
+    }
+
+    /// Gives an emulated translator another address outside, the one wanted or the next free one. That ends all mappings.
+    pub fn readdress_nat(&mut self, router: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        let old = self.emulated(router)?.address;
+        let uplink = self.cable(router)?.network.clone();
+        let address = self.network_mut(&uplink)?.allocate(wanted)?;
+        self.ask_router(router, move |gateway, _| gateway.set_external(address))?;
+        self.network_mut(&uplink)?.release(old);
+        if let Some(emulated) = self.routers.get_mut(router) {
+            emulated.address = address;
+        }
+        Ok(address)
+    }
+
+    /// What an emulated translator holds and has dropped.
+    pub fn nat_report(&self, router: &str) -> Result<NatReport, Error> {
+        self.ask_router(router, |gateway, now| gateway.nat().report(now))
+    }
+
     /// Plugs a running host into another network: the same interface, with another address and default route.
     /// The quality of its link moves with it.
     pub fn move_host(&mut self, name: &str, network: &str) -> Result<Ipv4Addr, Error> {
         let host = self.host(name)?;
         let old_address = host.address();
         let address = self.network_mut(network)?.allocate(None)?;
-        let cable = self.cable(name)?;
-        let (from, to) = (self.network(&cable.network)?, self.network(network)?);
-        let old_network = cable.network.clone();
-        from.give_cable(&cable.port, to)?;
-        to.plug(&cable.port, true)?;
-        if cable.link.is_impaired() {
-            to.shape(&cable.port, &Link::default(), &cable.link)?;
+        let old_network = self.cable(name)?.network.clone();
+        let to = self.networks.get(network).ok_or_else(|| unknown("network", network, &self.networks))?;
+        if let (Some(cable), Some(from)) = (self.links.get_mut(name), self.networks.get(&old_network)) {
+            cable.move_to(from, to, network)?;
         }
         self.node(name)?.ip(&format!("addr flush dev {HOST_INTERFACE} scope global"))?;
-        if let Some(cable) = self.links.get_mut(name) {
-            cable.network = network.to_owned();
-        }
         self.set_address(self.node(name)?, self.cable(name)?, address)?;
         self.network_mut(&old_network)?.release(old_address);
         host.moved(network, address);
         Ok(address)
+    }
+
+    /// Does something with the cable of a host, or of a router's uplink, and what is at its ends.
+    fn with_cable(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&mut Cable, &Network, &Node) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let known: Vec<String> = self.links.keys().cloned().collect();
+        let found = self.links.get_mut(name).and_then(|cable| {
+            let network = self.networks.get(&cable.network)?;
+            Some((cable, network, self.nodes.get(name)?))
+        });
+        let Some((cable, network, node)) = found else {
+            return Err(Error::Unknown { kind: "link", name: name.to_owned(), known: known.join(", ") });
+        };
+        work(cable, network, node)
+    }
+
+    fn emulated(&self, router: &str) -> Result<&Emulated, Error> {
+        match self.routers.get(router) {
+            Some(emulated) => Ok(emulated),
+            None if self.nodes.contains_key(router) && !self.hosts.contains_key(router) => {
+                Err(Error::KernelNat(router.to_owned()))
+            }
+            None => Err(unknown("router with an emulated nat", router, &self.routers)),
+        }
+    }
+
+    fn ask_router<T: Send + 'static>(
+        &self,
+        router: &str,
+        question: impl FnOnce(&mut Gateway, Instant) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let emulator = &self.emulated(router)?.emulator;
+        emulator
+            .ask(|work, now| question(work.gateway(), now))
+            .map_err(Error::io(format!("{router}: emulator")))
     }
 
     fn connect(
@@ -184,24 +266,24 @@ impl Lab {
         let switch = self.network(network)?;
         let port = switch.add_cable(self.cables, node, interface)?;
         switch.plug(&port, is_client)?;
-        Ok(Cable { network: network.to_owned(), port, interface, link: Link::default() })
+        Ok(Cable::new(network, port, interface, is_client))
     }
 
     /// Gives a node's end of a cable an address and, except on a gateway itself, the default route.
     fn set_address(&self, node: &Node, cable: &Cable, address: Ipv4Addr) -> Result<(), Error> {
         let network = self.network(&cable.network)?;
         let (interface, prefix) = (cable.interface, network.spec.prefix);
-        let mtu = network.spec.mtu.unwrap_or(1500);
         let broadcast = prefix.broadcast();
         let mut lines = format!(
-            "link set {interface} mtu {mtu} up\naddr add {address}/{} broadcast {broadcast} dev {interface}\n",
+            "link set {interface} mtu {} up\naddr add {address}/{} broadcast {broadcast} dev {interface}\n",
+            network.mtu(),
             prefix.prefix_len()
         );
         if let Some(gateway) = network.gateway().filter(|gateway| *gateway != address) {
             lines += &format!("route replace default via {gateway} dev {interface}\n");
         }
         node.ip(&lines)?;
-        network.node.await_up(&cable.port)?;
+        network.node.await_up(cable.port())?;
         node.await_up(interface)
     }
 
@@ -236,6 +318,9 @@ impl Lab {
 impl Drop for Lab {
     /// Kills all nodes at once; their own drop then waits for one after the other.
     fn drop(&mut self) {
+        // Before the interfaces that they work on.
+        self.routers.clear();
+        self.links.clear();
         let switches = self.networks.values_mut().map(|network| &mut network.node);
         switches.chain(self.nodes.values_mut()).for_each(Node::kill);
     }

@@ -27,12 +27,15 @@
 //! ```
 //! [`topologies::campus`] and [`topologies::same_wifi`] are ready-made descriptions for [`Lab::build`].
 
+mod cable;
 mod command;
 pub mod control;
 mod description;
+mod emulator;
 mod error;
 mod files;
 mod flow;
+mod gateway;
 mod host;
 mod lab;
 pub mod link;

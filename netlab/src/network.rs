@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::description::NetworkSpec;
 use crate::error::Error;
-use crate::link::{Direction, Link};
+use crate::link::{Direction, Making};
 use crate::node::Node;
 
 /// The first host gets this address of the prefix.
@@ -49,6 +49,11 @@ impl Network {
             ])?;
         }
         Ok(network)
+    }
+
+    /// Largest packet on it.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.spec.mtu.unwrap_or(1500)
     }
 
     /// The address that default routes point to, if there is a way out.
@@ -122,7 +127,7 @@ impl Network {
 
     /// Takes a cable that lies in this namespace into service.
     pub(crate) fn plug(&self, port: &str, is_client: bool) -> Result<(), Error> {
-        let mtu = self.spec.mtu.unwrap_or(1500);
+        let mtu = self.mtu();
         let isolated = if is_client && self.spec.isolate_clients { "on" } else { "off" };
         self.node.ip(&format!(
             "link set {port} mtu {mtu} master br0\nlink set {port} type bridge_slave isolated {isolated}\nlink set {port} up"
@@ -130,7 +135,7 @@ impl Network {
     }
 
     /// Makes the link of a port as good or bad as wanted: the half that is done in this namespace.
-    pub(crate) fn shape(&self, port: &str, old: &Link, new: &Link) -> Result<(), Error> {
+    pub(crate) fn shape(&self, port: &str, old: &Making, new: &Making) -> Result<(), Error> {
         self.node.nft(&new.rules(port))?;
         shape_interface(&self.node, port, (old, new), Direction::Down)
     }
@@ -140,7 +145,7 @@ impl Network {
 pub(crate) fn shape_interface(
     node: &Node,
     interface: &str,
-    (old, new): (&Link, &Link),
+    (old, new): (&Making, &Making),
     direction: Direction,
 ) -> Result<(), Error> {
     let segments = if new.is_impaired() { 1 } else { 65_535 };

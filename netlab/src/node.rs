@@ -107,6 +107,16 @@ impl Node {
         Ok(())
     }
 
+    /// The hardware address of an interface.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6], Error> {
+        let path = format!("/proc/{}/root/sys/class/net/{interface}/address", self.init());
+        let text = fs::read_to_string(&path).map_err(Error::io(path.clone()))?;
+        let bytes: Option<Vec<u8>> =
+            text.trim().split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+        let mac = bytes.and_then(|bytes| bytes.try_into().ok());
+        mac.ok_or_else(|| Error::io(path)(io::ErrorKind::InvalidData.into()))
+    }
+
     /// Runs lines of `ip` commands.
     pub fn ip(&self, lines: &str) -> Result<(), Error> {
         self.tool(&["ip", "-batch", "-"], lines)

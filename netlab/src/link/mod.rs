@@ -210,25 +210,37 @@ impl Link {
         self.up.needs_emulator() || self.down.needs_emulator()
     }
 
+    fn is_perfect(&self) -> bool {
+        *self == Self { seed: self.seed, ..Self::default() }
+    }
+}
+
+/// A link, and whether an emulator makes its loss, rate and all the rest, or the kernel loss and rate.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Making {
+    pub link: Link,
+    pub emulated: bool,
+}
+
+impl Making {
     /// The nftables table that makes this link out of interface `port` of a switch; its ingress is the way up.
     pub(crate) fn rules(&self, port: &str) -> String {
-        let table = format!("table netdev {port}");
+        let (link, table) = (&self.link, format!("table netdev {port}"));
         let mut script = format!("{table}\ndelete {table}\n{table} {{\n");
         for (direction, hook, loss, own_side) in
-            [("up", "ingress", self.up.loss, "dport"), ("down", "egress", self.down.loss, "sport")]
+            [("up", "ingress", link.up.loss, "dport"), ("down", "egress", link.down.loss, "sport")]
         {
             let mut rules = String::new();
-            // The emulator loses frames itself.
-            let lost = if self.is_emulated() { 0 } else { loss.hundredths() };
+            let lost = if self.emulated { 0 } else { loss.hundredths() };
             // A share of 10000 in 10000 is no rule that nft takes.
             let is_total = lost >= 10_000;
-            if self.cut || is_total {
+            if link.cut || is_total {
                 rules.push_str("  drop\n");
             }
             if lost > 0 && !is_total {
                 let _ = writeln!(rules, "  numgen random mod 10000 < {lost} drop");
             }
-            if let Udp::Blocked { except } = &self.udp {
+            if let Udp::Blocked { except } = &link.udp {
                 if !except.is_empty() {
                     let ports: Vec<String> = except.iter().map(u16::to_string).collect();
                     let _ = writeln!(rules, "  udp {own_side} {{ {} }} accept", ports.join(", "));
@@ -247,20 +259,21 @@ impl Link {
     /// The rate that the kernel is to make of one direction.
     pub(crate) fn kernel_rate(&self, direction: Direction) -> Option<Rate> {
         match direction {
-            _ if self.is_emulated() => None,
-            Direction::Up => self.up.rate,
-            Direction::Down => self.down.rate,
+            _ if self.emulated => None,
+            Direction::Up => self.link.up.rate,
+            Direction::Down => self.link.down.rate,
         }
     }
 
     /// Whether the link drops or delays frames, which then have to be single frames rather than offloaded batches.
     pub(crate) fn is_impaired(&self) -> bool {
-        *self != Self { seed: self.seed, ..Self::default() }
+        self.emulated || !self.link.is_perfect()
     }
 }
 
 /// One of the two ways of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// From the node to the network.
     Up,

@@ -217,7 +217,7 @@ fn settings_are_written_as_they_are_read() {
     assert_eq!((plain.up.delay.get(), plain.down.delay.get()), (MS * 20, Duration::ZERO));
     let mut link = link.with(&["burst=none", "queue=none", "burst-loss=none", "reorder-by=none"]).unwrap();
     link.set_all(&["delay=0", "jitter=0us", "reorder=0", "duplicate=0"]).unwrap();
-    assert!(!link.is_emulated() && link.is_impaired());
+    assert!(!link.is_emulated() && !link.is_perfect());
 
     for (wrong, hint) in [
         ("delay=20", "20ms"),

@@ -86,6 +86,10 @@ impl Behaviour {
         }
     }
 
+    /// What the default is: endpoint-independent mapping, address- and port-dependent filtering.
+    pub const PORT_RESTRICTED: Self =
+        Self { filtering: Dependence::AddressAndPortDependent, ..Self::all(Dependence::EndpointIndependent) };
+
     pub(super) fn udp(&self) -> Duration {
         seconds(self.udp_timeout)
     }
@@ -101,8 +105,7 @@ impl Behaviour {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        let filtering = Dependence::AddressAndPortDependent;
-        Self { filtering, ..Self::all(Dependence::EndpointIndependent) }
+        Self::PORT_RESTRICTED
     }
 }
 

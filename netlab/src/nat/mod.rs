@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub use behaviour::{Behaviour, Dependence, Hairpin, Ports};
 use table::{Seen, Table};
 
-use crate::packet::{self, End, Header, Kind, Protocol, TcpFlags};
+pub use crate::packet::Protocol;
+use crate::packet::{self, End, Header, Kind, TcpFlags};
 
 /// The two sides of a translator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,48 @@ pub enum Dropped {
     TooBig,
 }
 
+impl Dropped {
+    /// The reason in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Malformed => "damaged, or no IPv4",
+            Self::Fragment => "later fragments",
+            Self::Protocol => "neither UDP nor TCP nor ICMP",
+            Self::NoMapping => "from outside, to a port that nobody has",
+            Self::Filtered => "from outside, from strangers",
+            Self::NoConnection => "of unknown TCP connections",
+            Self::Hairpin => "to the own outside address",
+            Self::Full => "no port or session left",
+            Self::NoNeighbour => "nobody has the address",
+            Self::NoRoute => "no route",
+            Self::Hops => "hops used up",
+            Self::TooBig => "larger than the link takes",
+        }
+    }
+}
+
+/// One mapping, as told to who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingReport {
+    /// Which protocol.
+    pub protocol: Protocol,
+    /// Address and port of the host.
+    pub inside: SocketAddrV4,
+    /// Address and port that the internet sees.
+    pub outside: SocketAddrV4,
+}
+
+/// A translator, as told to who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatReport {
+    /// Its address outside.
+    pub external: Ipv4Addr,
+    /// Present mappings.
+    pub mappings: Vec<MappingReport>,
+    /// Packets that were dropped, by reason.
+    pub dropped: BTreeMap<Dropped, u64>,
+}
+
 /// The translator.
 #[derive(Debug)]
 pub struct Translator {
@@ -90,9 +133,15 @@ impl Translator {
         self.table.clear();
     }
 
-    /// Present mappings: protocol, end inside, port outside.
-    pub fn mappings(&self, now: Instant) -> impl Iterator<Item = (Protocol, SocketAddrV4, u16)> {
-        self.table.list(now)
+    /// What it holds, and what it has dropped.
+    pub fn report(&self, now: Instant) -> NatReport {
+        let external = self.external;
+        let mapping = |(protocol, inside, port)| {
+            let outside = SocketAddrV4::new(external, port);
+            MappingReport { protocol, inside, outside }
+        };
+        let mappings = self.table.list(now).map(mapping).collect();
+        NatReport { external, mappings, dropped: self.dropped.clone() }
     }
 
     /// How many packets were dropped, by reason.

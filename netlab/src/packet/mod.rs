@@ -2,14 +2,19 @@
 //! checksums right. Knows no NAT. Bytes may be anything: what can't be read is refused, nothing panics.
 
 pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
 
 /// Smallest IPv4 header.
 pub const IPV4_HEADER: usize = 20;
 
 /// What is translated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Echo and its answer; the identifier takes the place of a port.
     Icmp,
@@ -181,7 +186,6 @@ fn rewrite_address(packet: &mut [u8], end: End, to: Ipv4Addr, transport: Option<
 }
 
 /// Takes one hop off, with the header's checksum right; the caller has seen to it that there are hops.
-#[cfg_attr(not(test), expect(dead_code, reason = "routers come next"))]
 pub fn take_hop(packet: &mut [u8]) {
     if let Some(&[ttl, protocol]) = packet.get(8..10).and_then(|bytes| bytes.first_chunk::<2>()) {
         let hop = [ttl.saturating_sub(1), protocol];
