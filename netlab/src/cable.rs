@@ -88,6 +88,7 @@ impl Cable {
         node: &Node,
     ) -> Result<(), Error> {
         self.make(Making { emulated: true, ..self.making.clone() }, network, node)?;
+        // One of the two ways may be dark for longer than the last one that was told.
         let until = Instant::now() + time;
         self.black_until = Some(self.black_until.map_or(until, |other| other.max(until)));
         self.tell(move |wire, now| wire.black_out(direction, time, now))

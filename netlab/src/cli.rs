@@ -78,6 +78,7 @@ enum Verb {
     BlackOut {
         lab: String,
         link: String,
+        #[arg(value_parser = seconds)]
         seconds: f64,
         /// Only from the node to the network
         #[arg(long, group = "way")]
@@ -106,6 +107,13 @@ enum NatVerb {
     Reset,
     /// Take another address outside, this one or the next free one, which ends all mappings
     Address { address: Option<Ipv4Addr> },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| {
+        "write a number of seconds, at most an hour (3600); 'set … cut=on' has no end".to_owned()
+    })
 }
 
 /// Does what was asked.

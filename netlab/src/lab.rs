@@ -158,7 +158,8 @@ impl Lab {
         self.set_link(name, link)
     }
 
-    /// Lets nothing pass a link for a while, both ways or one; it ends by itself. One that runs on is prolonged.
+    /// Lets nothing pass a link for a while, both ways or one; it ends by itself. It takes the place of one that
+    /// runs that way already, so that zero ends it.
     pub fn black_out(
         &mut self,
         name: &str,

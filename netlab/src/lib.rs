@@ -25,6 +25,9 @@
 //! daemon.terminate(std::time::Duration::from_secs(5))?;
 //! # Ok(()) }
 //! ```
+//! Translators other than Linux's ([`Nat::Emulated`], [`nat`]) and delay, jitter, bursts of loss and the like ([`Link`]) are
+//! made by emulators in user space, which are put in and taken out as settings ask for them.
+//!
 //! [`topologies::campus`] and [`topologies::same_wifi`] are ready-made descriptions for [`Lab::build`].
 
 mod cable;

@@ -4,8 +4,9 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -296,6 +297,81 @@ fn a_black_out_ends_by_itself_and_a_moved_host_takes_its_link_along() {
         send();
         !is_silent(&server)
     });
+}
+
+/// A lab of the command; it ends with its standard input.
+struct Running(std::process::Child, String);
+
+impl Running {
+    fn start(description: &str) -> Self {
+        let name = format!("emulated-{}", std::process::id());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(description.as_bytes()).unwrap();
+        let mut lab = netlab(&["up", file.path().to_str().unwrap(), "--json", "--name", &name]);
+        let mut lab = lab.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(lab.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains(&name), "it is not ready: {line}");
+        Self(lab, name)
+    }
+
+    /// What a verb prints; or its error.
+    fn run(&self, verb: &str, arguments: &[&str]) -> Result<String, String> {
+        let output = netlab(&[&[verb, &self.1], arguments].concat()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn netlab(line: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netlab"));
+    command.args(line);
+    command
+}
+
+#[test]
+fn the_command_shows_and_changes_what_is_emulated() {
+    let running = Running::start(
+        "name = 'x'\n[network.internet]\nprefix = '198.51.100.0/24'\ninternet = true\n\
+         [network.lan]\nprefix = '10.1.0.0/24'\n\
+         [router.box]\nuplink = 'internet'\ndownlink = 'lan'\nnat = { hairpin = 'off' }\nlink = { delay = '2ms' }\n\
+         [router.plain]\nuplink = 'internet'\ndownlink = 'lan-2'\n[network.lan-2]\nprefix = '10.2.0.0/24'\n\
+         [host.robot]\nnetwork = 'lan'\n[host.server]\nnetwork = 'internet'\naddress = '198.51.100.2'\n",
+    );
+    let ping = ["robot", "--", "ping", "-n", "-q", "-i0.2", "-c1", "-w2", "198.51.100.2"];
+    eventually("the robot reaches the internet", || running.run("exec", &ping).is_ok());
+    let shown = running.run("nat", &["box"]).unwrap();
+    assert!(shown.contains("outside address 198.51.100.10") && shown.contains("icmp  10.1.0.10:"), "{shown}");
+    assert_eq!(running.run("nat", &["box", "address"]).unwrap(), "198.51.100.12\n");
+    let shown = running.run("nat", &["box", "--json"]).unwrap();
+    let report: netlab::nat::NatReport = serde_json::from_str(&shown).unwrap();
+    assert_eq!((report.external.to_string().as_str(), report.mappings.len()), ("198.51.100.12", 0));
+    eventually("the robot reaches the internet from there", || running.run("exec", &ping).is_ok());
+    running.run("nat", &["box", "reset"]).unwrap();
+    let error = running.run("nat", &["plain", "reset"]).unwrap_err();
+    assert!(error.contains("leaves translation to the kernel"), "{error}");
+
+    running.run("set", &["robot", "jitter-up=1.5ms", "burst=4"]).unwrap();
+    running.run("black-out", &["robot", "600", "--up"]).unwrap();
+    assert!(running.run("exec", &ping).is_err());
+    let report: netlab::control::LinkReport =
+        serde_json::from_str(&running.run("link", &["robot", "--json"]).unwrap()).unwrap();
+    assert!(report.up.unwrap().blacked_out > 0 && report.down.unwrap().blacked_out == 0, "{report:?}");
+    let shown = running.run("link", &["robot"]).unwrap();
+    assert!(shown.contains("jitter-up = \"1500us\"") && shown.contains("burst-down = \"4\""), "{shown}");
+    running.run("black-out", &["robot", "0"]).unwrap();
+    eventually("the black-out is over", || running.run("exec", &ping).is_ok());
+    for wrong in ["-1", "1e99", "NaN", "4000"] {
+        let error = running.run("black-out", &["--", "robot", wrong]).unwrap_err();
+        assert!(error.contains("at most an hour"), "{wrong}: {error}");
+    }
 }
 
 #[test]
