@@ -129,7 +129,11 @@ fn json_is_one_object_for_every_verb_and_every_failure() {
     let (code, ping) = machine.json(&["ping", "robot-2", "-c", "2", "-i", "0.01"]);
     assert_eq!((code, &ping["received"], &ping["rtt_avg"]), (0, &2.into(), &0.0123.into()));
     let (code, ping) = machine.json(&["ping", "robot-2"]);
-    assert_eq!((code, &ping["sent"], &ping["direct_from"]), (0, &1.into(), &1.into()), "it is direct at once");
+    assert_eq!(
+        (code, &ping["sent"], &ping["direct_from"]),
+        (0, &1.into(), &1.into()),
+        "it is direct at once"
+    );
     let (code, ping) = machine.json(&["ping", "robot-3", "-c", "2", "-i", "0.01"]);
     assert_eq!((code, &ping["sent"], ping.get("direct_from")), (0, &2.into(), None));
     let (code, ping) = machine.json(&["ping", "robot-4", "-c", "1", "-W", "0.05"]);
