@@ -214,6 +214,7 @@ impl Lab {
             before,
             after,
             text,
+            ..Event::default()
         })
     }
 }

@@ -293,6 +293,12 @@ dictionary! {
         loss: f64,
         /// Age of the WireGuard handshake, seconds.
         handshake_age: f64,
+        /// What happened to link or path last, in words.
+        last_change: String,
+        /// When that was, seconds since 1970.
+        last_change_at: f64,
+        /// How long nothing could be sent or received when the link was interrupted last, seconds.
+        last_gap: f64,
     }
 }
 
@@ -322,7 +328,7 @@ dictionary! {
         time: f64,
         /// How much it matters.
         severity: Severity,
-        /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`.
+        /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`, `uplink`.
         kind: String,
         /// Network id.
         network_id: String,
@@ -337,6 +343,10 @@ dictionary! {
         ; optional
         /// How long nothing could be sent or received, seconds.
         gap: f64,
+        /// Of `link_state` and `path`: the path that was in use; of a link that comes back, the one before it was lost.
+        path_before: PathKind,
+        /// The same: the path in use now.
+        path_after: PathKind,
     }
 }
 

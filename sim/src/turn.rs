@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 
 use stun_types::attribute::{AttributeWrite, ErrorCode, Nonce, Realm, Username, XorMappedAddress};
 use stun_types::message::{
-    BINDING, IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageClass,
+    BINDING, IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message, MessageClass, MessageType,
     MessageWriteVec, TransactionId,
 };
 use stun_types::prelude::{MessageWrite, MessageWriteExt};
-use turn_types::attribute::{ChannelNumber, Lifetime, XorPeerAddress, XorRelayedAddress};
-use turn_types::message::{ALLOCATE, CHANNEL_BIND, REFRESH};
+use turn_types::attribute::{ChannelNumber, Data, Lifetime, XorPeerAddress, XorRelayedAddress};
+use turn_types::message::{ALLOCATE, CHANNEL_BIND, DATA, REFRESH, SEND};
 
 /// Password of all users.
 pub const PASSWORD: &str = "secret";
@@ -71,19 +71,42 @@ impl TurnServer {
     /// What goes out for a datagram that came in.
     pub fn handle(&mut self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
         match datagram.first()? {
-            0x40..=0x4f => self.forward(from, datagram),
-            _ => self.answer(from, &Message::from_bytes(datagram).ok()?).map(|answer| (from, answer)),
+            0x40..=0x4f => self.forward_channel(from, datagram),
+            _ => {
+                let message = Message::from_bytes(datagram).ok()?;
+                if message.class() == MessageClass::Indication && message.method() == SEND {
+                    let to = message.attribute::<XorPeerAddress>().ok()?.addr(message.transaction_id());
+                    return self.forward(from, to, message.attribute::<Data<'_>>().ok()?.data());
+                }
+                self.answer(from, &message).map(|answer| (from, answer))
+            }
         }
     }
 
-    fn forward(&self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
-        let source = self.allocations.get(&from)?;
-        let to = source.channels.get(&u16::from_be_bytes(*datagram.first_chunk()?))?;
-        let (client, target) = self.allocations.iter().find(|(_, target)| target.relayed == *to)?;
-        let back = target.channels.iter().find(|(_, peer)| **peer == source.relayed)?.0;
-        let mut forwarded = datagram.to_vec();
-        *forwarded.first_chunk_mut()? = back.to_be_bytes();
-        Some((*client, forwarded))
+    fn forward_channel(&self, from: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let channel = u16::from_be_bytes(*datagram.first_chunk()?);
+        let to = self.allocations.get(&from)?.channels.get(&channel)?;
+        let len = u16::from_be_bytes(*datagram.get(2..)?.first_chunk()?);
+        self.forward(from, *to, datagram.get(4..4 + usize::from(len))?)
+    }
+
+    /// Permissions are for addresses without ports (RFC 8656, section 9), so a target that has a channel to any
+    /// allocation of this relay hears all of them.
+    fn forward(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let source = self.allocations.get(&from)?.relayed;
+        let (client, target) = self.allocations.iter().find(|(_, target)| target.relayed == to)?;
+        if let Some((channel, _)) = target.channels.iter().find(|(_, peer)| **peer == source) {
+            let len = u16::try_from(payload.len()).ok()?;
+            return Some((*client, [&channel.to_be_bytes()[..], &len.to_be_bytes(), payload].concat()));
+        }
+        if target.channels.values().all(|peer| peer.ip() != source.ip()) {
+            return None;
+        }
+        let id = TransactionId::from(u128::from(target.relayed.port()));
+        let kind = MessageType::from_class_method(MessageClass::Indication, DATA);
+        let indication = Message::builder(kind, id, MessageWriteVec::new());
+        finish(indication, None, &[&XorPeerAddress::new(source, id), &Data::new(payload)])
+            .map(|bytes| (*client, bytes))
     }
 
     fn answer(&mut self, from: SocketAddr, message: &Message<'_>) -> Option<Vec<u8>> {

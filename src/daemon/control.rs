@@ -97,6 +97,8 @@ pub struct Control {
     pub(super) relay_streams: RelayStreams,
     pub(super) netlink: Netlink,
     pub(super) host: Host,
+    /// The same when it was connected last.
+    pub(super) connected_host: Host,
     pub(super) profiles: Profiles,
     pub(super) udp_port: u16,
     pub(super) reach: Reach,
@@ -169,6 +171,7 @@ impl Control {
             profiles: Profiles::new(&config.run_dir, &config.dds),
             state,
             netlink,
+            connected_host: host.clone(),
             host,
             udp_port,
             reach: config.reach,

@@ -1,6 +1,6 @@
 //! What happened, told to whoever listens: numbered, timed, in words.
 
-use ria_api::state::{Event, Severity};
+use ria_api::state::{Event, PathKind, Severity};
 use ria_protocol::id::NetworkId;
 use tokio::sync::broadcast;
 
@@ -32,6 +32,8 @@ pub struct Draft {
     pub text: String,
     /// How long nothing came through, seconds.
     pub gap: Option<f64>,
+    /// Paths before and now.
+    pub paths: Option<(PathKind, PathKind)>,
 }
 
 impl EventLog {
@@ -46,7 +48,7 @@ impl EventLog {
     }
 
     /// Tells an event of a network.
-    pub fn tell(&mut self, network: NetworkId, draft: Draft) {
+    pub fn tell(&mut self, network: NetworkId, draft: Draft) -> Event {
         self.last += 1;
         tracing::debug!(%network, kind = draft.kind, peer = draft.peer, "{}", draft.text);
         let event = Event {
@@ -60,8 +62,11 @@ impl EventLog {
             after: draft.after,
             text: draft.text,
             gap: draft.gap,
+            path_before: draft.paths.map(|(before, _)| before),
+            path_after: draft.paths.map(|(_, after)| after),
         };
         // Without listeners there is nobody to tell.
-        let _ = self.sender.send(event);
+        let _ = self.sender.send(event.clone());
+        event
     }
 }

@@ -49,6 +49,8 @@ pub struct Network {
     pub waiting: Vec<Waiting>,
     /// Names of the engine's peers; of one that was removed the map does not tell any more.
     pub peer_names: BTreeMap<NodeId, String>,
+    /// What happened to the links of peers last.
+    pub last_changes: BTreeMap<NodeId, LastChange>,
     /// Whether a new WireGuard key is not on the disk yet.
     pub key_unstored: bool,
     /// Who waits for another WireGuard key.
@@ -80,6 +82,17 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Its MTU.
     pub mtu: u16,
+}
+
+/// What happened to a link last.
+#[derive(Debug, Clone, Default)]
+pub struct LastChange {
+    /// In words.
+    pub text: String,
+    /// When, seconds since 1970.
+    pub at: f64,
+    /// How long nothing came through at its last interruption, seconds.
+    pub gap: Option<f64>,
 }
 
 /// The coordinator as seen from here.
@@ -138,6 +151,7 @@ impl Network {
             conditions,
             waiting: Vec::new(),
             peer_names: BTreeMap::new(),
+            last_changes: BTreeMap::new(),
             key_unstored: false,
             rotating: Vec::new(),
             clock: None,

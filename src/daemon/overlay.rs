@@ -1,7 +1,6 @@
 //! Interfaces and the engine: brings networks up and takes them down.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::{AddNetwork, Command, Event, Warning};
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use super::control::{Control, Input};
 use super::events::Draft;
 use super::network::{Interface, random_boot};
-use super::status::{has_interface, link_state, path_kind};
+use super::status::has_interface;
 use super::times::Look;
 use crate::coordinator::relays;
 use crate::coordinator::session::{Order, Session};
@@ -186,7 +185,7 @@ impl Control {
         self.set_state(id, state);
     }
 
-    async fn stop_interface(&mut self, id: NetworkId) {
+    pub(super) async fn stop_interface(&mut self, id: NetworkId) {
         if self.networks.get_mut(&id).and_then(|n| n.interface.take()).is_some() {
             self.packets.detach(id).await;
         }
@@ -229,51 +228,6 @@ impl Control {
     fn reserved_interfaces(&self, id: NetworkId) -> Vec<u16> {
         let others = self.networks.values().filter(|n| n.id() != id);
         others.map(|n| n.interface.as_ref().map_or(n.membership.identity.interface, |i| i.number)).collect()
-    }
-
-    /// The host's interfaces, addresses or routes have changed.
-    pub(super) async fn handle_host_change(&mut self) {
-        let Ok(host) = self.netlink.host().await else { return };
-        let before = std::mem::replace(&mut self.host, host);
-        let (old, new) = (before.candidates(self.udp_port), self.host.candidates(self.udp_port));
-        let rerouted = before.default_routes() != self.host.default_routes();
-        let lost = old.iter().any(|address| !new.contains(address));
-        if old != new || rerouted {
-            tracing::info!(addresses = new.len(), rerouted, "this machine's network has changed");
-            self.tell_host_candidates().await;
-            self.changed = true;
-        }
-        if rerouted || lost || old != new {
-            self.reconnect_pending();
-        }
-        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
-        for id in ids {
-            let Some(network) = self.networks.get(&id) else { continue };
-            let connected = network.coordinator.state == CoordinatorState::Connected;
-            // A stream over an address that is gone would be noticed by its silence only, much later.
-            if rerouted || lost || (!connected && old != new) {
-                network.order(Order::Reconnect);
-            }
-            let index = network.interface.as_ref().map(|i| i.index);
-            if index.is_some_and(|index| !self.host.interfaces.iter().any(|i| i.index == index)) {
-                tracing::warn!("somebody removed the overlay interface; it is made anew");
-                self.stop_interface(id).await;
-                self.start_interface(id).await;
-            } else {
-                self.retry_interface(id).await;
-            }
-        }
-    }
-
-    /// The machine was suspended: whatever others kept of it is old, and they may have given it up.
-    pub(super) async fn handle_resume(&mut self) {
-        self.networks.values().for_each(|network| network.order(Order::Reconnect));
-        self.tell_host_candidates().await;
-    }
-
-    pub(super) async fn tell_host_candidates(&mut self) {
-        let candidates = self.host.candidates(self.udp_port);
-        self.engine(Command::SetHostCandidates(candidates)).await;
     }
 
     /// The engine tells something.
@@ -328,75 +282,7 @@ impl Control {
         network.conditions.set(code, Severity::Warning, warning.to_string());
     }
 
-    fn tell_engine_event(&mut self, event: Event) {
-        let (id, draft) = match event {
-            Event::MapChanged { network, revision } => {
-                let after = revision.0.to_string();
-                (
-                    network,
-                    Draft { kind: "map", text: format!("map revision {after}"), after, ..Draft::default() },
-                )
-            }
-            Event::PeerAdded { network, peer } => {
-                let name = self.peer_name(network, peer);
-                let text = format!("{name} is a member now");
-                if let Some(network) = self.networks.get_mut(&network) {
-                    network.peer_names.insert(peer, name.clone());
-                }
-                let peer = name;
-                (network, Draft { kind: "peer_added", peer, text, ..Draft::default() })
-            }
-            Event::PeerRemoved { network, peer } => {
-                let known = self.networks.get_mut(&network).and_then(|n| n.peer_names.remove(&peer));
-                let peer = known.unwrap_or_else(|| peer.to_string());
-                let text = format!("{peer} is no member any more");
-                (network, Draft { kind: "peer_removed", peer, text, ..Draft::default() })
-            }
-            Event::LinkStateChanged { network, peer, before, after, gap } => {
-                (network, self.link_draft(network, peer, (before, after), gap))
-            }
-            Event::PathChanged { network, peer, before, after, reason, .. } => {
-                let peer = self.peer_name(network, peer);
-                let (before, after) = (path_kind(before).to_string(), path_kind(after).to_string());
-                let text = format!("path to {peer}: {before} -> {after} ({reason})");
-                (network, Draft { kind: "path", peer, before, after, text, ..Draft::default() })
-            }
-            Event::PingFinished { .. }
-            | Event::CandidatesChanged { .. }
-            | Event::Warned { .. }
-            | Event::RelayUp { .. }
-            | Event::RelayStreamWanted { .. }
-            | Event::RelayStreamUnwanted { .. }
-            | Event::RelayDown { .. } => return,
-        };
-        let severity = if draft.severity == Severity::Unknown { Severity::Info } else { draft.severity };
-        self.events.tell(id, Draft { severity, ..draft });
-    }
-
-    fn link_draft(
-        &self,
-        network: NetworkId,
-        peer: NodeId,
-        (before, after): (ria_core::LinkState, ria_core::LinkState),
-        gap: Option<Duration>,
-    ) -> Draft {
-        let peer = self.peer_name(network, peer);
-        let worse = matches!(after, ria_core::LinkState::Lost | ria_core::LinkState::Degraded);
-        let (before, after) = (link_state(before).to_string(), link_state(after).to_string());
-        let gap = gap.map(|gap| gap.as_secs_f64());
-        let pause = gap.map(|gap| format!(", after {gap:.1} s without contact")).unwrap_or_default();
-        Draft {
-            severity: if worse { Severity::Warning } else { Severity::Info },
-            kind: "link_state",
-            text: format!("link to {peer}: {before} -> {after}{pause}"),
-            peer,
-            before,
-            after,
-            gap,
-        }
-    }
-
-    fn peer_name(&self, network: NetworkId, peer: NodeId) -> String {
+    pub(super) fn peer_name(&self, network: NetworkId, peer: NodeId) -> String {
         let map = self.networks.get(&network).and_then(|n| n.membership.map.as_ref());
         let named = map.and_then(|map| map::member(map, peer));
         named.map_or_else(|| peer.to_string(), |(member, _)| member.name.to_string())

@@ -362,6 +362,7 @@ impl Mover {
                     | Command::SetCoordinatorReached { .. }
                     | Command::RelayStream { .. }
                     | Command::SetHostCandidates(_)
+                    | Command::Rerouted { .. }
                     | Command::StartPing { .. } => None,
                 };
                 let result = self.engine.handle_command(command, Instant::now());

@@ -48,7 +48,7 @@ fn agent(control: &Control) -> AgentStatus {
 fn view(control: &Control, network: &Network, packets: &PacketStatus) -> NetworkView {
     let engine = packets.engine.networks.iter().find(|n| n.id == network.id());
     let mut peers: Vec<(NodeId, PeerStatus)> = match engine {
-        Some(engine) => engine.peers.iter().map(|p| (p.node, peer(p))).collect(),
+        Some(engine) => engine.peers.iter().map(|p| (p.node, with_last(network, p))).collect(),
         None => Vec::new(),
     };
     peers.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
@@ -129,6 +129,17 @@ fn drops(packets: &PacketStatus) -> BTreeMap<String, u64> {
     engine.chain(edges).filter(|(_, count)| *count > 0).collect()
 }
 
+/// A peer with what happened to its link last.
+fn with_last(network: &Network, status: &ria_core::PeerStatus) -> PeerStatus {
+    let last = network.last_changes.get(&status.node);
+    PeerStatus {
+        last_change: last.map(|last| last.text.clone()),
+        last_change_at: last.map(|last| last.at),
+        last_gap: last.and_then(|last| last.gap),
+        ..peer(status)
+    }
+}
+
 fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
     PeerStatus {
         id: peer.node.to_string(),
@@ -156,6 +167,7 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         rtt: peer.rtt.map(|rtt| rtt.as_secs_f64()),
         loss: peer.loss.map(f64::from),
         handshake_age: peer.handshake_age.map(|age| age.as_secs_f64()),
+        ..PeerStatus::default()
     }
 }
 

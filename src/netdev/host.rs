@@ -38,6 +38,10 @@ pub struct Interface {
     pub name: String,
     /// Whether it is up.
     pub up: bool,
+    /// Whether it has a carrier: a cable, or an access point.
+    pub carrier: bool,
+    /// How often the carrier came or went; also tells of one that was away only for a moment.
+    pub carrier_changes: u32,
     /// Whether it is the loopback.
     pub loopback: bool,
 }
@@ -62,6 +66,35 @@ pub struct Host {
     pub addresses: Vec<(u32, IpNet)>,
     /// Routes.
     pub routes: Vec<Route>,
+}
+
+/// What has changed in how a host is connected; nothing by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UplinkChange {
+    /// It was, and is not any more.
+    pub gone: bool,
+    /// It was not, and is again.
+    pub back: bool,
+    /// It has other addresses.
+    pub readdressed: bool,
+    /// It has lost some of them.
+    pub left: bool,
+    /// IPv4 and IPv6 packets leave it another way.
+    pub rerouted: (bool, bool),
+    /// A carrier was away, if only for a moment; the same addresses may belong to another network now.
+    pub interrupted: bool,
+}
+
+impl UplinkChange {
+    /// Whether packets of either family leave another way.
+    pub const fn rerouted(&self) -> bool {
+        self.rerouted.0 || self.rerouted.1
+    }
+
+    /// Whether others see this host elsewhere now, as a rule.
+    pub const fn is_elsewhere(&self) -> bool {
+        self.left || self.rerouted()
+    }
 }
 
 /// An overlay prefix that can't be used here.
@@ -92,13 +125,34 @@ impl Host {
         found
     }
 
-    /// The routes that lead out, to notice a change of network that leaves the addresses as they are.
-    pub fn default_routes(&self) -> Vec<Route> {
+    /// The routes of one family that lead out, to notice a change of network that leaves the addresses as they are.
+    fn default_routes(&self, ipv4: bool) -> Vec<&Route> {
         let leads_out = |route: &&Route| {
             route.destination.prefix_len() == 0
+                && route.destination.addr().is_ipv4() == ipv4
                 && route.interface.and_then(|i| self.interface(i)).is_some_and(is_underlay)
         };
-        self.routes.iter().filter(leads_out).cloned().collect()
+        self.routes.iter().filter(leads_out).collect()
+    }
+
+    /// What has changed in how this host is connected, since it was before.
+    pub fn uplink_change(&self, before: &Self, port: u16) -> UplinkChange {
+        let (old, new) = (before.candidates(port), self.candidates(port));
+        let rerouted = |ipv4| before.default_routes(ipv4) != self.default_routes(ipv4);
+        let carriers = |host: &Self| -> Vec<(u32, u32)> {
+            let interfaces = host.interfaces.iter().filter(|interface| is_underlay(interface));
+            interfaces.map(|interface| (interface.index, interface.carrier_changes)).collect()
+        };
+        let now = carriers(self);
+        let moved = |(index, changes): &(u32, u32)| now.iter().any(|(i, c)| i == index && c != changes);
+        UplinkChange {
+            gone: false,
+            back: false,
+            readdressed: old != new,
+            left: old.iter().any(|address| !new.contains(address)),
+            rerouted: (rerouted(true), rerouted(false)),
+            interrupted: carriers(before).iter().any(moved),
+        }
     }
 
     /// Whether a local address or route would take the overlay's packets away; `own` are Ria's interfaces. A wider
@@ -130,7 +184,10 @@ impl Host {
 }
 
 fn is_underlay(interface: &Interface) -> bool {
-    interface.up && !interface.loopback && !FOREIGN.iter().any(|prefix| interface.name.starts_with(prefix))
+    interface.up
+        && interface.carrier
+        && !interface.loopback
+        && !FOREIGN.iter().any(|prefix| interface.name.starts_with(prefix))
 }
 
 fn is_usable(ip: &IpAddr) -> bool {
@@ -151,6 +208,8 @@ mod tests {
                 index,
                 name: (*name).to_owned(),
                 up: !name.ends_with("down"),
+                carrier: !name.ends_with("unplugged"),
+                carrier_changes: 1,
                 loopback: *name == "lo",
             });
             host.addresses.push((index, address.parse().unwrap()));
@@ -165,6 +224,7 @@ mod tests {
             ("eth0", "192.0.2.7/24"),
             ("wlan0", "2001:db8::7/64"),
             ("eth1down", "192.0.2.99/24"),
+            ("eth3unplugged", "192.0.2.98/24"),
             ("eth2", "169.254.3.4/16"),
             ("eth2", "fe80::1/64"),
             ("docker0", "172.17.0.1/16"),
@@ -173,6 +233,49 @@ mod tests {
         ]);
         let found: Vec<String> = host.candidates(41820).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["192.0.2.7:41820", "[2001:db8::7]:41820"]);
+    }
+
+    fn with_route(mut host: Host, gateway: &str) -> Host {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        host.routes.push(Route {
+            destination: all.parse().unwrap(),
+            interface: Some(1),
+            gateway: Some(gateway),
+        });
+        host
+    }
+
+    #[test]
+    fn a_change_of_network_is_told_apart_from_what_changes_nothing() {
+        let home =
+            with_route(host(&[("wlan0", "192.168.1.7/24"), ("docker0", "172.17.0.1/16")]), "192.168.1.1");
+        let change = |now: &Host| now.uplink_change(&home, 41820);
+        assert_eq!(change(&home), UplinkChange::default());
+
+        let mut with_container = home.clone();
+        with_container.interfaces[1].carrier_changes = 9;
+        assert_eq!(change(&with_container), UplinkChange::default());
+
+        let away = with_route(host(&[("wlan0", "10.1.2.3/16")]), "10.1.0.1");
+        let moved = change(&away);
+        assert!(moved.left && moved.readdressed && moved.is_elsewhere() && !moved.gone && !moved.interrupted);
+        assert_eq!(moved.rerouted, (true, false));
+
+        let same_addresses = with_route(host(&[("wlan0", "192.168.1.7/24")]), "192.168.1.254");
+        let rerouted = UplinkChange { rerouted: (true, false), ..UplinkChange::default() };
+        assert_eq!(change(&same_addresses), rerouted);
+
+        let mut reassociated = home.clone();
+        reassociated.interfaces[0].carrier_changes = 3;
+        assert_eq!(change(&reassociated), UplinkChange { interrupted: true, ..UplinkChange::default() });
+
+        let mut no_carrier = home.clone();
+        no_carrier.interfaces[0].carrier = false;
+        assert!(change(&no_carrier).left && no_carrier.candidates(41820).is_empty());
+
+        let with_v6 = with_route(home.clone(), "fe80::1");
+        assert_eq!(change(&with_v6).rerouted, (false, true), "the way of IPv4 is the same");
     }
 
     #[test]

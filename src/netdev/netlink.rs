@@ -17,8 +17,11 @@ use tokio::sync::watch;
 
 use super::host::{Host, Interface, Route};
 
-/// Changes come in bursts: a Wi-Fi association is a dozen messages.
-const SETTLE: Duration = Duration::from_millis(100);
+/// Changes come in bursts: a Wi-Fi association is a dozen messages, over a second or more. The first is passed on at once ...
+const FIRST: Duration = Duration::from_millis(10);
+
+/// ... and others of the burst after this time each.
+const SETTLE: Duration = Duration::from_millis(90);
 
 /// The kernel said no.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +63,15 @@ impl Netlink {
                 LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
             });
+            let changes = link.attributes.iter().find_map(|a| match a {
+                LinkAttribute::CarrierChanges(count) => Some(*count),
+                _ => None,
+            });
             host.interfaces.push(Interface {
                 index: link.header.index,
                 name: name.unwrap_or_default(),
+                carrier: link.header.flags.contains(LinkFlags::LowerUp),
+                carrier_changes: changes.unwrap_or_default(),
                 up: link.header.flags.contains(LinkFlags::Up),
                 loopback: link.header.flags.contains(LinkFlags::Loopback),
             });
@@ -120,7 +129,7 @@ impl Netlink {
     }
 }
 
-/// Starts to watch: the number grows whenever interfaces, addresses or routes have changed and settled.
+/// Starts to watch: the number grows whenever interfaces, addresses or routes have changed, at most ten times a second.
 pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
     let groups = [
         MulticastGroup::Link,
@@ -134,12 +143,13 @@ pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
     let (count, changes) = watch::channel(0);
     tokio::spawn(async move {
         while messages.next().await.is_some() {
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(FIRST).await;
             while let Some(Some(_)) = futures_util::FutureExt::now_or_never(messages.next()) {}
             count.send_modify(|n| *n += 1);
             if count.is_closed() {
                 return;
             }
+            tokio::time::sleep(SETTLE).await;
         }
     });
     Ok(changes)

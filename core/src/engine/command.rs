@@ -81,8 +81,16 @@ pub enum Command {
     },
     /// The addresses of this host's interfaces with the UDP port's number, for all networks. Overlay, loopback and
     /// link-local addresses are left out by the engine. Give it again whenever an interface or route changes: it also
-    /// makes the engine prove all its paths anew.
+    /// makes the engine prove all its paths anew. None at all means that there is no network: all links are lost at once.
     SetHostCandidates(Vec<SocketAddr>),
+    /// Packets leave this host another way than before (default route, access point, network under the same addresses):
+    /// all paths are proven anew, and relays spoken to anew. After [`Self::SetHostCandidates`] where both have changed.
+    Rerouted {
+        /// Those over IPv4.
+        ipv4: bool,
+        /// Those over IPv6.
+        ipv6: bool,
+    },
     /// Measure the way to a peer. Ends in exactly one [`Event::PingFinished`](super::Event::PingFinished).
     StartPing {
         /// Which network.

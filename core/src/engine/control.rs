@@ -16,6 +16,7 @@ use super::command::{AddNetwork, Command, CommandError};
 use super::event::{Event, PingOutcome, Warning};
 use super::network::Network;
 use super::relay::Relay;
+use super::roam::Families;
 use super::slots::{PeerId, Slots};
 use super::status::NetworkStatus;
 use crate::counters::{DropCounters, DropReason};
@@ -24,7 +25,7 @@ use crate::map::{Folded, MapChange, NetworkMap};
 use crate::packet::SocketIndex;
 use crate::path::Address;
 use crate::path::candidates::usable;
-use crate::path::probe::{PairKeys, PairTag, pair_tag};
+use crate::path::probe::{PairKeys, PairTag};
 use crate::peer::stock::Role;
 use crate::peer::{Action, NewPeer, Peer};
 use crate::rng::Rng;
@@ -56,6 +57,8 @@ pub(super) struct Control {
     timers: BTreeSet<(Instant, PeerId)>,
     timer_of: BTreeMap<PeerId, Instant>,
     pub(super) host: Vec<SocketAddr>,
+    /// The same when there was a network last.
+    pub(super) last_host: Vec<SocketAddr>,
     pub(super) factory: Box<dyn SessionFactory>,
     pub(super) rng: Rng,
     pub(super) events: VecDeque<Event>,
@@ -77,6 +80,7 @@ impl Control {
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             host: Vec::new(),
+            last_host: Vec::new(),
             factory,
             rng: Rng::new(seed),
             events: VecDeque::new(),
@@ -108,6 +112,10 @@ impl Control {
             }
             Command::SetHostCandidates(host) => {
                 self.set_host_candidates(host, now);
+                Ok(())
+            }
+            Command::Rerouted { ipv4, ipv6 } => {
+                self.handle_rerouted(Families { ipv4, ipv6 }, now);
                 Ok(())
             }
             Command::StartPing { network, peer, id, timeout } => {
@@ -370,8 +378,7 @@ impl Control {
     }
 
     fn handle_live(&mut self, id: NetworkId, live: &Live, now: Instant) {
-        let overlays = self.all_overlays();
-        let host = self.host.clone();
+        let worth = self.worth();
         let Some(network) = self.networks.get_mut(&id) else { return };
         // News may be ahead of the map, but not without end.
         if network.map.lists(live.node) || network.live.len() < network.map.len() + LIVE_AHEAD {
@@ -379,11 +386,6 @@ impl Control {
         }
         let Some(peer) = network.peers.get_mut(&live.node) else { return };
         let before = peer.relayed_candidate();
-        let families = (host.iter().any(SocketAddr::is_ipv4), host.iter().any(SocketAddr::is_ipv6));
-        let worth = |address: SocketAddr| {
-            let reachable = if address.is_ipv4() { families.0 } else { families.1 };
-            (reachable || host.is_empty()) && !host.contains(&address) && usable(address, &overlays)
-        };
         peer.handle_live(live, worth, now);
         let after = peer.relayed_candidate();
         self.settle((id, live.node), now);
@@ -402,6 +404,8 @@ impl Control {
         let overlays = self.all_overlays();
         for network in self.networks.values_mut() {
             let candidates = network.own_candidates(&self.host, &overlays);
+            let reflexive = network.reflexive().into_iter().find(|address| usable(*address, &overlays));
+            network.peers.values_mut().for_each(|peer| peer.set_reflexive(reflexive));
             if candidates != network.candidates {
                 network.candidates.clone_from(&candidates);
                 self.events.push_back(Event::CandidatesChanged { network: network.id, candidates });
@@ -430,25 +434,6 @@ impl Control {
             }
         }
         Err(DropReason::Stranger)
-    }
-
-    pub(super) fn handle_probe(
-        &mut self,
-        datagram: &[u8],
-        via: Via,
-        local: Option<IpAddr>,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        let tag = pair_tag(datagram).ok_or(DropReason::Malformed)?;
-        let peer_id = *self.tags.get(&tag).ok_or(DropReason::Stranger)?;
-        if via.network.is_some_and(|network| network != peer_id.0) {
-            return Err(DropReason::Stranger);
-        }
-        let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
-        let peer = network.peers.get_mut(&peer_id.1).ok_or(DropReason::Stranger)?;
-        let result = peer.handle_probe(datagram, via.address, local, now);
-        self.settle(peer_id, now);
-        result
     }
 
     pub(super) fn handle_shard_event(&mut self, event: ShardEvent, now: Instant) {
@@ -531,13 +516,23 @@ impl Control {
                     self.to_shard.push_back(ShardCommand::ReplaceSession { slot, session, since });
                 }
             }
-            Action::PathChanged { before, after, endpoint, reason } => {
-                let event = Event::PathChanged { network, peer, before, after, endpoint, reason };
+            Action::PathChanged { before, after, endpoint, gap, reason } => {
+                let event = Event::PathChanged { network, peer, before, after, endpoint, gap, reason };
                 self.events.push_back(event);
                 self.check_relay(network, before, after, now);
             }
-            Action::LinkChanged { before, after, gap } => {
-                self.events.push_back(Event::LinkStateChanged { network, peer, before, after, gap });
+            Action::LinkChanged { before, after, gap, paths: (path_before, path_after), reason } => {
+                let event = Event::LinkStateChanged {
+                    network,
+                    peer,
+                    before,
+                    after,
+                    gap,
+                    path_before,
+                    path_after,
+                    reason,
+                };
+                self.events.push_back(event);
             }
             Action::ForgetRelayed(address) => self.close_channels(network, address),
             Action::PingFinished { id, outcome } => {

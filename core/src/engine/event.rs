@@ -48,6 +48,12 @@ pub enum Event {
         after: LinkState,
         /// How long nothing came through, for a link that comes back.
         gap: Option<Duration>,
+        /// The path that was in use; for a link that comes back, the one before it was lost.
+        path_before: PathKind,
+        /// The path in use now.
+        path_after: PathKind,
+        /// Why, for people.
+        reason: &'static str,
     },
     /// Traffic to a peer takes another path.
     PathChanged {
@@ -61,6 +67,8 @@ pub enum Event {
         after: PathKind,
         /// Remote address of the new path.
         endpoint: Option<SocketAddr>,
+        /// For how long nothing had come through when the path before was given up; `None` when it worked on.
+        gap: Option<Duration>,
         /// Why, for people.
         reason: &'static str,
     },

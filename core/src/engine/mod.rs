@@ -25,6 +25,7 @@ mod network;
 mod rekey;
 mod relay;
 mod relays;
+mod roam;
 mod slots;
 pub mod status;
 mod streams;

@@ -329,43 +329,6 @@ impl Control {
         }
     }
 
-    pub(super) fn set_host_candidates(&mut self, mut host: Vec<SocketAddr>, now: Instant) {
-        host.sort_unstable();
-        host.dedup();
-        let changed = host != self.host;
-        let first = self.host.is_empty();
-        self.host = host;
-        let peers: Vec<PeerId> = self
-            .networks
-            .values()
-            .flat_map(|network| network.peers.keys().map(|node| (network.id, *node)))
-            .collect();
-        let moved: Vec<NetworkId> = self.networks.keys().copied().filter(|_| changed && !first).collect();
-        for id in moved {
-            // What got through in the network before says nothing of this one.
-            self.close_stream(id, now);
-            let Some(network) = self.networks.get_mut(&id) else { continue };
-            // Seen from outside, this may be another address now.
-            if let Some(relay) = &mut network.relay {
-                relay.fallback.start_anew();
-                relay.udp.client.restart(now);
-            }
-            if let Some(binding) = &mut network.binding {
-                binding.restart(now);
-            }
-        }
-        for peer_id in peers {
-            self.with_peer(peer_id, now, |peer| {
-                if changed && !first {
-                    peer.handle_relay_lost(Transport::Udp, now);
-                }
-                peer.handle_network_change(now);
-            });
-        }
-        self.flush_relays(now);
-        self.report_candidates();
-    }
-
     pub(super) fn relay_deadline(&self) -> Option<Instant> {
         let networks = self.networks.values();
         networks

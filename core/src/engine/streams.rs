@@ -144,7 +144,9 @@ impl Control {
     /// A path through the relay died: whose end of it is to blame shows when the relay is asked.
     pub(super) fn check_relay(&mut self, id: NetworkId, before: PathKind, after: PathKind, now: Instant) {
         let transport = match (before, after) {
-            (PathKind::RelayUdp, PathKind::None | PathKind::RelayTls) => Transport::Udp,
+            (PathKind::RelayUdp, PathKind::RelayTls) => Transport::Udp,
+            // A NAT that forgot has cut the way to the relay with all others.
+            (PathKind::Direct | PathKind::RelayUdp, PathKind::None) => Transport::Udp,
             (PathKind::RelayTls, PathKind::None) => Transport::Tls,
             (PathKind::None | PathKind::Direct | PathKind::RelayUdp | PathKind::RelayTls, _) => return,
         };

@@ -22,12 +22,19 @@ pub(crate) fn choose(paths: &[Path], active: Option<usize>) -> Option<(usize, &'
     let best = paths
         .iter()
         .enumerate()
-        .filter(|(_, path)| path.state == PathState::Proven && !path.is_suspect())
+        .filter(|(_, path)| path.state == PathState::Proven && !path.is_suspect() && !path.is_doubted())
         .min_by_key(|(_, path)| (path.rank(), path.rtt()));
-    let Some((index, challenger)) = best else { return current.map(|(index, _)| (index, REASON_ONLY)) };
+    let Some((index, challenger)) = best else {
+        return current
+            .map(|(index, path)| (index, if path.is_doubted() { REASON_DOUBTED } else { REASON_ONLY }));
+    };
     let Some((kept, holder)) = current else { return Some((index, reason_first(challenger))) };
     if kept == index {
         return Some((kept, reason_first(holder)));
+    }
+    if holder.is_doubted() && holder.is_suspect() {
+        // It worked in another network than this one, and does not seem to here.
+        return Some((index, REASON_CHANGED));
     }
     if challenger.rank() < holder.rank() {
         return Some((index, reason_upgrade(holder, challenger)));
@@ -49,6 +56,9 @@ pub(crate) const REASON_UDP_AGAIN: &str = "the relay answers over UDP again";
 pub(crate) const REASON_MOVED: &str = "the peer has another address at its relay";
 pub(crate) const REASON_QUICKER: &str = "it is clearly quicker than the path before";
 pub(crate) const REASON_ONLY: &str = "probes get lost, but no other path answers";
+pub(crate) const REASON_DOUBTED: &str = "a network has changed, and its paths are being proven anew";
+pub(crate) const REASON_CHANGED: &str = "a network has changed, and the path before does not answer there";
+pub(crate) const REASON_NO_NETWORK: &str = "this machine has no network";
 pub(crate) const REASON_NONE: &str = "no path answers";
 pub(crate) const REASON_UNKNOWN: &str = "nothing is known of where the peer is";
 pub(crate) const REASON_TRYING: &str = "paths are being tried";

@@ -37,10 +37,10 @@ const UPGRADE_FIRST: Duration = Duration::from_secs(1);
 const UPGRADE_EVERY: Duration = Duration::from_secs(30);
 
 /// Time between tries while no path works: doubling from the first to the longest, which depends on how long it has been
-/// so. A link shall be back a second after the network is, within the first five minutes.
+/// so. A link shall be back a second after the network is, within the first ten minutes.
 const SEEK_FIRST: Duration = Duration::from_millis(250);
 const SEEK: [(Duration, Duration); 2] = [
-    (Duration::from_secs(5 * 60), Duration::from_secs(1)),
+    (Duration::from_secs(10 * 60), Duration::from_secs(1)),
     (Duration::from_secs(30 * 60), Duration::from_secs(5)),
 ];
 const SEEK_LONGEST: Duration = Duration::from_secs(30);
@@ -141,6 +141,10 @@ pub(crate) struct Path {
     burst: u32,
     tries: u32,
     suspect: bool,
+    /// When an answer came last.
+    answered: Option<Instant>,
+    /// Since when the network under it may be another; until an answer comes, any other path is as good.
+    doubted: Option<Instant>,
     /// Whether a ping must go as soon as it may, whatever the pace.
     owed: bool,
 }
@@ -173,6 +177,8 @@ impl Path {
             burst: if reported { BURST } else { STRAY_BURST },
             tries: 0,
             suspect: false,
+            answered: None,
+            doubted: None,
             owed: false,
         }
     }
@@ -198,6 +204,16 @@ impl Path {
 
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect
+    }
+
+    /// Whether nothing has come over it since the network under it may have changed.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.is_some()
+    }
+
+    /// When an answer came last.
+    pub(crate) fn answered(&self) -> Option<Instant> {
+        self.answered
     }
 
     /// Smoothed round-trip time, or a guess.
@@ -237,10 +253,28 @@ impl Path {
         }
     }
 
-    /// The network may have changed under a proven path: find out soon.
-    pub(crate) fn doubt(&mut self) {
+    /// The network may have changed under it: find out soon whether it works still, or works now.
+    pub(crate) fn doubt(&mut self, now: Instant) {
         self.last_ping = None;
+        if self.state == PathState::Proven {
+            self.doubted = Some(now);
+            // What went out before the change says nothing of what is now.
+            (self.unanswered, self.unanswered_since) = (0, None);
+        }
         self.burst();
+    }
+
+    /// There is no network under it any more.
+    pub(crate) fn cut(&mut self) {
+        if self.state == PathState::Proven {
+            self.die();
+        }
+    }
+
+    fn die(&mut self) {
+        self.state = PathState::Dead;
+        (self.suspect, self.doubted) = (false, None);
+        (self.burst, self.tries) = (BURST, 0);
     }
 
     /// Whether a ping went out within the last half burst interval; then another one would tell nothing new of the path.
@@ -295,10 +329,7 @@ impl Path {
         if let Some(waited) = waited.map(|since| now.saturating_duration_since(since)) {
             self.suspect |= waited >= self.suspect_after();
             if self.unanswered >= DEAD_AFTER_PINGS && waited >= DEAD_AFTER.max(3 * self.rtt()) {
-                self.state = PathState::Dead;
-                self.suspect = false;
-                self.burst = BURST;
-                self.tries = 0;
+                self.die();
                 return Due::Died;
             }
         }
@@ -337,7 +368,9 @@ impl Path {
         let (_, at) = self.outstanding.remove(index)?;
         let sample = now.saturating_duration_since(at);
         self.rtt = Some(match self.rtt {
-            Some(rtt) if self.state == PathState::Proven => rtt + sample / RTT_WEIGHT - rtt / RTT_WEIGHT,
+            Some(rtt) if self.state == PathState::Proven && !self.is_doubted() => {
+                rtt + sample / RTT_WEIGHT - rtt / RTT_WEIGHT
+            }
             _ => sample,
         });
         if self.state != PathState::Proven {
@@ -348,6 +381,8 @@ impl Path {
         self.loss -= self.loss * LOSS_WEIGHT;
         self.state = PathState::Proven;
         self.suspect = false;
+        self.answered = Some(now);
+        self.doubted = self.doubted.filter(|since| at < *since);
         self.burst = 0;
         self.tries = 0;
         // Pings that went out after the answered one may still be answered.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Action;
-use crate::engine::status::LinkState;
+use crate::engine::status::{LinkState, PathKind};
 
 /// Loss from which a link counts as degraded, and below which it is well again.
 const DEGRADED_FROM: f32 = 0.15;
@@ -25,6 +25,23 @@ pub(crate) struct Link {
     /// When something came last before the link was lost.
     lost_after: Option<Instant>,
     was_up: bool,
+    /// The path that is in use, or was before none was.
+    last_path: PathKind,
+    /// The path of before the link was lost.
+    lost_path: PathKind,
+}
+
+/// What the state of a link follows from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Situation {
+    /// Whether there is any way to try.
+    pub(crate) known: bool,
+    /// Loss and doubt of the path in use, when one works.
+    pub(crate) quality: Option<(f32, bool)>,
+    /// The path in use.
+    pub(crate) path: PathKind,
+    /// Why it is this one.
+    pub(crate) reason: &'static str,
 }
 
 impl Link {
@@ -54,47 +71,53 @@ impl Link {
         self.without_session.filter(|_| self.is_up()).map(|since| since + SESSION_GRACE)
     }
 
-    /// Works the state out anew. `known` says whether there is any way to try; `quality` is loss and doubt of the path in
-    /// use, when one works.
-    pub(crate) fn update(
+    /// For how long nothing has come through, while the link is lost.
+    pub(crate) fn lost_for(&self, now: Instant) -> Option<Duration> {
+        self.lost_after.map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Works the state out anew.
+    pub(crate) fn update(&mut self, situation: Situation, now: Instant, actions: &mut VecDeque<Action>) {
+        let after = self.next(situation.known, situation.quality, now);
+        self.change(after, situation, now, actions);
+    }
+
+    fn change(
         &mut self,
-        known: bool,
-        quality: Option<(f32, bool)>,
+        after: LinkState,
+        Situation { path, reason, .. }: Situation,
         now: Instant,
         actions: &mut VecDeque<Action>,
     ) {
-        let (before, after) = (self.state, self.next(known, quality, now));
-        if after == before {
-            return;
+        let (before, was_up) = (self.state, self.is_up());
+        if after != before {
+            self.state = after;
+            self.was_up |= self.is_up();
+            let (mut gap, mut path_before) = (None, if was_up { path } else { PathKind::None });
+            if after == LinkState::Lost {
+                path_before = self.last_path;
+                (self.lost_after, self.lost_path) = (self.heard, self.last_path);
+            } else if before == LinkState::Lost && self.is_up() {
+                path_before = self.lost_path;
+                gap = self.lost_after.take().map(|at| now.saturating_duration_since(at));
+            }
+            let paths = (path_before, path);
+            actions.push_back(Action::LinkChanged { before, after, gap, paths, reason });
         }
-        let mut gap = None;
-        if after == LinkState::Lost {
-            self.lost_after = self.heard;
-        } else if before == LinkState::Lost {
-            gap = self.lost_after.take().map(|at| now.saturating_duration_since(at));
+        if path != PathKind::None {
+            self.last_path = path;
         }
-        self.state = after;
-        self.was_up |= self.is_up();
-        actions.push_back(Action::LinkChanged { before, after, gap });
     }
 
     /// The same for a peer that answers no probes: `state` follows from its handshakes and from what it leaves unanswered.
-    pub(crate) fn set(&mut self, after: LinkState, now: Instant, actions: &mut VecDeque<Action>) {
-        let before = self.state;
-        if after == before {
-            return;
-        }
-        let gap = if before == LinkState::Lost && matches!(after, LinkState::Up) {
-            self.lost_after.take().map(|at| now.saturating_duration_since(at))
-        } else {
-            None
-        };
-        if after == LinkState::Lost {
-            self.lost_after = self.heard;
-        }
-        self.state = after;
-        self.was_up |= self.is_up();
-        actions.push_back(Action::LinkChanged { before, after, gap });
+    pub(crate) fn set(
+        &mut self,
+        after: LinkState,
+        situation: Situation,
+        now: Instant,
+        actions: &mut VecDeque<Action>,
+    ) {
+        self.change(after, situation, now, actions);
     }
 
     fn next(&self, known: bool, quality: Option<(f32, bool)>, now: Instant) -> LinkState {

@@ -7,6 +7,7 @@
 pub(crate) mod link;
 mod ping;
 mod report;
+mod roam;
 pub(crate) mod stock;
 
 use std::collections::VecDeque;
@@ -28,7 +29,7 @@ use crate::path::{Address, Due, Pace, Path, PathState};
 use crate::relay::Transport;
 use crate::rng::Rng;
 use crate::shard::message::{Slot, Traffic};
-use link::Link;
+use link::{Link, Situation};
 use ping::Pings;
 use stock::Role;
 
@@ -52,9 +53,21 @@ pub(crate) enum Action {
     /// The peer is a new run, first seen at this time.
     ReplaceSession { since: Instant },
     /// The kind of path has changed, for the caller.
-    PathChanged { before: PathKind, after: PathKind, endpoint: Option<SocketAddr>, reason: &'static str },
-    /// The link's state has changed, for the caller.
-    LinkChanged { before: LinkState, after: LinkState, gap: Option<Duration> },
+    PathChanged {
+        before: PathKind,
+        after: PathKind,
+        endpoint: Option<SocketAddr>,
+        gap: Option<Duration>,
+        reason: &'static str,
+    },
+    /// The link's state has changed, for the caller. `paths`: before and now.
+    LinkChanged {
+        before: LinkState,
+        after: LinkState,
+        gap: Option<Duration>,
+        paths: (PathKind, PathKind),
+        reason: &'static str,
+    },
     /// The peer is not at this relayed address any more.
     ForgetRelayed(SocketAddr),
     /// A ping has ended.
@@ -89,6 +102,14 @@ pub(crate) struct Peer {
     relayed: Option<SocketAddr>,
     /// The one before, while there are paths to it: it may carry on until the new one is proven.
     former: Option<SocketAddr>,
+    /// Where this node is seen from outside.
+    reflexive: Option<SocketAddr>,
+    /// Where the peer has said that it is seen from outside.
+    seen_at: Option<SocketAddr>,
+    /// The same, when it is news.
+    seen_at_news: Option<SocketAddr>,
+    /// Whether this node has no network at all.
+    cut_off: bool,
     pings: Pings,
     actions: VecDeque<Action>,
 }
@@ -128,6 +149,10 @@ impl Peer {
             seeking: None,
             relayed: None,
             former: None,
+            reflexive: None,
+            seen_at: None,
+            seen_at_news: None,
+            cut_off: false,
             pings: Pings::default(),
             actions: VecDeque::new(),
         }
@@ -271,16 +296,6 @@ impl Peer {
         self.update(now);
     }
 
-    /// This host's interfaces or routes have changed.
-    pub(crate) fn handle_network_change(&mut self, now: Instant) {
-        self.paths.iter_mut().for_each(Path::doubt);
-        if self.active.is_some() && self.role != Role::Agent {
-            // The peer learns where this node is now from what it is sent.
-            self.actions.push_back(Action::SetRoute { address: self.active, rtt: Duration::ZERO });
-        }
-        self.update(now);
-    }
-
     fn path_mut(&mut self, address: Address) -> Option<&mut Path> {
         self.paths.iter_mut().find(|path| path.address == address)
     }
@@ -314,7 +329,12 @@ impl Peer {
             return Err(DropReason::Replayed);
         }
         match probe.kind {
-            ProbeKind::Ping => self.handle_ping(&probe, via, local, now),
+            ProbeKind::Ping => {
+                if self.boot == Some(probe.boot) {
+                    self.follow(&probe, via, now);
+                }
+                self.handle_ping(&probe, via, local, now);
+            }
             ProbeKind::Pong => self.handle_pong(&probe, via, now)?,
         }
         self.update(now);
@@ -473,7 +493,9 @@ impl Peer {
         let echo = self.rng.u64();
         if let Some(path) = self.path_mut(address) {
             path.handle_ping_sent(echo, now);
-            self.send(ProbeKind::Ping, echo, None, (address, None));
+            // Over a relay, a ping tells where this node is besides: the coordinator may be away.
+            let told = self.reflexive.filter(|_| matches!(address, Address::Relayed(..)));
+            self.send(ProbeKind::Ping, echo, told, (address, None));
         }
         echo
     }
@@ -504,6 +526,7 @@ impl Peer {
         let quality = path.map(|(path, _)| (path.loss(), path.is_suspect()));
         self.reason = match path {
             Some((_, reason)) => reason,
+            None if self.cut_off => choice::REASON_NO_NETWORK,
             None if self.paths.is_empty() => choice::REASON_UNKNOWN,
             None if self.link.was_up() => choice::REASON_NONE,
             None => choice::REASON_TRYING,
@@ -513,7 +536,8 @@ impl Peer {
             self.switch(address, rtt, now);
         }
         let known = !self.paths.is_empty() || self.relayed.is_some();
-        self.link.update(known, quality, now, &mut self.actions);
+        let situation = Situation { known, quality, path: kind(self.active), reason: self.reason };
+        self.link.update(situation, now, &mut self.actions);
         if let Some(address) = address.filter(|_| self.link.is_up()) {
             while let Some(waiting) = self.pings.next_waiting() {
                 let echo = self.ping_path(address, now);
@@ -522,12 +546,23 @@ impl Peer {
         }
     }
 
+    /// For how long nothing has come over the path in use, when it does not work any more; of a lost link, in all.
+    fn silence(&self, now: Instant) -> Option<Duration> {
+        let Some(active) = self.active else { return self.link.lost_for(now) };
+        let path = self.paths.iter().find(|path| path.address == active);
+        if path.is_some_and(|path| path.state == PathState::Proven && !path.is_doubted()) {
+            return None;
+        }
+        let answered = path.map_or(self.link.heard, Path::answered);
+        answered.max(self.traffic.heard).map(|at| now.saturating_duration_since(at))
+    }
+
     fn switch(&mut self, address: Option<Address>, rtt: Duration, now: Instant) {
-        let before = kind(self.active);
+        let (before, gap) = (kind(self.active), self.silence(now));
         self.active = address;
         self.actions.push_back(Action::SetRoute { address, rtt });
         let (after, endpoint) = (kind(address), address.map(Address::socket));
-        self.actions.push_back(Action::PathChanged { before, after, endpoint, reason: self.reason });
+        self.actions.push_back(Action::PathChanged { before, after, endpoint, gap, reason: self.reason });
         if address.is_none() {
             // All died at once: the network itself may be about to change.
             self.seeking = Some(now);

@@ -10,6 +10,7 @@ use ria_protocol::id::NodeId;
 use ria_protocol::keys::PresharedKey;
 use ria_protocol::map::{Live, MemberKind, StockPeer};
 
+use super::link::Situation;
 use super::{Action, Peer, kind};
 use crate::engine::status::LinkState;
 use crate::map::MapMember;
@@ -131,7 +132,8 @@ impl Peer {
         let before = kind(self.active);
         self.active = Some(Address::Direct(address));
         let (after, reason) = (kind(self.active), self.reason);
-        self.actions.push_back(Action::PathChanged { before, after, endpoint: Some(address), reason });
+        let (endpoint, gap) = (Some(address), None);
+        self.actions.push_back(Action::PathChanged { before, after, endpoint, gap, reason });
     }
 
     pub(super) fn update_stock(&mut self, now: Instant) {
@@ -150,7 +152,9 @@ impl Peer {
             (false, true) if !self.link.was_up() && self.active.is_some() => LinkState::Connecting,
             (false, _) => LinkState::Idle,
         };
-        self.link.set(state, now, &mut self.actions);
+        let (path, reason) = (kind(self.active), self.reason);
+        let situation = Situation { known: true, quality: None, path, reason };
+        self.link.set(state, situation, now, &mut self.actions);
     }
 
     fn expects_keepalives(&self) -> bool {

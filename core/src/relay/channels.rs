@@ -147,6 +147,13 @@ impl Channels {
         channel.failures += 1;
     }
 
+    /// The allocation is the one of before, but what was bound may have lapsed.
+    pub(super) fn bind_again(&mut self, now: Instant) {
+        for channel in self.by_peer.values_mut().filter(|channel| channel.wanted) {
+            (channel.bound, channel.ask_at) = (false, Some(now));
+        }
+    }
+
     /// The allocation is gone: forgets numbers, keeps the wish for each wanted peer, to be asked for at `now`.
     pub(super) fn start_over(&mut self, now: Instant) {
         let wanted: Vec<_> =

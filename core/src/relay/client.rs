@@ -64,6 +64,8 @@ pub struct RelayClient {
     mapped: Option<SocketAddr>,
     /// Ask for an IPv6 relayed address, because the server has no IPv4.
     v6: bool,
+    /// The relayed address of an allocation that the server may still hold for this node.
+    former: Option<SocketAddr>,
     /// A former allocation was released already during this attempt.
     released: bool,
     failures: u32,
@@ -116,6 +118,7 @@ impl RelayClient {
             state: State::Allocating,
             mapped: None,
             v6: false,
+            former: None,
             released: false,
             failures: 0,
             requests: Vec::new(),
@@ -184,10 +187,22 @@ impl RelayClient {
 
     /// Starts over at once, as after a change of the node's own network.
     pub fn restart(&mut self, now: Instant) {
+        if matches!(self.state, State::Releasing | State::Released) {
+            return;
+        }
         self.failures = 0;
         self.challenge = None;
         self.deaf_since = None;
         self.allocate(now);
+    }
+
+    /// The network may be there again, or be another: asks at once whether the allocation is still known, or for one.
+    pub fn prod(&mut self, now: Instant) {
+        match self.state {
+            State::Allocated { .. } => self.send(Purpose::Refresh, 0, now),
+            State::Allocating | State::Waiting { .. } => self.restart(now),
+            State::Releasing | State::Released => {}
+        }
     }
 
     /// Since when the server has left everything unanswered; refusals are answers too.

@@ -11,6 +11,10 @@ use crate::relay::message::{self, Challenge, Signer};
 use crate::relay::{RelayEvent, RelayFailure, RelayInput};
 use crate::stun::{Randomness, parse};
 
+/// Wait after an attempt that nothing answered, which took seconds itself, for so many in a row: some ten minutes, in which
+/// a network that comes back is to be noticed at once.
+const UNANSWERED: (Duration, u32) = (Duration::from_millis(250), 120);
+
 /// First and longest wait after a failure.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -57,6 +61,7 @@ impl RelayClient {
                 }
                 self.handle_refreshed(message, now);
             }
+            Purpose::Reclaim => self.handle_reclaimed(message, now),
             Purpose::Release if self.state == State::Releasing => self.state = State::Released,
             Purpose::Release => self.send(Purpose::Allocate, 0, now),
             Purpose::Bind { peer, .. } => {
@@ -114,13 +119,26 @@ impl RelayClient {
             self.handle_failure(Purpose::Allocate, RelayFailure::Refused(0), now);
             return;
         };
-        self.failures = 0;
+        (self.failures, self.former) = (0, None);
         self.mapped = granted.mapped.or(self.mapped);
         let refresh_at = self.refresh_time(message, now);
         self.state = State::Allocated { relayed: granted.relayed, refresh_at };
         self.channels.start_over(now);
         self.unheard_since = None;
         self.events.push_back(RelayEvent::Allocated { relayed: granted.relayed, mapped: self.mapped });
+        if self.next_credentials.is_some() {
+            self.send(Purpose::Adopt, 0, now);
+        }
+    }
+
+    /// The server has held the allocation of before; its channels may have lapsed.
+    fn handle_reclaimed(&mut self, message: &Message<'_>, now: Instant) {
+        let Some(relayed) = self.former.take() else { return };
+        self.failures = 0;
+        let refresh_at = self.refresh_time(message, now);
+        self.state = State::Allocated { relayed, refresh_at };
+        self.channels.bind_again(now);
+        self.events.push_back(RelayEvent::Allocated { relayed, mapped: self.mapped });
         if self.next_credentials.is_some() {
             self.send(Purpose::Adopt, 0, now);
         }
@@ -146,13 +164,21 @@ impl RelayClient {
             return;
         }
         match purpose {
+            // The server sees this node where it saw it before, so the allocation may be the one of before.
+            Purpose::Allocate if reason == RelayFailure::Mismatch && self.former.is_some() => {
+                self.send(Purpose::Reclaim, 0, now);
+            }
+            Purpose::Reclaim if reason != RelayFailure::NoAnswer => {
+                self.former = None;
+                self.send(Purpose::Allocate, 0, now);
+            }
             Purpose::Allocate if reason == RelayFailure::Mismatch && !self.released => {
                 self.released = true;
                 self.send(Purpose::Release, 0, now);
             }
             // There was nothing to release after all.
             Purpose::Release if reason == RelayFailure::Mismatch => self.send(Purpose::Allocate, 0, now),
-            Purpose::Allocate | Purpose::Release => self.wait(reason, now),
+            Purpose::Allocate | Purpose::Reclaim | Purpose::Release => self.wait(reason, now),
             // The old credentials serve on until the allocation ends.
             Purpose::Adopt => {}
             Purpose::Refresh => self.lose(reason, now),
@@ -171,6 +197,9 @@ impl RelayClient {
         let until = now
             + match self.pace {
                 Pace::Spared => self.randomness.jitter(SPARED_EVERY),
+                Pace::Steady if reason == RelayFailure::NoAnswer && self.failures < UNANSWERED.1 => {
+                    self.randomness.jitter(UNANSWERED.0)
+                }
                 Pace::Steady | Pace::Reliable => back_off(&mut self.randomness, self.failures),
             };
         self.failures += 1;
@@ -191,12 +220,12 @@ impl RelayClient {
             self.credentials = credentials;
             self.signer = None;
         }
+        self.former = self.relayed_address().or(self.former);
         self.requests.clear();
         self.outbox.clear();
         self.released = false;
         self.unheard_since = None;
         self.state = State::Allocating;
-        self.channels.start_over(now);
         self.send(Purpose::Allocate, 0, now);
     }
 

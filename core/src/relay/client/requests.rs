@@ -10,13 +10,13 @@ use crate::relay::RelayFailure;
 use crate::relay::message::{self, Ask, Signer};
 use crate::stun::{Due, Outgoing, Retransmission, Schedule};
 
-/// Six transmissions within 7.75 s. A relay is near, or its path lossy, and a robot waits for it: so it starts faster
-/// than the 500 ms that RFC 8489 has for the general case.
+/// Six transmissions within 4.75 s. A relay is near, or its path lossy, and a robot waits for it: so it starts faster
+/// than the 500 ms that RFC 8489 has for the general case, and after an outage is back within a second.
 const SCHEDULE: Schedule = Schedule {
     initial: Duration::from_millis(250),
-    longest: Duration::from_secs(2),
+    longest: Duration::from_secs(1),
     sends: 6,
-    last: Duration::from_secs(2),
+    last: Duration::from_secs(1),
 };
 
 /// Two transmissions, to find out whether UDP has opened.
@@ -30,6 +30,8 @@ const STREAM_SCHEDULE: Schedule = Schedule { sends: 1, initial: Duration::from_s
 pub(super) enum Purpose {
     Allocate,
     Refresh,
+    /// A refresh of an allocation that the server may have held while nothing came through.
+    Reclaim,
     /// A refresh signed with the new credentials: the server may let them take over the allocation.
     Adopt,
     /// Ends the allocation, or one that an earlier run of this agent left behind on the same port.
@@ -89,7 +91,11 @@ impl RelayClient {
         }
         match purpose {
             Purpose::Adopt => self.next_credentials = None,
-            Purpose::Allocate | Purpose::Refresh | Purpose::Release | Purpose::Bind { .. } => {
+            Purpose::Allocate
+            | Purpose::Refresh
+            | Purpose::Reclaim
+            | Purpose::Release
+            | Purpose::Bind { .. } => {
                 self.challenge = None;
                 self.signer = None;
                 self.wait(RelayFailure::Unusable, now);
@@ -136,7 +142,7 @@ impl Purpose {
     const fn ask(self, v6: bool) -> Ask {
         match self {
             Self::Allocate => Ask::Allocate { v6 },
-            Self::Refresh | Self::Adopt => Ask::Refresh { lifetime: LIFETIME },
+            Self::Refresh | Self::Reclaim | Self::Adopt => Ask::Refresh { lifetime: LIFETIME },
             Self::Release => Ask::Refresh { lifetime: 0 },
             Self::Bind { channel, peer } => Ask::Bind { channel, peer },
         }

@@ -28,6 +28,8 @@ pub fn event(event: &Event, network: &str, reporter: &Reporter) -> msg::Event {
         before_text: event.before.clone(),
         after_text: event.after.clone(),
         gap: number(event.gap),
+        path_before: event.path_before.map_or(0, peer::path),
+        path_after: event.path_after.map_or(0, peer::path),
         text: event.text.clone(),
         details: Vec::new(),
     }
@@ -64,6 +66,7 @@ fn kind(word: &str) -> u8 {
         "coordinator" => events::KIND_COORDINATOR,
         "network" => events::KIND_NETWORK,
         "map" => events::KIND_MAP,
+        "uplink" => events::KIND_UPLINK,
         _ => events::KIND_UNKNOWN,
     }
 }
@@ -88,6 +91,11 @@ fn value(kind: u8, word: &str) -> u8 {
             let all = [N::Joining, N::Waiting, N::Up, N::Disabled, N::Refused, N::Failed];
             all.into_iter().find(|s| s.as_str() == word).map_or(0, state)
         }
+        events::KIND_UPLINK => match word {
+            "up" => events::UPLINK_UP,
+            "down" => events::UPLINK_DOWN,
+            _ => events::UPLINK_UNKNOWN,
+        },
         _ => 0,
     }
 }
@@ -130,6 +138,20 @@ mod tests {
             (events::KIND_COORDINATOR, statuses::COORDINATOR_CONNECTED, statuses::COORDINATOR_UNREACHABLE)
         );
         assert_eq!(values("network", "", "disabled"), (events::KIND_NETWORK, 0, statuses::STATE_DISABLED));
+        assert_eq!(
+            values("uplink", "up", "down"),
+            (events::KIND_UPLINK, events::UPLINK_UP, events::UPLINK_DOWN)
+        );
+    }
+
+    #[test]
+    fn a_link_that_is_back_tells_gap_and_paths() {
+        let mut happened = happened("link_state", "lost", "up");
+        happened.gap = Some(5.5);
+        (happened.path_before, happened.path_after) = (Some(PathKind::Direct), Some(PathKind::RelayUdp));
+        let message = event(&happened, "lab", &Reporter::default());
+        assert_eq!((message.path_before, message.path_after), (peers::PATH_DIRECT, peers::PATH_RELAY_UDP));
+        assert!((message.gap - 5.5).abs() < 1e-6);
     }
 
     #[test]

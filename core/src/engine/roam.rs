@@ -1,0 +1,155 @@
+//! The control part when a network changes: this host's own, or that of a peer, which its probes tell.
+//!
+//! Sessions are left alone: they don't know addresses. Relays are spoken to anew where the relay may see this node
+//! elsewhere now, and asked whether they still know it where it may not.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use ria_protocol::id::NetworkId;
+
+use super::control::{Control, Via};
+use super::slots::PeerId;
+use crate::counters::DropReason;
+use crate::path::candidates::usable;
+use crate::path::probe::pair_tag;
+use crate::peer::Peer;
+use crate::relay::Transport;
+
+/// Which of the two is meant.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Families {
+    pub(super) ipv4: bool,
+    pub(super) ipv6: bool,
+}
+
+impl Families {
+    /// Those that some of these are of.
+    fn of<'a>(addresses: impl Iterator<Item = &'a SocketAddr> + Clone) -> Self {
+        Self {
+            ipv4: addresses.clone().any(SocketAddr::is_ipv4),
+            ipv6: addresses.clone().any(SocketAddr::is_ipv6),
+        }
+    }
+
+    fn include(self, address: SocketAddr) -> bool {
+        if address.is_ipv4() { self.ipv4 } else { self.ipv6 }
+    }
+}
+
+impl Control {
+    pub(super) fn set_host_candidates(&mut self, mut host: Vec<SocketAddr>, now: Instant) {
+        host.sort_unstable();
+        host.dedup();
+        let had = !std::mem::replace(&mut self.host, host).is_empty();
+        if self.host.is_empty() {
+            if had {
+                self.with_all_peers(now, |peer| peer.handle_network_gone(now));
+            }
+        } else {
+            let left = Families::of(self.last_host.iter().filter(|address| !self.host.contains(address)));
+            self.last_host.clone_from(&self.host);
+            self.speak_anew(left, now);
+            self.ask_relays(left, now);
+            self.with_all_peers(now, |peer| peer.handle_network_change(now));
+        }
+        self.flush_relays(now);
+        self.report_candidates();
+    }
+
+    /// Packets leave this host another way, whatever its addresses.
+    pub(super) fn handle_rerouted(&mut self, rerouted: Families, now: Instant) {
+        if !self.host.is_empty() {
+            self.speak_anew(rerouted, now);
+            self.with_all_peers(now, |peer| peer.handle_network_change(now));
+            self.flush_relays(now);
+        }
+    }
+
+    /// Allocations belong to an address that this node has left.
+    fn speak_anew(&mut self, left: Families, now: Instant) {
+        for id in self.network_ids(|relay| left.include(relay)) {
+            // What got through in the network before says nothing of this one.
+            self.close_stream(id, now);
+            let Some(network) = self.networks.get_mut(&id) else { continue };
+            if let Some(relay) = &mut network.relay {
+                relay.fallback.start_anew();
+                relay.udp.client.restart(now);
+            }
+            if let Some(binding) = &mut network.binding {
+                binding.restart(now);
+            }
+            self.drop_relayed_paths(id, Transport::Udp, now);
+        }
+    }
+
+    /// Allocations may be there still; what a NAT maps may be another.
+    fn ask_relays(&mut self, left: Families, now: Instant) {
+        for id in self.network_ids(|relay| !left.include(relay)) {
+            let Some(network) = self.networks.get_mut(&id) else { continue };
+            if let Some(relay) = &mut network.relay {
+                relay.ways_mut().for_each(|way| way.client.prod(now));
+            }
+            if let Some(binding) = &mut network.binding {
+                binding.restart(now);
+            }
+        }
+    }
+
+    /// The networks whose relay's address is such a one.
+    fn network_ids(&self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<NetworkId> {
+        let relayed = self
+            .networks
+            .values()
+            .filter(|network| network.relay.as_ref().is_some_and(|relay| wanted(relay.server.address)));
+        relayed.map(|network| network.id).collect()
+    }
+
+    fn with_all_peers(&mut self, now: Instant, change: impl Fn(&mut Peer)) {
+        let all = self.networks.values();
+        let peers: Vec<PeerId> =
+            all.flat_map(|network| network.peers.keys().map(|node| (network.id, *node))).collect();
+        for peer in peers {
+            self.with_peer(peer, now, &change);
+        }
+    }
+
+    /// Which addresses of a peer are worth a try from here.
+    pub(super) fn worth(&self) -> impl Fn(SocketAddr) -> bool + use<> {
+        let (overlays, host) = (self.all_overlays(), self.host.clone());
+        let families = (host.iter().any(SocketAddr::is_ipv4), host.iter().any(SocketAddr::is_ipv6));
+        move |address| {
+            let reachable = if address.is_ipv4() { families.0 } else { families.1 };
+            (reachable || host.is_empty()) && !host.contains(&address) && usable(address, &overlays)
+        }
+    }
+
+    pub(super) fn handle_probe(
+        &mut self,
+        datagram: &[u8],
+        via: Via,
+        local: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let tag = pair_tag(datagram).ok_or(DropReason::Malformed)?;
+        let peer_id = *self.tags.get(&tag).ok_or(DropReason::Stranger)?;
+        if via.network.is_some_and(|network| network != peer_id.0) {
+            return Err(DropReason::Stranger);
+        }
+        let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
+        let peer = network.peers.get_mut(&peer_id.1).ok_or(DropReason::Stranger)?;
+        let before = peer.relayed_candidate();
+        let result = peer.handle_probe(datagram, via.address, local, now);
+        let (after, news) = (peer.relayed_candidate(), peer.has_seen_at_news());
+        if before != after {
+            // Before the answer goes out, which needs the relay to know whom it is for.
+            self.open_channels(peer_id, now);
+        }
+        self.settle(peer_id, now);
+        if news {
+            let worth = self.worth();
+            self.with_peer(peer_id, now, |peer| peer.try_seen_at(worth, now));
+        }
+        result
+    }
+}

@@ -1,0 +1,77 @@
+//! What a change of network does to the paths to a peer: this node's own network, or the peer's.
+//!
+//! Neither waits for the coordinator. A peer that has moved pings from where it is now; such a ping is authentic and new,
+//! so its address is taken as one of the peer's, and the paths that it has left are doubted at once. Over a relay it also
+//! says how the peer is seen from outside, which is the address that a NAT has to be opened for.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::stock::Role;
+use super::{Action, Peer};
+use crate::path::probe::Probe;
+use crate::path::{Address, Path, PathState};
+
+/// A path that brought something as lately as this has not been left by the peer.
+const LEFT_AFTER: Duration = Duration::from_millis(150);
+
+impl Peer {
+    /// This host's interfaces or routes have changed.
+    pub(crate) fn handle_network_change(&mut self, now: Instant) {
+        self.cut_off = false;
+        self.paths.iter_mut().for_each(|path| path.doubt(now));
+        if self.active.is_some() && self.role != Role::Agent {
+            // The peer learns where this node is now from what it is sent.
+            self.actions.push_back(Action::SetRoute { address: self.active, rtt: Duration::ZERO });
+        }
+        self.update(now);
+    }
+
+    /// This host has no network any more: no need to wait for probes to tell.
+    pub(crate) fn handle_network_gone(&mut self, now: Instant) {
+        self.cut_off = true;
+        self.paths.iter_mut().for_each(Path::cut);
+        self.update(now);
+    }
+
+    /// Where this node is seen from outside; the peer hears of it with the next pings.
+    pub(crate) fn set_reflexive(&mut self, reflexive: Option<SocketAddr>) {
+        self.reflexive = reflexive;
+    }
+
+    /// The peer, in its present run, has sent a new ping from here.
+    pub(super) fn follow(&mut self, ping: &Probe, via: Address, now: Instant) {
+        if let Address::Relayed(_, address) = via {
+            if self.relayed_addresses().all(|known| known != address) {
+                self.set_relayed(Some(address));
+            }
+            if ping.observed.is_some() && ping.observed != self.seen_at {
+                self.seen_at = ping.observed;
+                self.seen_at_news = ping.observed;
+            }
+        }
+        let silent = |path: &Path| {
+            let brought = path.answered().max(self.traffic.heard);
+            brought.is_none_or(|at| now.saturating_duration_since(at) > LEFT_AFTER)
+        };
+        let known = self.paths.iter().any(|path| path.address == via && path.state == PathState::Proven);
+        let left = |path: &&mut Path| path.state == PathState::Proven && !path.is_doubted();
+        if known || !self.paths.iter().any(|path| Some(path.address) == self.active && silent(path)) {
+            return;
+        }
+        self.paths.iter_mut().filter(left).for_each(|path| path.doubt(now));
+    }
+
+    /// Tries where the peer has said that it is seen from outside, when it is another place than before and `usable`.
+    pub(crate) fn try_seen_at(&mut self, usable: impl Fn(SocketAddr) -> bool, now: Instant) {
+        if let Some(address) = self.seen_at_news.take().filter(|address| usable(*address)) {
+            self.add_path(Address::Direct(address), true);
+            self.update(now);
+        }
+    }
+
+    /// Whether there is something for [`Self::try_seen_at`].
+    pub(crate) fn has_seen_at_news(&self) -> bool {
+        self.seen_at_news.is_some()
+    }
+}
