@@ -10,6 +10,7 @@ use ria_protocol::map::{Live, PatchSet, Snapshot};
 use ria_protocol::message::{LiveUpdate, from_bytes, to_bytes};
 
 use crate::config::Config;
+use crate::netcheck::stun;
 use crate::state::membership::{Contact, Identity, NodeKeys};
 use crate::state::{file, map};
 
@@ -17,8 +18,12 @@ use crate::state::{file, map};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 3] =
-    [("agent_config", agent_config), ("state_file", state_file), ("stored_map", stored_map)];
+pub const TARGETS: [Target; 4] = [
+    ("agent_config", agent_config),
+    ("netcheck_answers", netcheck_answers),
+    ("state_file", state_file),
+    ("stored_map", stored_map),
+];
 
 /// `agent.toml`: read, or each mistake told with the key that it is at.
 pub fn agent_config(data: &[u8]) {
@@ -26,6 +31,18 @@ pub fn agent_config(data: &[u8]) {
     let (mut config, mut errors) = (Config::default(), Vec::new());
     config.read_text("agent.toml", text, &mut errors);
     assert!(errors.iter().all(|error| error.starts_with("agent.toml: ")), "{errors:?}");
+}
+
+/// What comes to the sockets of a measurement, one datagram or several behind each other.
+pub fn netcheck_answers(data: &[u8]) {
+    for message in stun::messages(data) {
+        let Some(reply) = stun::reply(message) else { continue };
+        assert!(stun::request_id(message).is_none(), "an answer is no question");
+        assert_eq!(reply.mapped, stun::canonical(reply.mapped));
+        assert!(reply.alternate_port != Some(0) && reply.other_address.is_none_or(|other| other.port() != 0));
+        let question = stun::request(reply.id, reply.alternate_port.map(u32::from), message.len());
+        assert_eq!(stun::request_id(&question), Some(reply.id));
+    }
 }
 
 /// Files of the state directory, with a digest that fits and without.

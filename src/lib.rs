@@ -8,6 +8,7 @@ mod daemon;
 mod dds;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod netcheck;
 mod netdev;
 mod relay;
 mod state;

@@ -18,8 +18,9 @@ use crate::error::ApiError;
 use crate::network_path;
 use crate::server::{Backend, Caller, Notice, Probe};
 use crate::state::{
-    AgentStatus, Condition, CoordinatorState, Event, JoinOptions, Joined, LinkState, NetworkState,
-    NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus, PingReply, Severity,
+    AgentStatus, Condition, CoordinatorState, Event, JoinOptions, Joined, LinkState, NetworkReport,
+    NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus, PingReply, RelayReport,
+    Severity,
 };
 
 /// The commands, one a line.
@@ -32,6 +33,7 @@ coordinator connecting|connected|unreachable|refused
 peer NAME [LINK_STATE [PATH [RTT [LOSS]]]]   adds or changes a peer
 remove NAME                              removes a peer
 condition CODE SEVERITY TEXT...          adds or changes a health condition; without a text, removes it
+report [udp|isolation|portal=yes|no mapping|filtering=WORD relay=RTT finding=CODE ...]   what netchecks find
 event KIND PEER BEFORE AFTER [GAP]       `-` for nothing
 ";
 
@@ -47,6 +49,7 @@ struct Lab {
     network: Option<NetworkStatus>,
     peers: BTreeMap<String, PeerStatus>,
     events: u64,
+    found: NetworkReport,
 }
 
 impl Default for FakeAgent {
@@ -74,6 +77,7 @@ impl FakeAgent {
                 lab.set_peer(name, rest)?;
                 changed()
             }
+            ["report", facts @ ..] => return lab.set_report(facts),
             ["remove", name] => {
                 lab.peers.remove(*name).ok_or("no such peer")?;
                 changed()
@@ -163,6 +167,38 @@ impl Lab {
         network.map_revision += 1;
         // The list of networks tells state and interface, too.
         Ok(if matches!(words[0], "interface" | "state") { Notice::NetworksChanged } else { changed() })
+    }
+
+    fn set_report(&mut self, facts: &[&str]) -> Result<(), String> {
+        let mut report =
+            NetworkReport { took: 1.5, verdict: "nothing hinders".into(), ..NetworkReport::default() };
+        for fact in facts {
+            let (name, value) = fact.split_once('=').ok_or("facts are NAME=VALUE")?;
+            match name {
+                "udp" => report.udp = word(value)?,
+                "isolation" => report.client_isolation = word(value)?,
+                "portal" => report.captive_portal = word(value)?,
+                "mapping" => report.mapping = word(value)?,
+                "filtering" => report.filtering = word(value)?,
+                "relay" => report.relays.push(RelayReport {
+                    name: "coordinator".into(),
+                    address: "192.0.2.1:3478".into(),
+                    rtt: Some(value.parse().map_err(|_| "RTT is a number of seconds")?),
+                }),
+                "finding" => report.findings.push(Condition {
+                    code: value.into(),
+                    severity: Severity::Warning,
+                    text: format!("{value} was found"),
+                    since: now(),
+                }),
+                _ => return Err(format!("unknown command; there are:\n{HELP}")),
+            }
+        }
+        if let Some(worst) = report.findings.first() {
+            report.verdict.clone_from(&worst.text);
+        }
+        self.found = report;
+        Ok(())
     }
 
     fn set_peer(&mut self, name: &str, words: &[&str]) -> Result<(), String> {
@@ -277,6 +313,19 @@ impl Backend for FakeAgent {
         let rtt = ok.then(|| peer.rtt.unwrap_or(0.001));
         let reply = |seq| PingReply { seq, ok, path: peer.path, endpoint: peer.endpoint.clone(), rtt };
         Ok((1..=probe.count).map(reply).collect())
+    }
+
+    async fn netcheck(&self, network: NetworkId) -> Result<NetworkReport, ApiError> {
+        self.network(network)?;
+        let mut lab = self.lab();
+        let report = NetworkReport { time: now(), ..lab.found.clone() };
+        if let Some(network) = &mut lab.network {
+            network.report = report.clone();
+        }
+        drop(lab);
+        // Nobody listening is fine.
+        let _ = self.notices.send(Notice::Changed(network, Arc::new(self.network(network)?)));
+        Ok(report)
     }
 
     async fn environment(&self, network: NetworkId) -> Result<BTreeMap<String, String>, ApiError> {

@@ -6,7 +6,7 @@ use zbus::Type;
 use zbus::wire::serialized::{Context, Data};
 use zbus::wire::{BE, LE, to_bytes};
 
-use crate::state::{AgentStatus, Event, NetworkStatus, PeerStatus};
+use crate::state::{AgentStatus, Event, NetworkReport, NetworkStatus, PeerStatus};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -20,6 +20,7 @@ pub fn structures(data: &[u8]) {
     structure::<NetworkStatus>(data);
     structure::<Vec<PeerStatus>>(data);
     structure::<Event>(data);
+    structure::<NetworkReport>(data);
 }
 
 fn structure<T: Type + Serialize + DeserializeOwned>(data: &[u8]) {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use zbus::{Fd, proxy};
 
 use crate::error::ApiError;
-use crate::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
+use crate::state::{
+    AgentStatus, Event, JoinOptions, Joined, NetworkReport, NetworkStatus, PeerStatus, PingReply,
+};
 
 /// The agent.
 #[proxy(
@@ -38,6 +40,10 @@ pub trait Network {
     /// Probes a peer (name, ROS name, id or overlay address) `count` times (1 to 1000), `interval` apart, and waits
     /// `timeout` for each answer; both in seconds.
     fn ping(&self, peer: &str, count: u32, interval: f64, timeout: f64) -> Result<Vec<PingReply>, ApiError>;
+
+    /// Measures the network that this machine is in; takes some seconds. Who asks while that goes on gets the same
+    /// report.
+    fn netcheck(&self) -> Result<NetworkReport, ApiError>;
 
     /// Environment variables for ROS 2 processes on this machine.
     fn environment(&self) -> Result<BTreeMap<String, String>, ApiError>;

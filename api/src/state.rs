@@ -146,6 +146,9 @@ macro_rules! dictionary {
     };
 }
 
+mod report;
+pub use report::{Answer, NatBehaviour, NetworkReport, RelayReport};
+
 dictionary! {
     /// The agent as a whole.
     AgentStatus {
@@ -247,6 +250,8 @@ dictionary! {
         tx_bytes: u64,
         /// Packets dropped since the start, by reason.
         drops: BTreeMap<String, u64>,
+        /// The last measurement of the network that this machine is in.
+        report: NetworkReport,
         ; optional
         /// By how many seconds this machine's clock is ahead of the coordinator's; negative when it is behind.
         clock_offset: f64,

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod authority;
+pub mod behaviour;
 mod drop_reasons;
 pub mod enrol;
 pub mod error;

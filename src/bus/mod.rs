@@ -13,7 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ria_api::error::ApiError;
 use ria_api::server::{Backend, Caller, Notice, Probe, Server, serve_on_bus};
-use ria_api::state::{AgentStatus, JoinOptions, Joined, NetworkStatus, PeerKind, PeerStatus, PingReply};
+use ria_api::state::{
+    AgentStatus, JoinOptions, Joined, NetworkReport, NetworkStatus, PeerKind, PeerStatus, PingReply,
+};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::name::Name;
@@ -100,6 +102,11 @@ impl Backend for LocalApi {
         })?;
         let id = self.with_network(network, |_, view| probed(view, lookup::peer(view, peer)?)).await?;
         self.handle.ping(network, id, plan).await
+    }
+
+    async fn netcheck(&self, network: NetworkId) -> Result<NetworkReport, ApiError> {
+        self.with_network(network, |_, _| Ok(())).await?;
+        self.handle.netcheck(network).await
     }
 
     async fn environment(&self, network: NetworkId) -> Result<BTreeMap<String, String>, ApiError> {

@@ -62,6 +62,8 @@ pub enum ClientVerb {
     Peers(NetworkArg),
     /// Probe a peer through the tunnel.
     Ping(PingArgs),
+    /// Measure the network that this machine is in: why are paths relayed, what is blocked?
+    Netcheck(NetworkArg),
     /// Wait until the network is up and peers answer.
     Wait(WaitArgs),
     /// Print the environment that ROS 2 processes need: eval "$(ria env)".

@@ -6,6 +6,7 @@ mod control;
 mod env;
 pub mod failure;
 mod join;
+mod netcheck;
 pub mod output;
 mod peers;
 mod ping;
@@ -66,6 +67,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Status(network) => status::run(context, &network).await,
         ClientVerb::Peers(network) => peers::run(context, &network).await,
         ClientVerb::Ping(args) => ping::run(context, &args).await,
+        ClientVerb::Netcheck(network) => netcheck::run(context, &network).await,
         ClientVerb::Wait(args) => wait::run(context, &args).await,
         ClientVerb::Env(args) => env::run(context, &args).await,
         ClientVerb::Completions { shell } => completions(shell),

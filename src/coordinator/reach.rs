@@ -30,6 +30,8 @@ const DIRECT_AFTER: Duration = Duration::from_secs(1);
 pub struct Reach {
     proxy: Option<Arc<Proxy>>,
     exempt: Arc<Exempt>,
+    /// Whether the direct way is left alone where there is a proxy.
+    proxy_alone: bool,
 }
 
 /// An open connection.
@@ -100,12 +102,26 @@ impl Reach {
         self.exempt = Arc::new(Exempt::parse(exempt));
     }
 
+    /// As if no proxy were set.
+    pub fn without_proxy(&self) -> Self {
+        Self::default()
+    }
+
+    /// By the proxy and in no other way; `None` without one.
+    pub fn by_proxy_alone(&self) -> Option<Self> {
+        self.proxy.is_some().then(|| Self { proxy_alone: true, ..self.clone() })
+    }
+
     /// Connects to a host by name or address.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Connected, ReachError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let Some(proxy) = self.proxy.as_deref().filter(|_| !self.exempt.covers(host)) else {
             return directly(host, port, deadline).await;
         };
+        if self.proxy_alone {
+            let failed = |why| both_failed(proxy, host, vec![Failure::Proxy(why)]);
+            return by_proxy(proxy, host, port, deadline).await.map_err(failed);
+        }
         let by_proxy = async { by_proxy(proxy, host, port, deadline).await.map_err(Failure::Proxy) };
         let without = async { directly(host, port, deadline).await.map_err(Failure::Direct) };
         staggered([Either::Left(by_proxy), Either::Right(without)], DIRECT_AFTER)

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ria_api::state::Severity;
+use ria_api::state::{NetworkReport, Severity};
 use ria_core::{PingOutcome, RelayServer};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::requester::Requester;
@@ -18,6 +18,7 @@ use super::events::EventLog;
 use super::farewell::Leaving;
 use super::handle::{Command, DaemonHandle, Reply, State};
 use super::join::{JoinOutcome, Origin};
+use super::netchecks::Netchecks;
 use super::network::{Network, random_boot};
 use super::notify::notify;
 use super::packets::Packets;
@@ -84,6 +85,8 @@ pub enum Input {
     UrlFound { network: NetworkId, url: String, by: Requester, reply: Reply<()> },
     /// Addresses of relays are known.
     Relays(NetworkId, Vec<RelayServer>),
+    /// A measurement of the network below has ended.
+    Netchecked(NetworkId, Box<NetworkReport>),
     /// One probe of a ping.
     StartPing { network: NetworkId, peer: NodeId, timeout: Duration, reply: oneshot::Sender<PingOutcome> },
 }
@@ -113,6 +116,7 @@ pub struct Control {
     suspension: Suspension,
     pub(super) events: EventLog,
     pub(super) pings: Pings,
+    pub(super) netchecks: Netchecks,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) session_events: mpsc::Sender<(NetworkId, SessionEvent)>,
     pub(super) changed: bool,
@@ -184,6 +188,7 @@ impl Control {
             suspension: Suspension::new(),
             events,
             pings: Pings::default(),
+            netchecks: Netchecks::default(),
             inputs: inputs_in,
             session_events: sessions_in,
             changed: true,
@@ -290,6 +295,7 @@ impl Control {
                 let command = ria_core::Command::SetRelays { network, relays };
                 self.engine(command).await;
             }
+            Input::Netchecked(network, report) => self.handle_netchecked(network, *report).await,
             Input::StartPing { network, peer, timeout, reply } => {
                 let id = self.pings.begin(reply);
                 if !self.engine(ria_core::Command::StartPing { network, peer, id, timeout }).await {
@@ -314,6 +320,7 @@ impl Control {
             self.retry_interface(id).await;
         }
         self.retry_storage(now).await;
+        self.netcheck_when_due(now).await;
     }
 
     /// Tells listeners that something has changed, after the DDS files fit it.

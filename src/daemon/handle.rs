@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ria_api::error::ApiError;
 use ria_api::server::BusState;
-use ria_api::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
+use ria_api::state::{
+    AgentStatus, Event, JoinOptions, Joined, NetworkReport, NetworkStatus, PeerStatus, PingReply,
+};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::requester::Requester;
@@ -56,6 +58,8 @@ pub enum Command {
     RotateKey { network: NetworkId, by: Requester, reply: Reply<()> },
     /// Probe a peer over its current path.
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
+    /// Measure the network below.
+    Netcheck { network: NetworkId, reply: Reply<NetworkReport> },
     /// Know how the local API fares on the system bus.
     NoteBus(BusState),
 }
@@ -148,6 +152,11 @@ impl DaemonHandle {
         plan: PingPlan,
     ) -> Result<Vec<PingReply>, ApiError> {
         self.ask(|reply| Command::Ping { network, peer, plan, reply }).await
+    }
+
+    /// Measures the network that this machine is in.
+    pub async fn netcheck(&self, network: NetworkId) -> Result<NetworkReport, ApiError> {
+        self.ask(|reply| Command::Netcheck { network, reply }).await
     }
 
     /// Tells how the local API fares on the system bus.

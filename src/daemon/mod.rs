@@ -22,6 +22,7 @@ mod events;
 mod farewell;
 pub mod handle;
 mod join;
+mod netchecks;
 mod network;
 mod notify;
 mod overlay;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rand_core::{OsRng, RngCore};
 use ria_api::error::ApiError;
-use ria_api::state::{CoordinatorState, Joined, NetworkState, Severity};
+use ria_api::state::{CoordinatorState, Joined, NetworkReport, NetworkState, Severity};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
 use ria_protocol::requester::{LocalDeed, Requester};
@@ -45,6 +45,8 @@ pub struct Network {
     pub coordinator: Coordinator,
     /// What is wrong.
     pub conditions: Conditions,
+    /// The last measurement of the network below.
+    pub report: NetworkReport,
     /// Who waits for the interface.
     pub waiting: Vec<Waiting>,
     /// Names of the engine's peers; of one that was removed the map does not tell any more.
@@ -149,6 +151,7 @@ impl Network {
             session: None,
             coordinator: Coordinator::default(),
             conditions,
+            report: NetworkReport::default(),
             waiting: Vec::new(),
             peer_names: BTreeMap::new(),
             last_changes: BTreeMap::new(),

@@ -145,6 +145,7 @@ impl Control {
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
         }
         network.answer_waiting(Ok(()));
+        self.netchecks.network_changed();
         self.set_state(id, NetworkState::Up);
     }
 

@@ -44,6 +44,7 @@ impl Control {
                 let _ = reply.send(self.set_enabled(network, enabled, by).await);
             }
             Command::RotateKey { network, by, reply } => self.rotate_key(network, by, reply),
+            Command::Netcheck { network, reply } => self.netcheck(network, reply).await,
             Command::NoteBus(state) => self.note_bus(&state),
             Command::Ping { network, peer, plan, reply } => {
                 let inputs = self.inputs.clone();

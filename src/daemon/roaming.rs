@@ -63,6 +63,7 @@ impl Control {
             "this machine's network has changed"
         );
         self.changed = true;
+        self.netchecks.network_changed();
         // Before the engine tells of the peers that are lost with it.
         self.tell_uplink(change);
         self.tell_host_candidates().await;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ria_api::network_path;
 use ria_api::state::{
-    AgentStatus, LinkState, NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus,
+    AgentStatus, LinkState, NetworkReport, NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind,
+    PeerStatus,
 };
 use ria_core::EngineStatus;
 use ria_protocol::id::NodeId;
@@ -61,9 +62,21 @@ fn view(control: &Control, network: &Network, packets: &PacketStatus) -> Network
         candidates: engine.map(candidates).unwrap_or_default(),
         relay: engine.map(relay).unwrap_or_default(),
         drops: drops(packets),
+        report: report(control, network, packets),
         ..own(control, network)
     };
     NetworkView { status, peers }
+}
+
+/// The last measurement, with what is known at any time.
+pub fn report(control: &Control, network: &Network, packets: &PacketStatus) -> NetworkReport {
+    let engine = packets.engine.networks.iter().find(|n| n.id == network.id());
+    NetworkReport {
+        udp_port: control.udp_port.into(),
+        candidates: engine.map(candidates).unwrap_or_default(),
+        relay: engine.map(relay).unwrap_or_default(),
+        ..network.report.clone()
+    }
 }
 
 /// What is known without the engine.

@@ -30,7 +30,7 @@ const FOREIGN: &[&str] = &[
 ];
 
 /// An interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interface {
     /// Kernel's number.
     pub index: u32,
@@ -57,6 +57,28 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
 }
 
+/// What is known of a neighbour's hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// It is known.
+    Known,
+    /// It is looked for.
+    Sought,
+    /// There was no answer.
+    Failed,
+}
+
+/// A neighbour as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// On which interface.
+    pub interface: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it can be reached.
+    pub resolution: Resolution,
+}
+
 /// All of it at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
@@ -64,6 +86,8 @@ pub struct Host {
     pub interfaces: Vec<Interface>,
     /// Addresses with prefix length, and their interface.
     pub addresses: Vec<(u32, IpNet)>,
+    /// Those of them that are about to go, or are not usable yet.
+    pub passing: Vec<IpAddr>,
     /// Routes.
     pub routes: Vec<Route>,
 }
@@ -117,6 +141,7 @@ impl Host {
             .iter()
             .filter(|(index, _)| self.interface(*index).is_some_and(is_underlay))
             .map(|(_, net)| net.addr())
+            .filter(|ip| !self.passing.contains(ip))
             .filter(is_usable)
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
@@ -171,6 +196,19 @@ impl Host {
                     .and_then(|i| self.interface(i))
                     .map_or_else(|| "another interface".into(), |i| i.name.clone()),
             })
+    }
+
+    /// The routers that lead out of the networks that this host is really in, and on which interface each is.
+    pub fn gateways(&self) -> Vec<(u32, IpAddr)> {
+        let out = self.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+        let gateways = out.filter_map(|route| Some((route.interface?, route.gateway?)));
+        gateways.filter(|(index, _)| self.interface(*index).is_some_and(is_underlay)).collect()
+    }
+
+    /// Whether any route leads out, by a router or without one, as a modem's does.
+    pub fn leads_out(&self) -> bool {
+        let out = self.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+        out.filter_map(|route| self.interface(route.interface?)).any(is_underlay)
     }
 
     /// Whether an interface has this name.
@@ -276,6 +314,13 @@ mod tests {
 
         let with_v6 = with_route(home.clone(), "fe80::1");
         assert_eq!(change(&with_v6).rerouted, (false, true), "the way of IPv4 is the same");
+    }
+
+    #[test]
+    fn an_address_that_is_about_to_go_is_no_candidate() {
+        let mut host = host(&[("eth0", "2001:db8::7/64"), ("eth0", "2001:db8::8/64")]);
+        host.passing = vec!["2001:db8::7".parse().unwrap()];
+        assert_eq!(host.candidates(1), ["[2001:db8::8]:1".parse().unwrap()]);
     }
 
     #[test]

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 
-use super::host::{Host, Interface, Route};
+use super::host::{Host, Interface, Neighbour, Resolution, Route};
 
 /// Changes come in bursts: a Wi-Fi association is a dozen messages, over a second or more. The first is passed on at once ...
 const FIRST: Duration = Duration::from_millis(10);
@@ -89,6 +93,7 @@ impl Netlink {
             });
             if let Some(net) = local.or(any).and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok()) {
                 host.addresses.push((message.header.index, net));
+                host.passing.extend(is_passing(&message).then(|| net.addr()));
             }
         }
         for query in [
@@ -101,6 +106,17 @@ impl Netlink {
             }
         }
         Ok(host)
+    }
+
+    /// What the kernel knows of the machines on its links.
+    pub async fn neighbours(&self) -> Result<Vec<Neighbour>, NetlinkError> {
+        let read = |source| NetlinkError::Request { what: "list neighbours".into(), source };
+        let mut messages = self.handle.neighbours().get().execute();
+        let mut found = Vec::new();
+        while let Some(message) = messages.try_next().await.map_err(read)? {
+            found.extend(neighbour(&message));
+        }
+        Ok(found)
     }
 
     /// Sets MTU and queue length, and brings an interface up.
@@ -153,6 +169,38 @@ pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
         }
     });
     Ok(changes)
+}
+
+/// Whether an address is on its way out (its preferred time ends, or has ended), or was not proven to be unique yet.
+fn is_passing(message: &AddressMessage) -> bool {
+    /// A peer that is told of an address shall have something of it.
+    const LEAST_SECONDS: u32 = 120;
+    let passing = AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+    message.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => flags.intersects(passing),
+        AddressAttribute::CacheInfo(info) => {
+            message.header.family == AddressFamily::Inet6 && info.ifa_preferred < LEAST_SECONDS
+        }
+        _ => false,
+    })
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::from(*v4)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::from(*v6)),
+        _ => None,
+    })?;
+    let resolution = match message.header.state {
+        NeighbourState::Failed => Resolution::Failed,
+        NeighbourState::Incomplete => Resolution::Sought,
+        // Permanent entries and links without addresses tell nothing of who is there.
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => {
+            Resolution::Known
+        }
+        _ => return None,
+    };
+    Some(Neighbour { interface: message.header.ifindex, address, resolution })
 }
 
 fn route(message: &RouteMessage) -> Option<Route> {

@@ -95,6 +95,11 @@ impl Team {
         Self::in_lab(lab, &[])
     }
 
+    /// A coordinator with these settings in a lab that has a host of that name.
+    pub fn of(lab: Lab, settings: &[(&'static str, &'static str)]) -> Self {
+        Self::in_lab(lab, settings)
+    }
+
     fn in_lab(lab: Lab, settings: &[(&'static str, &'static str)]) -> Self {
         let (logs, settings) = (tempfile::tempdir().unwrap(), settings.to_vec());
         let mut team = Self { lab, coordinator: None, logs, settings };

@@ -31,7 +31,9 @@ pub use self::bus::{BusState, serve_on_bus};
 pub use self::caller::{Caller, CallerNames, Via};
 pub use self::listen::{BindError, Server};
 use crate::error::ApiError;
-use crate::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
+use crate::state::{
+    AgentStatus, Event, JoinOptions, Joined, NetworkReport, NetworkStatus, PeerStatus, PingReply,
+};
 
 /// Something that the clients are told without asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn peers(&self, network: NetworkId) -> Result<Vec<PeerStatus>, ApiError>;
     /// Probes a peer (name, ROS name, id or overlay address).
     async fn ping(&self, network: NetworkId, peer: &str, probe: Probe) -> Result<Vec<PingReply>, ApiError>;
+    /// Measures the network that this machine is in.
+    async fn netcheck(&self, network: NetworkId) -> Result<NetworkReport, ApiError>;
     /// Environment variables for ROS 2 processes.
     async fn environment(&self, network: NetworkId) -> Result<BTreeMap<String, String>, ApiError>;
     /// Leaves for good.

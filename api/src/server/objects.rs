@@ -15,7 +15,9 @@ use super::secret::read_join_key;
 use super::{Backend, Probe};
 use crate::error::ApiError;
 use crate::network_path;
-use crate::state::{AgentStatus, Event, JoinOptions, Joined, NetworkStatus, PeerStatus, PingReply};
+use crate::state::{
+    AgentStatus, Event, JoinOptions, Joined, NetworkReport, NetworkStatus, PeerStatus, PingReply,
+};
 
 /// The agent.
 pub(super) struct AgentObject {
@@ -111,6 +113,13 @@ impl NetworkObject {
         timeout: f64,
     ) -> Result<Vec<PingReply>, ApiError> {
         self.backend.ping(self.id, &peer, Probe { count, interval, timeout }).await
+    }
+
+    /// Measures the network that this machine is in, which takes some seconds: `NetworkReport`, a dictionary. Calls while
+    /// that goes on get the same report.
+    #[zbus(out_args("report"))]
+    async fn netcheck(&self) -> Result<NetworkReport, ApiError> {
+        self.backend.netcheck(self.id).await
     }
 
     /// Variables for ROS 2 processes.

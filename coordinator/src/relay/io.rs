@@ -22,10 +22,13 @@ use tracing::{debug, info, warn};
 use super::RelayConfig;
 use super::counters::{Counters, DropReason, RelayCounters};
 use super::outbox::Outbox;
-use super::server::{Action, Clock, Server, ServerConfig, Tuple};
+use super::server::{Action, Alternates, Clock, Server, ServerConfig, Tuple};
 
 /// Room for what GRO puts together: up to 64 datagrams, less than 64 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Of the sockets that only answer a question now and then.
+const SMALL_BUFFER: usize = 64 * 1024;
 
 /// Batches that one socket may have handled before the others and the commands get their turn.
 const BATCHES_IN_A_ROW: usize = 16;
@@ -78,14 +81,15 @@ impl Relay {
     /// Binds the sockets. The error names the address and what to do.
     pub fn bind(config: RelayConfig) -> io::Result<Self> {
         let bind = |address: &SocketAddr| Listener::bind(*address, config.limits.socket_buffer);
-        let listeners = config.listen.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+        let mut listeners = config.listen.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
         if listeners.is_empty() {
             let advice = "the relay has no address to listen on; set relay.listen, or relay.enabled = false";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, advice));
         }
         let settings =
             ServerConfig { secret: config.secret, external: config.external, limits: config.limits };
-        let server = Server::new(settings, Box::new(OsRng), Instant::now());
+        let mut server = Server::new(settings, Box::new(OsRng), Instant::now());
+        server.set_alternates(add_alternates(&mut listeners));
         let (sender, orders) = mpsc::unbounded_channel();
         let handle = RelayHandle { orders: sender, counters: server.counters() };
         Ok(Self { listeners, server, handle, orders, credentials: config.credentials })
@@ -124,6 +128,19 @@ impl Relay {
             }
         }
     }
+}
+
+/// Binds another port at each address, to answer from: see [`Alternates`]. Without them everything else works.
+fn add_alternates(listeners: &mut Vec<Listener>) -> Alternates {
+    let bind = |listener: &Listener| Listener::bind(SocketAddr::new(listener.local.ip(), 0), SMALL_BUFFER);
+    match listeners.iter().map(bind).collect::<io::Result<Vec<_>>>() {
+        Ok(others) => listeners.extend(others),
+        Err(error) => {
+            debug!(%error, "no other port; nodes learn less about their NATs");
+            return Alternates::default();
+        }
+    }
+    Alternates::new(listeners.iter().map(|listener| listener.local).collect())
 }
 
 fn clock() -> Clock {

@@ -24,6 +24,11 @@ constants! {
         KIND_MAP KIND_AGENT KIND_UPLINK
         UPLINK_UNKNOWN UPLINK_UP UPLINK_DOWN
     }
+    /// `ria_msgs/NetworkReport`.
+    reports = r2r::ria_msgs::msg::NetworkReport {
+        NAT_UNKNOWN NAT_NONE NAT_ENDPOINT_INDEPENDENT NAT_ENDPOINT_DEPENDENT
+        ANSWER_UNKNOWN ANSWER_NO ANSWER_YES
+    }
     /// `ria_msgs/Peer`.
     peers = r2r::ria_msgs::msg::Peer {
         KIND_UNKNOWN KIND_NODE KIND_STATIC KIND_GATEWAY

@@ -1,4 +1,4 @@
-//! The reading services `~/ping`, `~/get_peer` and `~/get_status`: asked from the agent at the time of the call.
+//! The reading services `~/ping`, `~/netcheck`, `~/get_peer` and `~/get_status`: asked from the agent at the time of the call.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use futures_util::stream::{Stream, StreamExt};
 use r2r::ria_msgs::{msg, srv};
 use r2r::{Node, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
 use ria_api::client::Agent;
-use ria_api::state::{PeerStatus, PingReply};
+use ria_api::state::{NetworkReport, PeerStatus, PingReply};
 use tokio::sync::Semaphore;
 
 use crate::constants::calls;
@@ -49,6 +49,7 @@ impl Calls {
 /// Creates the services and answers them in the background.
 pub fn create(node: &mut Node, calls: &Calls) -> r2r::Result<()> {
     offer::<srv::Ping::Service, _>(node, "~/ping", calls, ping)?;
+    offer::<srv::Netcheck::Service, _>(node, "~/netcheck", calls, netcheck)?;
     offer::<srv::GetPeer::Service, _>(node, "~/get_peer", calls, get_peer)?;
     offer::<srv::GetStatus::Service, _>(node, "~/get_status", calls, get_status)
 }
@@ -193,6 +194,49 @@ fn probe(reply: &PingReply) -> msg::PingProbe {
         path: convert::path(reply.path),
         endpoint: reply.endpoint.clone(),
     }
+}
+
+async fn netcheck(calls: Calls, asked: srv::Netcheck::Request) -> srv::Netcheck::Response {
+    try_netcheck(&calls, &asked).await.unwrap_or_else(|result| srv::Netcheck::Response {
+        result,
+        report: convert::report(&NetworkReport::default()),
+        ..srv::Netcheck::Response::default()
+    })
+}
+
+async fn try_netcheck(
+    calls: &Calls,
+    asked: &srv::Netcheck::Request,
+) -> Result<srv::Netcheck::Response, Failed> {
+    /// What the definition calls the default, and a little for the way.
+    const DEFAULT: f64 = 5.0;
+    const MARGIN: f64 = 1.0;
+    let patience = match asked.timeout {
+        0.0 => DEFAULT + MARGIN,
+        v if (0.01..=60.0).contains(&v) => f64::from(v),
+        v => {
+            return Err(outcome::invalid(format!(
+                "timeout is 0 (default) or from 0.01 to 60 seconds, not {v}"
+            )));
+        }
+    };
+    let agent = calls.agent()?;
+    let network = agent.network(named(&asked.network)).await.map_err(|e| outcome::of_error(&e))?;
+    let status = network.proxy.status().await.map_err(|e| outcome::of_error(&e))?;
+    let measured = tokio::time::timeout(Duration::from_secs_f64(patience), network.proxy.netcheck()).await;
+    let report = match measured {
+        Ok(report) => report.map_err(|e| outcome::of_error(&e))?,
+        Err(_) => {
+            let text = "the measurement takes longer; its result will be on /overlay/status";
+            return Err(outcome::failed(calls::TIMED_OUT, "TimedOut", text));
+        }
+    };
+    Ok(srv::Netcheck::Response {
+        result: outcome::done(),
+        reporter: status.name,
+        report: convert::report(&report),
+        findings: report.findings.iter().map(convert::condition).collect(),
+    })
 }
 
 async fn get_peer(calls: Calls, asked: srv::GetPeer::Request) -> srv::GetPeer::Response {

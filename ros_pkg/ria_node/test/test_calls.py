@@ -7,8 +7,8 @@ from harness import NodeTest, join_key
 from rcl_interfaces.msg import ParameterEvent, ParameterType, ParameterValue
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
-from ria_msgs.msg import CallResult, Peer, Status
-from ria_msgs.srv import GetPeer, GetStatus, Join, Leave, Ping, SetEnabled
+from ria_msgs.msg import CallResult, NetworkReport, Peer, Status
+from ria_msgs.srv import GetPeer, GetStatus, Join, Leave, Netcheck, Ping, SetEnabled
 from rclpy.qos import QoSProfile
 
 
@@ -42,6 +42,25 @@ class ServicesTest(NodeTest):
         self.wait_for(self.statuses(), lambda m: m.state == Status.STATE_NO_AGENT, "NO_AGENT")
         self.assertEqual(self.call(Ping, ping, Ping.Request(peer="robot-2")).result.code, CallResult.NO_AGENT)
 
+    def test_a_netcheck_is_answered_and_its_report_stays_in_the_status(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8")
+        agent.say("report udp=yes mapping=address_and_port_dependent portal=no relay=0.012 finding=client-isolation")
+        self.start_node()
+        statuses = self.statuses()
+        self.wait_for(statuses, lambda m: m.report.stamp.sec == 0 and m.report.udp_port == 41820, "nothing measured")
+        answer = self.call(Netcheck, "/robot_1/overlay/netcheck")
+        self.assertEqual((answer.result.success, answer.reporter), (True, "robot-1"), answer)
+        report = answer.report
+        self.assertEqual((report.udp, report.captive_portal, report.ipv6),
+                         (NetworkReport.ANSWER_YES, NetworkReport.ANSWER_NO, NetworkReport.ANSWER_UNKNOWN))
+        self.assertEqual((report.nat, report.relays), (NetworkReport.NAT_ENDPOINT_DEPENDENT, ["coordinator"]))
+        self.assertAlmostEqual(report.relay_rtts[0], 0.012, places=5)
+        self.assertEqual([f.code for f in answer.findings], ["client-isolation"])
+        self.wait_for(statuses, lambda m: m.report.stamp.sec > 0 and m.report.udp == NetworkReport.ANSWER_YES, "the report")
+        bad = self.call(Netcheck, "/robot_1/overlay/netcheck", Netcheck.Request(timeout=-1.0))
+        self.assertEqual(bad.result.code, CallResult.INVALID)
+
     def test_a_peer_and_the_status_are_asked_for(self):
         agent = self.start_agent()
         agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.012")
@@ -59,7 +78,7 @@ class ServicesTest(NodeTest):
         self.start_node()
         self.call(GetStatus, "/robot_1/overlay/get_status")
         offered = self.services()
-        self.assertTrue({f"/robot_1/overlay/{n}" for n in ("ping", "get_peer", "get_status")} <= offered)
+        self.assertTrue({f"/robot_1/overlay/{n}" for n in ("ping", "netcheck", "get_peer", "get_status")} <= offered)
         self.assertFalse({f"/robot_1/overlay/{n}" for n in ("join", "leave", "set_enabled")} & offered)
 
     def test_allowed_control_changes_the_agent_but_reads_no_foreign_files(self):

@@ -5,6 +5,7 @@
 //! channel number are all that changes. Requests go to [`requests`].
 
 mod auth;
+mod behaviour;
 mod reply;
 mod requests;
 mod strangers;
@@ -23,6 +24,7 @@ use super::Limits;
 use super::counters::{Counters, DropReason};
 use super::credentials::Owner;
 use auth::Authority;
+pub use behaviour::Alternates;
 use strangers::Strangers;
 use table::{Hop, Table};
 
@@ -81,6 +83,7 @@ pub struct Server {
     authority: Authority,
     strangers: Strangers,
     table: Table,
+    alternates: Alternates,
     random: Box<dyn RngCore + Send>,
     counters: Arc<Counters>,
     output: Vec<u8>,
@@ -96,11 +99,17 @@ impl Server {
             config,
             authority,
             table: Table::default(),
+            alternates: Alternates::default(),
             random,
             counters: Arc::new(Counters::default()),
             output: Vec::new(),
             sweep_at: None,
         }
+    }
+
+    /// There are other ports to answer from, for those who ask how their NAT behaves.
+    pub fn set_alternates(&mut self, alternates: Alternates) {
+        self.alternates = alternates;
     }
 
     /// The counters, to be read from anywhere.

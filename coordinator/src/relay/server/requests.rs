@@ -18,7 +18,7 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SE
 
 use super::auth::{REALM, Verified};
 use super::table::{Allocation, Hop};
-use super::{Action, Clock, DropReason, Server, Tuple, reply};
+use super::{Action, Clock, DropReason, Server, Tuple, behaviour, reply};
 
 /// Default and least lifetime of an allocation, and the most that is granted, in seconds (RFC 8656, section 7.2).
 const LIFETIME: std::ops::RangeInclusive<u32> = 600..=3600;
@@ -69,8 +69,9 @@ pub(super) fn handle(
         (MessageClass::Request, BINDING) => {
             server.counters.request();
             admit_stranger(server, &from, clock.now)?;
-            answer(server, from, reply::binding(message, from.remote))
+            behaviour::handle_binding(server, from, message)
         }
+        _ if server.alternates.is_one(from.listener) => Err(DropReason::Unexpected),
         (MessageClass::Request, ALLOCATE | REFRESH | CREATE_PERMISSION | CHANNEL_BIND) => {
             server.counters.request();
             handle_request(server, from, message, clock)

@@ -2,6 +2,7 @@
 
 mod event;
 mod peer;
+mod report;
 mod status;
 
 use r2r::builtin_interfaces::msg::Time;
@@ -14,6 +15,7 @@ use crate::constants::conditions;
 
 pub use event::{agent_event, event};
 pub use peer::{path, peer, peer_array};
+pub use report::{report, status_report};
 pub use status::{Own, network_status, state, status_without_network};
 
 /// Who reports, on top of what the agent says about a network.

@@ -3,7 +3,7 @@
 use r2r::ria_msgs::msg;
 use ria_api::state::{AgentStatus, Condition, CoordinatorState, NetworkState, NetworkStatus};
 
-use super::{Reporter, condition, key_value, time};
+use super::{Reporter, condition, key_value, status_report, time};
 use crate::constants::statuses;
 
 /// `Status.STATE_*`.
@@ -69,7 +69,7 @@ pub fn network_status(network: &NetworkStatus, reporter: &Reporter, own: Own<'_>
         map_revision: network.map_revision,
         peers_total: network.peers_total,
         peers_up: network.peers_up,
-        report: report(network),
+        report: status_report(network),
         conditions,
         certificate_expires: time(network.certificate_expires),
         rx_bytes: network.rx_bytes,
@@ -105,16 +105,6 @@ fn bare(reporter: &Reporter, own: Own<'_>) -> msg::Status {
         boot_id: agent(|a| &a.boot_id),
         node_version: env!("CARGO_PKG_VERSION").into(),
         ..msg::Status::default()
-    }
-}
-
-/// What the agent knows of the network below without measuring it.
-fn report(network: &NetworkStatus) -> msg::NetworkReport {
-    msg::NetworkReport {
-        udp_port: u16::try_from(network.udp_port).unwrap_or(0),
-        candidates: network.candidates.clone(),
-        relay: network.relay.clone(),
-        ..msg::NetworkReport::default()
     }
 }
 
