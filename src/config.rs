@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::coordinator::reach::Reach;
 use crate::dds::config::DdsConfig;
+use crate::netdev::exclusions::Exclusions;
 
 /// Where the file is unless `--config` or `RIA_CONFIG` says otherwise.
 pub const CONFIG_FILE: &str = "/etc/ria/agent.toml";
@@ -19,8 +20,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str =
-    "unknown key; known are state_dir, run_dir, udp_port, proxy, provisioning_file, system_bus and [dds]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, port_mapping, provisioning_file, system_bus, [paths] and [dds]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,10 @@ pub struct Config {
     pub provisioning_files: Vec<PathBuf>,
     /// How the coordinator and relays behind HTTPS are reached: directly, or by a proxy.
     pub reach: Reach,
+    /// Whether the default router is asked to open a port for the tunnel.
+    pub port_mapping: bool,
+    /// What paths leave alone.
+    pub paths: Exclusions,
     /// DDS files.
     pub dds: DdsConfig,
 }
@@ -50,6 +54,8 @@ impl Default for Config {
             system_bus: true,
             provisioning_files: PROVISIONING_FILES.iter().map(PathBuf::from).collect(),
             reach: Reach::default(),
+            port_mapping: true,
+            paths: Exclusions::default(),
             dds: DdsConfig::default(),
         }
     }
@@ -131,6 +137,10 @@ impl Config {
                 "system_bus" => {
                     value.try_into::<bool>().map(|v| self.system_bus = v).map_err(|e| e.to_string())
                 }
+                "port_mapping" => {
+                    value.try_into::<bool>().map(|v| self.port_mapping = v).map_err(|e| e.to_string())
+                }
+                "paths" => value.try_into::<Exclusions>().map(|v| self.paths = v).map_err(|e| e.to_string()),
                 "dds" => value.try_into::<DdsConfig>().map(|v| self.dds = v).map_err(|e| e.to_string()),
                 _ => Err(KNOWN_KEYS.into()),
             };
@@ -154,6 +164,12 @@ impl Config {
             match wanted.parse() {
                 Ok(wanted) => self.system_bus = wanted,
                 Err(_) => errors.push(format!("RIA_SYSTEM_BUS: {wanted:?} is neither true nor false")),
+            }
+        }
+        if let Some(wanted) = env("RIA_PORT_MAPPING") {
+            match wanted.parse() {
+                Ok(wanted) => self.port_mapping = wanted,
+                Err(_) => errors.push(format!("RIA_PORT_MAPPING: {wanted:?} is neither true nor false")),
             }
         }
         if let Some(Err(error)) = env("RIA_PROXY").map(|proxy| self.reach.set_proxy(&proxy)) {
@@ -249,6 +265,20 @@ mod tests {
         assert_ne!(reach("", &[told, ("NO_PROXY", "lab.example")]), reach("", &[told]));
         let ConfigErrors(errors) = load("proxy = 'socks5://a:b@c'", Overrides::default(), &[]).unwrap_err();
         assert!(errors[0].contains("not by socks5://") && !errors[0].contains("a:b"), "{errors:?}");
+    }
+
+    #[test]
+    fn the_robots_own_networks_and_port_mapping_are_set_in_the_file() {
+        let file = "port_mapping = false\n[paths]\nexclude_interfaces = ['eth1']\nexclude_prefixes = ['192.168.1.0/24']\n";
+        let config = load(file, Overrides::default(), &[]).unwrap();
+        assert!(!config.port_mapping && config.paths.name("eth1"));
+        assert!(config.paths.cover("192.168.1.9".parse().unwrap()));
+        assert!(load(file, Overrides::default(), &[("RIA_PORT_MAPPING", "true")]).unwrap().port_mapping);
+        for bad in
+            ["[paths]\nexclude = []", "[paths]\nexclude_prefixes = ['192.168.1']", "port_mapping = 'no'"]
+        {
+            assert!(load(bad, Overrides::default(), &[]).is_err(), "{bad}");
+        }
     }
 
     #[test]

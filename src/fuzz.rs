@@ -14,13 +14,16 @@ use crate::netcheck::stun;
 use crate::state::membership::{Contact, Identity, NodeKeys};
 use crate::state::{file, map};
 
+pub use crate::portmap::fuzz::answers as router_answers;
+
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("agent_config", agent_config),
     ("netcheck_answers", netcheck_answers),
+    ("router_answers", router_answers),
     ("state_file", state_file),
     ("stored_map", stored_map),
 ];

@@ -10,6 +10,7 @@ mod dds;
 pub mod fuzz;
 mod netcheck;
 mod netdev;
+mod portmap;
 mod relay;
 mod state;
 

@@ -137,6 +137,17 @@ impl Lab {
         self.hosts.get(name).cloned().ok_or_else(|| unknown("host", name, &self.hosts))
     }
 
+    /// A router as a place to run programs in, such as a daemon that opens ports; not one that is emulated, whose kernel
+    /// does nothing.
+    pub fn router(&self, name: &str) -> Result<Host, Error> {
+        let node = self
+            .nodes
+            .get(name)
+            .filter(|_| !self.routers.contains_key(name) && !self.hosts.contains_key(name));
+        let node = node.ok_or_else(|| unknown("router with a kernel", name, &self.links))?;
+        Ok(Host::new(name, node.namespaces().clone(), name, Ipv4Addr::UNSPECIFIED))
+    }
+
     /// All hosts, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.values()

@@ -116,6 +116,9 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
     let candidates =
         if n.candidates.is_empty() { String::new() } else { format!("; {}", n.candidates.join(", ")) };
     add("tunnel", format!("UDP port {}{candidates}", n.udp_port));
+    if !n.report.port_mapping_address.is_empty() {
+        add("port mapping", format!("{} by the router", n.report.port_mapping_address));
+    }
     let dropped: u64 = n.drops.values().sum();
     let drops = if dropped == 0 { String::new() } else { format!(", {dropped} packets dropped") };
     add("traffic", format!("{} in, {} out{drops}", bytes(n.rx_bytes), bytes(n.tx_bytes)));

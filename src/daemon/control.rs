@@ -24,6 +24,7 @@ use super::notify::notify;
 use super::packets::Packets;
 use super::pending::{Pending, PendingEvent};
 use super::pings::Pings;
+use super::port_mapping::PortMapping;
 use super::storage::Storage;
 use super::suspension::Suspension;
 use super::times::Look;
@@ -87,6 +88,8 @@ pub enum Input {
     Relays(NetworkId, Vec<RelayServer>),
     /// A measurement of the network below has ended.
     Netchecked(NetworkId, Box<NetworkReport>),
+    /// The router has opened a port for the tunnel, or has closed it.
+    PortMapped(crate::portmap::State),
     /// One probe of a ping.
     StartPing { network: NetworkId, peer: NodeId, timeout: Duration, reply: oneshot::Sender<PingOutcome> },
 }
@@ -117,6 +120,7 @@ pub struct Control {
     pub(super) events: EventLog,
     pub(super) pings: Pings,
     pub(super) netchecks: Netchecks,
+    pub(super) port_mapping: PortMapping,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) session_events: mpsc::Sender<(NetworkId, SessionEvent)>,
     pub(super) changed: bool,
@@ -189,6 +193,7 @@ impl Control {
             events,
             pings: Pings::default(),
             netchecks: Netchecks::default(),
+            port_mapping: PortMapping::start(config.port_mapping, udp_port, &inputs_in),
             inputs: inputs_in,
             session_events: sessions_in,
             changed: true,
@@ -233,6 +238,7 @@ impl Control {
             self.take(turn).await;
         }
         notify("STOPPING=1");
+        self.port_mapping.give_back().await;
         self.end();
     }
 
@@ -295,6 +301,7 @@ impl Control {
                 let command = ria_core::Command::SetRelays { network, relays };
                 self.engine(command).await;
             }
+            Input::PortMapped(state) => self.handle_port_mapped(state).await,
             Input::Netchecked(network, report) => self.handle_netchecked(network, *report).await,
             Input::StartPing { network, peer, timeout, reply } => {
                 let id = self.pings.begin(reply);
@@ -320,6 +327,7 @@ impl Control {
             self.retry_interface(id).await;
         }
         self.retry_storage(now).await;
+        self.follow_router();
         self.netcheck_when_due(now).await;
     }
 

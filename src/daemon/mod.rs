@@ -29,6 +29,7 @@ mod overlay;
 mod packets;
 mod pending;
 mod pings;
+mod port_mapping;
 pub mod provision;
 mod relays;
 mod requests;
@@ -85,7 +86,7 @@ impl Daemon {
     pub async fn start(config: Config, places: Places) -> Result<Self, StartError> {
         let state = Arc::new(StateDir::open_on(&config.state_dir, MachineId::of_this_machine().as_ref())?);
         let udp = udp::bind(config.udp_port)?;
-        let netlink = Netlink::open()?;
+        let netlink = Netlink::open(config.paths.clone())?;
         let host = netlink.host().await?;
         let host_changes = netlink::watch_changes()?;
         let mut seed = [0; 32];

@@ -107,6 +107,7 @@ impl Control {
             coordinator: (!known).then(|| self.places(network)),
             host: self.host.clone(),
             netlink: self.netlink.clone(),
+            port_mapped: self.port_mapping.state.mapped.is_some(),
             reflexive: engine.map(|engine| engine.reflexive.clone()).unwrap_or_default(),
             relayed: engine.map(|engine| relayed(engine, &network.membership.live)).unwrap_or_default(),
         }

@@ -363,6 +363,8 @@ impl Mover {
                     | Command::RelayStream { .. }
                     | Command::SetHostCandidates(_)
                     | Command::Rerouted { .. }
+                    | Command::SetMappedAddress(_)
+                    | Command::SetAvoided(_)
                     | Command::StartPing { .. } => None,
                 };
                 let result = self.engine.handle_command(command, Instant::now());

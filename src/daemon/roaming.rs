@@ -104,6 +104,8 @@ impl Control {
 
     pub(super) async fn tell_host_candidates(&mut self) {
         let candidates = self.host.candidates(self.udp_port);
+        let avoided = self.host.avoided(self.netlink.exclusions());
+        self.engine(Command::SetAvoided(avoided)).await;
         self.engine(Command::SetHostCandidates(candidates)).await;
     }
 }

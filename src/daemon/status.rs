@@ -71,12 +71,14 @@ fn view(control: &Control, network: &Network, packets: &PacketStatus) -> Network
 /// The last measurement, with what is known at any time.
 pub fn report(control: &Control, network: &Network, packets: &PacketStatus) -> NetworkReport {
     let engine = packets.engine.networks.iter().find(|n| n.id == network.id());
-    NetworkReport {
+    let mut report = NetworkReport {
         udp_port: control.udp_port.into(),
         candidates: engine.map(candidates).unwrap_or_default(),
         relay: engine.map(relay).unwrap_or_default(),
         ..network.report.clone()
-    }
+    };
+    control.port_mapping.show(&mut report);
+    report
 }
 
 /// What is known without the engine.

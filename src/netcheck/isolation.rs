@@ -158,7 +158,7 @@ mod tests {
                 interface: Some(1),
                 gateway: Some("10.1.0.1".parse().unwrap()),
             }],
-            passing: Vec::new(),
+            unfit: Vec::new(),
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Plan {
     pub host: Host,
     /// For the neighbours.
     pub netlink: Netlink,
+    /// Whether the router has opened a port for the tunnel.
+    pub port_mapped: bool,
     /// Outer addresses of the tunnel's socket that servers have told.
     pub reflexive: Vec<SocketAddr>,
     /// Peers that are not reached directly.
@@ -127,6 +129,7 @@ fn report(plan: &Plan, found: &Found, begin: Instant) -> NetworkReport {
         hairpin: main.hairpin,
         public_ipv4: public(&plan.reflexive, found.v4.outer),
         public_ipv6: public(&plan.reflexive, found.v6.outer),
+        port_mapping: if plan.port_mapped { Answer::Yes } else { Answer::Unknown },
         captive_portal: found.coordinator.portal,
         client_isolation: found.isolation.answer,
         isolated_peers: found.isolation.peers.clone(),

@@ -5,29 +5,40 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use ria_protocol::prefix::Prefix;
 
-/// Interfaces of containers, virtual machines and other overlays: what is reachable there is not the robot, or is
-/// reachable only through another tunnel.
-const FOREIGN: &[&str] = &[
-    "docker",
-    "br-",
-    "veth",
-    "virbr",
-    "vnet",
-    "lxc",
-    "lxdbr",
-    "podman",
-    "cni",
-    "flannel",
-    "cali",
+use super::exclusions::Exclusions;
+
+/// Interfaces of other overlays, by name and by what the kernel calls their kind: whatever goes there goes through
+/// another tunnel.
+const TUNNELS: &[&str] = &["tun", "tap", "wg", "tailscale", "zt", "nebula", "flannel", "ppp", "ria"];
+const TUNNEL_KINDS: &[&str] = &[
     "tun",
-    "tap",
-    "wg",
-    "tailscale",
-    "zt",
-    "nebula",
-    "ppp",
-    "ria",
+    "wireguard",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "ipip",
+    "sit",
+    "ip6tnl",
+    "vti",
+    "vti6",
+    "xfrm",
+    "vxlan",
+    "geneve",
+    "ovpn",
+    "amt",
+    "gtp",
+    "bareudp",
 ];
+
+/// Interfaces of containers and virtual machines on this host, and kinds that lead nowhere by themselves. Within a
+/// container an interface may be called so, too, but then it leads out.
+const CONTAINERS: &[&str] =
+    &["docker", "br-", "veth", "virbr", "vnet", "lxc", "lxdbr", "podman", "cni", "cali"];
+const CONTAINER_KINDS: &[&str] = &["dummy", "ifb", "nlmon", "vcan", "can", "vxcan", "netdevsim", "vrf"];
+
+/// Kinds of which a bridge may consist without being more than a switch for containers.
+const INNER_KINDS: &[&str] = &["veth", "tun", "netkit"];
 
 /// An interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +55,12 @@ pub struct Interface {
     pub carrier_changes: u32,
     /// Whether it is the loopback.
     pub loopback: bool,
+    /// What the kernel calls its kind, such as `wireguard`; empty for hardware.
+    pub kind: String,
+    /// The bridge or bond that it is a part of.
+    pub controller: Option<u32>,
+    /// Whether paths are to leave it alone: see [`Host::judge`].
+    pub foreign: bool,
 }
 
 /// A route of the main table.
@@ -86,8 +103,8 @@ pub struct Host {
     pub interfaces: Vec<Interface>,
     /// Addresses with prefix length, and their interface.
     pub addresses: Vec<(u32, IpNet)>,
-    /// Those of them that are about to go, or are not usable yet.
-    pub passing: Vec<IpAddr>,
+    /// Those of them that are no candidates: about to go, not usable yet, or excluded by the user.
+    pub unfit: Vec<IpAddr>,
     /// Routes.
     pub routes: Vec<Route>,
 }
@@ -134,6 +151,47 @@ pub struct Collision {
 }
 
 impl Host {
+    /// Decides which interfaces and addresses paths are to use, once all is known.
+    pub fn judge(&mut self, exclusions: &Exclusions) {
+        let foreign: Vec<bool> = self.interfaces.iter().map(|i| self.is_foreign(i, exclusions)).collect();
+        for (interface, foreign) in self.interfaces.iter_mut().zip(foreign) {
+            interface.foreign = foreign;
+        }
+        let excluded = self.addresses.iter().map(|(_, net)| net.addr()).filter(|ip| exclusions.cover(*ip));
+        self.unfit.extend(excluded.collect::<Vec<_>>());
+    }
+
+    fn is_foreign(&self, interface: &Interface, exclusions: &Exclusions) -> bool {
+        let Interface { index, name, kind, .. } = interface;
+        let named = |list: &[&str]| list.iter().any(|prefix| name.starts_with(prefix));
+        if exclusions.name(name) || TUNNEL_KINDS.contains(&kind.as_str()) || named(TUNNELS) {
+            return true;
+        }
+        let leads_out =
+            self.routes.iter().any(|r| r.destination.prefix_len() == 0 && r.interface == Some(*index));
+        // A part of a bridge has no say of its own; a bridge is as real as its most real part.
+        let inner = |part: &Interface| INNER_KINDS.contains(&part.kind.as_str());
+        let mut parts = self.interfaces.iter().filter(|part| part.controller == Some(*index));
+        let only_inner = kind == "bridge" && parts.all(inner);
+        let of_containers = named(CONTAINERS) || CONTAINER_KINDS.contains(&kind.as_str()) || only_inner;
+        of_containers && !leads_out
+    }
+
+    /// Prefixes of this machine's own networks, which no path shall enter: those that the user names, and those of the
+    /// interfaces that the user names.
+    pub fn avoided(&self, exclusions: &Exclusions) -> Vec<Prefix> {
+        let of_interfaces = self.addresses.iter().filter(|(index, net)| {
+            let excluded = self.interface(*index).is_some_and(|interface| exclusions.name(&interface.name));
+            excluded && is_usable(&net.addr())
+        });
+        let nets = of_interfaces.map(|(_, net)| net).chain(&exclusions.exclude_prefixes);
+        let mut prefixes: Vec<Prefix> =
+            nets.filter_map(|net| Prefix::new(net.network(), net.prefix_len()).ok()).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes
+    }
+
     /// Where peers on the same local network, or anywhere without NAT, may reach this host.
     pub fn candidates(&self, port: u16) -> Vec<SocketAddr> {
         let mut found: Vec<SocketAddr> = self
@@ -141,7 +199,7 @@ impl Host {
             .iter()
             .filter(|(index, _)| self.interface(*index).is_some_and(is_underlay))
             .map(|(_, net)| net.addr())
-            .filter(|ip| !self.passing.contains(ip))
+            .filter(|ip| !self.unfit.contains(ip))
             .filter(is_usable)
             .map(|ip| SocketAddr::new(ip, port))
             .collect();
@@ -222,10 +280,7 @@ impl Host {
 }
 
 fn is_underlay(interface: &Interface) -> bool {
-    interface.up
-        && interface.carrier
-        && !interface.loopback
-        && !FOREIGN.iter().any(|prefix| interface.name.starts_with(prefix))
+    interface.up && interface.carrier && !interface.loopback && !interface.foreign
 }
 
 fn is_usable(ip: &IpAddr) -> bool {
@@ -249,10 +304,71 @@ mod tests {
                 carrier: !name.ends_with("unplugged"),
                 carrier_changes: 1,
                 loopback: *name == "lo",
+                ..Interface::default()
             });
             host.addresses.push((index, address.parse().unwrap()));
         }
+        host.judge(&Exclusions::default());
         host
+    }
+
+    fn judged(links: &[(&str, &str, Option<u32>)], leads_out: u32, exclusions: &Exclusions) -> Vec<String> {
+        let mut host = Host::default();
+        for (index, (name, kind, controller)) in (1..).zip(links) {
+            let (name, kind, controller) = ((*name).to_owned(), (*kind).to_owned(), *controller);
+            let link = Interface { index, name, kind, controller, ..Interface::default() };
+            host.interfaces.push(Interface { up: true, carrier: true, ..link });
+            host.addresses.push((index, format!("192.0.2.{index}/24").parse().unwrap()));
+        }
+        let (destination, interface) = ("0.0.0.0/0".parse().unwrap(), Some(leads_out));
+        host.routes.push(Route { destination, interface, gateway: None });
+        host.judge(exclusions);
+        let candidates = host.candidates(1);
+        let names = host.addresses.iter().zip(&host.interfaces);
+        names
+            .filter(|((_, net), _)| candidates.iter().any(|c| c.ip() == net.addr()))
+            .map(|(_, interface)| interface.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn tunnels_and_containers_are_told_by_their_kind_too() {
+        let links = [
+            ("eth0", "", None),
+            ("office", "wireguard", None),
+            ("vpn", "tun", None),
+            ("pods", "bridge", None),
+            ("nic2", "veth", Some(4)),
+            ("robot-lan", "bridge", None),
+            ("eth1", "", Some(6)),
+            ("eth2.7", "vlan", None),
+            ("test0", "dummy", None),
+        ];
+        assert_eq!(
+            judged(&links, 1, &Exclusions::default()),
+            ["eth0", "nic2", "robot-lan", "eth1", "eth2.7"]
+        );
+    }
+
+    #[test]
+    fn what_leads_out_is_real_unless_it_is_a_tunnel() {
+        let none = Exclusions::default();
+        assert_eq!(judged(&[("br-lan", "bridge", None), ("veth1", "veth", Some(1))], 1, &none), ["br-lan"]);
+        assert_eq!(judged(&[("veth0", "veth", None), ("docker0", "bridge", None)], 1, &none), ["veth0"]);
+        assert!(judged(&[("wg0", "wireguard", None)], 1, &none).is_empty());
+    }
+
+    #[test]
+    fn the_robots_own_networks_are_left_alone() {
+        let exclusions = Exclusions {
+            exclude_interfaces: vec!["eth1".into(), "can*".into()],
+            exclude_prefixes: vec!["192.0.2.4/32".parse().unwrap()],
+        };
+        let links = [("eth0", "", None), ("eth1", "", None), ("can0", "", None), ("eth2", "", None)];
+        assert_eq!(judged(&links, 1, &exclusions), ["eth0"]);
+        let host = host(&[("eth1", "192.168.1.1/24"), ("eth0", "10.0.0.7/24"), ("eth1", "fe80::1/64")]);
+        let shown: Vec<String> = host.avoided(&exclusions).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["192.0.2.4/32", "192.168.1.0/24"]);
     }
 
     #[test]
@@ -319,7 +435,7 @@ mod tests {
     #[test]
     fn an_address_that_is_about_to_go_is_no_candidate() {
         let mut host = host(&[("eth0", "2001:db8::7/64"), ("eth0", "2001:db8::8/64")]);
-        host.passing = vec!["2001:db8::7".parse().unwrap()];
+        host.unfit = vec!["2001:db8::7".parse().unwrap()];
         assert_eq!(host.candidates(1), ["[2001:db8::8]:1".parse().unwrap()]);
     }
 

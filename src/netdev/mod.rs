@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows peers, keys or coordinators.
 
+pub mod exclusions;
 pub mod frames;
 pub mod host;
 pub mod netlink;

@@ -5,13 +5,14 @@
 )]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -19,6 +20,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, 
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 
+use super::exclusions::Exclusions;
 use super::host::{Host, Interface, Neighbour, Resolution, Route};
 
 /// Changes come in bursts: a Wi-Fi association is a dozen messages, over a second or more. The first is passed on at once ...
@@ -47,14 +49,20 @@ pub enum NetlinkError {
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: Handle,
+    exclusions: Arc<Exclusions>,
 }
 
 impl Netlink {
-    /// Opens a socket for requests.
-    pub fn open() -> Result<Self, NetlinkError> {
+    /// Opens a socket for requests; pictures of the host are judged by these exclusions.
+    pub fn open(exclusions: Exclusions) -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, exclusions: Arc::new(exclusions) })
+    }
+
+    /// What the user has excluded.
+    pub fn exclusions(&self) -> &Exclusions {
+        &self.exclusions
     }
 
     /// Reads everything.
@@ -78,6 +86,12 @@ impl Netlink {
                 carrier_changes: changes.unwrap_or_default(),
                 up: link.header.flags.contains(LinkFlags::Up),
                 loopback: link.header.flags.contains(LinkFlags::Loopback),
+                kind: kind(&link.attributes),
+                controller: link.attributes.iter().find_map(|a| match a {
+                    LinkAttribute::Controller(index) => Some(*index),
+                    _ => None,
+                }),
+                foreign: false,
             });
         }
         let mut addresses = self.handle.address().get().execute();
@@ -93,7 +107,7 @@ impl Netlink {
             });
             if let Some(net) = local.or(any).and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok()) {
                 host.addresses.push((message.header.index, net));
-                host.passing.extend(is_passing(&message).then(|| net.addr()));
+                host.unfit.extend(is_passing(&message).then(|| net.addr()));
             }
         }
         for query in [
@@ -105,6 +119,7 @@ impl Netlink {
                 host.routes.extend(route(&message));
             }
         }
+        host.judge(&self.exclusions);
         Ok(host)
     }
 
@@ -169,6 +184,19 @@ pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
         }
     });
     Ok(changes)
+}
+
+/// What the kernel calls a link's kind; empty for hardware.
+fn kind(attributes: &[LinkAttribute]) -> String {
+    let infos = attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let kinds = infos.flatten().filter_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    });
+    kinds.into_iter().next().unwrap_or_default()
 }
 
 /// Whether an address is on its way out (its preferred time ends, or has ended), or was not proven to be unique yet.

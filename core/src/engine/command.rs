@@ -7,6 +7,7 @@ use std::time::Duration;
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::map::{PatchSet, Revision, Snapshot};
 use ria_protocol::message::LiveUpdate;
+use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use zeroize::Zeroizing;
 
@@ -91,6 +92,11 @@ pub enum Command {
         /// Those over IPv6.
         ipv6: bool,
     },
+    /// The outer address that a router has opened for the UDP port, for all networks: reported like one that a server
+    /// saw.
+    SetMappedAddress(Option<SocketAddr>),
+    /// No path runs inside of these prefixes, which are this machine's own affair, whatever peers report.
+    SetAvoided(Vec<Prefix>),
     /// Measure the way to a peer. Ends in exactly one [`Event::PingFinished`](super::Event::PingFinished).
     StartPing {
         /// Which network.

@@ -65,6 +65,10 @@ pub(super) struct Control {
     pub(super) to_shard: VecDeque<ShardCommand>,
     pub(super) outbox: VecDeque<ControlDatagram>,
     pub(super) drops: DropCounters,
+    /// The outer address that a router has opened.
+    pub(super) mapped: Option<SocketAddr>,
+    /// Prefixes inside of which no path runs.
+    pub(super) avoided: Vec<Prefix>,
     /// Relays that are no longer used and are being told so.
     pub(super) leaving: Vec<Relay>,
     /// Number of the next stream to a relay.
@@ -87,6 +91,8 @@ impl Control {
             to_shard: VecDeque::new(),
             outbox: VecDeque::new(),
             drops: DropCounters::default(),
+            mapped: None,
+            avoided: Vec::new(),
             leaving: Vec::new(),
             next_stream: 0,
         }
@@ -116,6 +122,16 @@ impl Control {
             }
             Command::Rerouted { ipv4, ipv6 } => {
                 self.handle_rerouted(Families { ipv4, ipv6 }, now);
+                Ok(())
+            }
+            Command::SetMappedAddress(mapped) => {
+                self.mapped = mapped;
+                self.report_candidates();
+                Ok(())
+            }
+            Command::SetAvoided(prefixes) => {
+                self.avoided = prefixes;
+                self.report_candidates();
                 Ok(())
             }
             Command::StartPing { network, peer, id, timeout } => {
@@ -394,16 +410,16 @@ impl Control {
         }
     }
 
-    /// The prefixes of all overlays, inside of which no path may run.
+    /// The prefixes of all overlays and those that are avoided, inside of which no path may run.
     pub(super) fn all_overlays(&self) -> Vec<Prefix> {
-        self.networks.values().flat_map(Network::overlays).collect()
+        self.networks.values().flat_map(Network::overlays).chain(self.avoided.iter().copied()).collect()
     }
 
     /// Reports where this node is, where that has changed.
     pub(super) fn report_candidates(&mut self) {
         let overlays = self.all_overlays();
         for network in self.networks.values_mut() {
-            let candidates = network.own_candidates(&self.host, &overlays);
+            let candidates = network.own_candidates(&self.host, self.mapped, &overlays);
             let reflexive = network.reflexive().into_iter().find(|address| usable(*address, &overlays));
             network.peers.values_mut().for_each(|peer| peer.set_reflexive(reflexive));
             if candidates != network.candidates {

@@ -78,11 +78,16 @@ impl Network {
     }
 
     /// Where this node may be reached.
-    pub(super) fn own_candidates(&self, host: &[SocketAddr], overlays: &[Prefix]) -> Vec<Candidate> {
+    pub(super) fn own_candidates(
+        &self,
+        host: &[SocketAddr],
+        mapped: Option<SocketAddr>,
+        overlays: &[Prefix],
+    ) -> Vec<Candidate> {
         let host = host.iter().copied().filter(|address| usable(*address, overlays)).take(MAX_DIRECT);
         let mut all: Vec<Candidate> =
             host.map(|address| Candidate { kind: CandidateKind::Host, address }).collect();
-        for address in self.reflexive() {
+        for address in self.reflexive().into_iter().chain(mapped) {
             if usable(address, overlays) && all.iter().all(|known| known.address != address) {
                 all.push(Candidate { kind: CandidateKind::ServerReflexive, address });
             }
