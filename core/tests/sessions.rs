@@ -89,6 +89,25 @@ fn a_restarted_peer_is_back_at_once() {
     }
 }
 
+#[test]
+fn a_peer_that_restarts_again_and_again_makes_no_bad_link() {
+    let mut world = two(3);
+    world.run_till("up", ms(1000), World::both_up);
+    for round in 0..8 {
+        // It is away until its pings are missed, and back before the path is given up.
+        world.suspend(1);
+        world.stream(ms(50), ms(350));
+        world.resume(1);
+        world.restart(1);
+        world.stream(ms(50), ms(1500));
+        let peer = world.peer(0, 1);
+        assert!(
+            peer.link_state == LinkState::Up && peer.loss.is_none_or(|loss| loss < 0.05),
+            "round {round}: {peer:?}"
+        );
+    }
+}
+
 /// Its clock is far behind, so the other one refuses its handshakes until it knows that this is another run.
 #[test]
 fn a_peer_that_restarts_right_after_a_ping_with_an_older_clock_is_back_soon() {

@@ -132,6 +132,8 @@ pub(crate) struct Path {
     rtt: Option<Duration>,
     samples: u32,
     loss: f32,
+    /// Pings from before this tell nothing of how good the path is.
+    measured_from: Option<Instant>,
     /// Pings without answer: what they ask to be echoed, and when they went.
     outstanding: VecDeque<(u64, Instant)>,
     /// Pings since the last pong, and when the first of them went.
@@ -169,6 +171,7 @@ impl Path {
             rtt: None,
             samples: 0,
             loss: 0.0,
+            measured_from: None,
             outstanding: VecDeque::new(),
             unanswered: 0,
             unanswered_since: None,
@@ -280,6 +283,12 @@ impl Path {
     /// Whether a ping went out within the last half burst interval; then another one would tell nothing new of the path.
     pub(crate) fn pinged_lately(&self, now: Instant) -> bool {
         self.last_ping.is_some_and(|at| now.saturating_duration_since(at) < PING_GAP)
+    }
+
+    /// The peer has started anew: what was lost went to its run before, and not by the path's fault.
+    pub(crate) fn measure_anew(&mut self, now: Instant) {
+        self.loss = 0.0;
+        self.measured_from = Some(now);
     }
 
     /// The peer may have started anew since the last ping: another one goes as soon as it may, however idle the path.
@@ -398,8 +407,9 @@ impl Path {
             if now.saturating_duration_since(*at) < patience {
                 break;
             }
+            let counts = self.measured_from.is_none_or(|from| *at >= from);
             self.outstanding.pop_front();
-            if self.state == PathState::Proven {
+            if self.state == PathState::Proven && counts {
                 self.loss += (1.0 - self.loss) * LOSS_WEIGHT;
             }
         }

@@ -150,3 +150,24 @@ fn pings_into_the_void_before_a_path_works_are_no_loss() {
     path.handle_timeout(Pace::Quiet, begin + ms(9000));
     assert!(path.loss() < 0.1, "{}", path.loss());
 }
+
+#[test]
+fn what_went_to_a_run_of_the_peer_that_has_ended_is_no_loss() {
+    let begin = start();
+    let mut path = proven(Address::Direct(address(1)), ms(10), begin);
+    for echo in 10..13 {
+        path.handle_ping_sent(echo, begin + ms(100 * echo));
+    }
+    path.handle_timeout(Pace::Busy, begin + ms(2150));
+    assert!(path.loss() > 0.05, "{}", path.loss());
+    // The next run answers; one ping of before is not given up yet.
+    path.handle_ping_sent(13, begin + ms(2200));
+    assert!(path.handle_pong(13, begin + ms(2210)).is_some());
+    path.measure_anew(begin + ms(2210));
+    path.handle_timeout(Pace::Quiet, begin + ms(5000));
+    assert!(path.loss() < f32::EPSILON, "{}", path.loss());
+    // What is lost from here on counts.
+    path.handle_ping_sent(14, begin + ms(5000));
+    path.handle_timeout(Pace::Quiet, begin + ms(6100));
+    assert!(path.loss() > 0.05, "{}", path.loss());
+}

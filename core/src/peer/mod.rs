@@ -380,8 +380,11 @@ impl Peer {
             self.next_boot = None;
             self.window = ReplayWindow::default();
             self.window.take(pong.number);
-            // The two are in touch, perhaps by the relay only: now is the time to open NATs for each other.
-            self.paths.iter_mut().for_each(Path::burst);
+            for path in &mut self.paths {
+                path.measure_anew(now);
+                // The two are in touch, perhaps by the relay only: now is the time to open NATs for each other.
+                path.burst();
+            }
         }
         self.pings.handle_pong(pong.echo, rtt, via, &mut self.actions);
         Ok(())
