@@ -4,13 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-use ria_core::{AddNetwork, Command, CommandError, Engine, EngineConfig, RelayServer};
+use ria_core::{AddNetwork, Command, CommandError, Engine, EngineConfig, PrivateKey, RelayServer};
 use ria_protocol::error::ErrorCode;
 use ria_protocol::id::{BootId, NodeId};
 use ria_protocol::keys::WgPublicKey;
 use ria_protocol::map::{Candidate, Live, Patch, PatchSet, Relay, RelayHost, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume, from_bytes};
 use ria_protocol::record::MemberRecord;
+use ria_protocol::rotation::Rotate;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -29,6 +30,9 @@ pub struct Disk {
     live: Vec<Live>,
     relays: Vec<Relay>,
     refused: bool,
+    key: [u8; 32],
+    /// The key that takes over once the map says so.
+    next_key: Option<[u8; 32]>,
 }
 
 /// The stream to the coordinator.
@@ -52,13 +56,14 @@ pub struct Run {
     failures: u32,
     report: Option<Vec<Candidate>>,
     told: Option<Vec<Candidate>>,
+    /// The key that was asked for on this stream.
+    asked: Option<WgPublicKey>,
 }
 
 /// An agent, running or not.
 pub struct Agent {
     /// Its node id.
     pub node: NodeId,
-    key: [u8; 32],
     /// Its clocks.
     pub clock: Clock,
     /// What it has stored.
@@ -82,19 +87,52 @@ pub enum Say {
 impl Agent {
     /// A node that has just enrolled.
     pub fn new(node: NodeId, clock: Clock, mut random: Random) -> Self {
-        let key = random.bytes();
-        let (disk, before) = (Disk::default(), Disk::default());
-        Self { node, key, clock, disk, before, run: None, random }
+        let disk = Disk { key: random.bytes(), ..Disk::default() };
+        let before = disk.clone();
+        Self { node, clock, disk, before, run: None, random }
     }
 
     /// Its WireGuard key.
     pub fn public_key(&self) -> WgPublicKey {
-        WgPublicKey(PublicKey::from(&StaticSecret::from(self.key)).to_bytes())
+        public(self.disk.key)
     }
 
     /// It takes another key; an agent that runs has to be started anew with it.
     pub fn change_key(&mut self) {
-        self.key = self.random.bytes();
+        self.disk.key = self.random.bytes();
+        self.disk.next_key = None;
+        // That is no write of the agent's own.
+        (self.before.key, self.before.next_key) = (self.disk.key, None);
+    }
+
+    /// It is asked for another key, which it makes and stores, unless one waits already.
+    pub fn rotate_key(&mut self) {
+        if self.disk.next_key.is_none() && !self.disk.refused {
+            let next = self.random.bytes();
+            self.store(|disk| disk.next_key = Some(next));
+        }
+    }
+
+    /// The key that its map has for it, when that is not the one that it wants.
+    fn wants_key(&self) -> Option<WgPublicKey> {
+        let wanted = public(self.disk.next_key.unwrap_or(self.disk.key));
+        self.listed_key(self.map()).filter(|listed| *listed != wanted).map(|_| wanted)
+    }
+
+    fn listed_key(&self, map: Option<&Snapshot>) -> Option<WgPublicKey> {
+        let own = map.into_iter().flat_map(records).find(|record| record.node == self.node);
+        own.map(|record| record.wg_key)
+    }
+
+    /// Takes the new key into use if this map says that it is this node's. Before the map is stored.
+    fn adopt_key(&mut self, map: Option<&Snapshot>, now: Instant) -> Result<(), CommandError> {
+        let listed = self.listed_key(map);
+        let Some(next) = self.disk.next_key.filter(|next| Some(public(*next)) == listed) else {
+            return Ok(());
+        };
+        self.store(|disk| (disk.key, disk.next_key) = (next, None));
+        let private_key = PrivateKey(Zeroizing::new(next));
+        self.command(Command::SetPrivateKey { network: network(), private_key }, now)
     }
 
     /// The map as this agent knows it.
@@ -114,6 +152,8 @@ impl Agent {
 
     /// The process starts, with what is on disk.
     pub fn start(&mut self, host: std::net::SocketAddr, now: Instant) -> Result<(), CommandError> {
+        // The process ended between two steps of a change of keys.
+        self.adopt_key(self.disk.map.clone().as_ref(), now)?;
         let config = EngineConfig { seed: self.random.bytes() };
         let sessions = SimSessions::new(self.clock.clone(), self.random.number());
         let mut engine = Engine::with_sessions(config, Box::new(sessions));
@@ -126,6 +166,7 @@ impl Agent {
             failures: 0,
             report: None,
             told: None,
+            asked: None,
         });
         if self.disk.refused { Ok(()) } else { self.start_engine(now) }
     }
@@ -135,7 +176,7 @@ impl Agent {
         run.in_engine = true;
         let add = AddNetwork {
             id: network(),
-            private_key: Zeroizing::new(self.key),
+            private_key: Zeroizing::new(self.disk.key),
             node: self.node,
             boot: run.boot,
             mtu: snapshot.network.mtu,
@@ -165,16 +206,21 @@ impl Agent {
     /// What it wants to say now.
     pub fn poll_stream(&mut self, now: Instant) -> Option<Say> {
         let revision = self.disk.map.as_ref().map(|map| map.revision);
-        let node = self.node;
+        let (node, wanted) = (self.node, self.wants_key());
         let run = self.run.as_mut()?;
         match run.stream {
             Stream::Waiting { until } if until <= now => {
-                run.told = None;
+                (run.told, run.asked) = (None, None);
                 Some(Say::Open(NodeMessage::Resume(resume(node, revision, run.boot))))
             }
             Stream::Open(stream) if run.report.is_some() && run.report != run.told => {
                 run.told.clone_from(&run.report);
                 Some(Say::On(stream, NodeMessage::Report(run.report.clone()?)))
+            }
+            Stream::Open(stream) if wanted.is_some() && wanted != run.asked => {
+                run.asked = wanted;
+                let request = Rotate { wg_key: wanted?, proof: vec![] };
+                Some(Say::On(stream, NodeMessage::Rotate(request)))
             }
             Stream::Open(_) | Stream::Waiting { .. } | Stream::Refused => None,
         }
@@ -252,6 +298,7 @@ impl Agent {
     }
 
     fn handle_snapshot(&mut self, snapshot: Snapshot, now: Instant) -> Result<(), CommandError> {
+        self.adopt_key(Some(&snapshot), now)?;
         self.store(|disk| disk.map = Some(snapshot.clone()));
         self.keep_listed();
         let Some(run) = &mut self.run else { return Ok(()) };
@@ -270,6 +317,7 @@ impl Agent {
             // The real agent asks for a whole map; here only a mistake in the simulation leads to this.
             return Err(CommandError::RevisionGap { have: map.map(|map| map.revision), from: patches.from });
         }
+        self.adopt_key(map.as_ref(), now)?;
         self.store(|disk| disk.map = map);
         self.keep_listed();
         if let Some(run) = &mut self.run {
@@ -308,6 +356,10 @@ impl Agent {
             self.map().into_iter().flat_map(records).map(|record| record.node).collect();
         self.disk.live.retain(|live| listed.contains(&live.node));
     }
+}
+
+fn public(key: [u8; 32]) -> WgPublicKey {
+    WgPublicKey(PublicKey::from(&StaticSecret::from(key)).to_bytes())
 }
 
 fn resume(node: NodeId, revision: Option<Revision>, boot: BootId) -> Resume {

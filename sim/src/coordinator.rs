@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::keys::WgPublicKey;
 use ria_protocol::map::{Live, Member, NetworkInfo, Patch, PatchSet, Relay, RelayHost, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
+use ria_protocol::record::{MemberRecord, SignedRecord};
 use ria_protocol::time::UnixTime;
 
 use crate::internet::RELAY;
@@ -160,6 +162,7 @@ impl Coordinator {
                     self.tell_live(node);
                 }
             }
+            NodeMessage::Rotate(request) => self.rotate(stream, request.wg_key),
             // Acknowledgements are for people to see; nothing else is said in a simulation.
             _ => {}
         }
@@ -185,6 +188,17 @@ impl Coordinator {
         let candidates = self.live.remove(&node).map_or(Vec::new(), |before| before.candidates);
         self.live.insert(node, Live { node, online: true, boot: Some(resume.boot), candidates });
         self.tell_live(node);
+    }
+
+    /// A node is known by another key from now on. Its proof is for the real coordinator to check.
+    fn rotate(&mut self, stream: StreamId, wg_key: WgPublicKey) {
+        let node = self.sessions.get(&stream);
+        let Some(member) = node.and_then(|node| self.members.get(node)).cloned() else { return };
+        let Ok(record) = member.record.open(self.info.id, &[]) else { return };
+        if record.wg_key != wg_key {
+            let record = SignedRecord::unsigned(&MemberRecord { wg_key, ..record });
+            self.change(Patch::MemberSet(Member { record, ..member }));
+        }
     }
 
     fn catch_up(&self, has: Option<Revision>) -> CoordinatorMessage {

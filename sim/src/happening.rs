@@ -45,6 +45,8 @@ pub enum Happening {
     Removed(HostId),
     /// A member gets another WireGuard key.
     KeyChanged(HostId),
+    /// The agent of a member is asked for another WireGuard key, and goes on working meanwhile.
+    KeyRotated(HostId),
     /// A member gets other addresses.
     Readdressed(HostId),
     /// A member gets another name.
@@ -137,7 +139,7 @@ fn draw_weather(random: &mut Random) -> Weather {
 fn draw(random: &mut Random, hosts: usize) -> Happening {
     let (host, other) = (random.index(hosts), random.index(hosts));
     let some = |random: &mut Random, most: u64| u16::try_from(random.below(most)).unwrap_or_default();
-    match random.below(50) {
+    match random.below(52) {
         0..=13 => Happening::Talked {
             from: host,
             to: other,
@@ -167,6 +169,7 @@ fn draw(random: &mut Random, hosts: usize) -> Happening {
         46 => Happening::ClockSet { host, seconds: draw_clock(random) },
         47 => Happening::Replayed(1 + some(random, 100)),
         48 => Happening::Garbage { host, len: some(random, 300) },
+        49 | 50 => Happening::KeyRotated(host),
         _ => Happening::Settled,
     }
 }

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::NodeId;
-use ria_protocol::keys::WgPublicKey;
 use ria_protocol::map::Snapshot;
 
 use crate::agent::records;
@@ -38,15 +37,13 @@ struct Sent {
     arrived: bool,
 }
 
-/// Who a host was when it sent.
+/// Who a host was when it sent. Its key is not held against the receiver's map: while it changes, both are good.
 #[derive(Debug, Clone, Copy)]
 pub struct Party {
     /// Which host.
     pub host: HostId,
     /// Which node.
     pub node: NodeId,
-    /// Its key.
-    pub key: WgPublicKey,
 }
 
 /// All packets of the recent past.
@@ -109,8 +106,8 @@ impl Ledger {
             return wrong("whose sender knew that it was no member");
         }
         let Some(map) = map else { return wrong("without being a member itself") };
-        let Some((node, key)) = owner(map, source) else { return wrong("of somebody who is no member") };
-        if (node, key) != (sent.sender.node, sent.sender.key) {
+        let Some(node) = owner(map, source) else { return wrong("of somebody who is no member") };
+        if node != sent.sender.node {
             return wrong(&format!("under the address of {node} from host {}", sent.sender.host));
         }
         sent.arrived = true;
@@ -125,10 +122,10 @@ impl Ledger {
 }
 
 /// The member that an address belongs to.
-fn owner(map: &Snapshot, address: IpAddr) -> Option<(NodeId, WgPublicKey)> {
+fn owner(map: &Snapshot, address: IpAddr) -> Option<NodeId> {
     let mut all = records(map);
     let it = all.find(|record| record.prefixes.iter().any(|prefix| prefix.contains(address)));
-    it.map(|record| (record.node, record.wg_key))
+    it.map(|record| record.node)
 }
 
 /// An IP packet with a number in it, and content that follows from the number.
@@ -172,6 +169,7 @@ fn read(bytes: &[u8]) -> Option<(u64, IpAddr)> {
 
 #[cfg(test)]
 mod tests {
+    use ria_protocol::keys::WgPublicKey;
     use ria_protocol::map::{Member, MemberKind, Revision};
     use ria_protocol::record::{MemberRecord, SignedRecord};
 
@@ -184,7 +182,7 @@ mod tests {
     }
 
     fn party(host: u8) -> Party {
-        Party { host: host.into(), node: NodeId::from_bytes([host; 10]), key: WgPublicKey([host; 32]) }
+        Party { host: host.into(), node: NodeId::from_bytes([host; 10]) }
     }
 
     fn map(hosts: &[u8]) -> Snapshot {
@@ -193,7 +191,7 @@ mod tests {
             let record = MemberRecord {
                 network: network(),
                 node: party.node,
-                wg_key: party.key,
+                wg_key: WgPublicKey([*host; 32]),
                 prefixes: vec![ria_protocol::prefix::Prefix::host(address(*host))],
                 tags: vec![],
                 expires: None,
@@ -239,10 +237,10 @@ mod tests {
             l.arrive(2, Some(&all), &b, now)
         };
         assert!(said(&all, changed).contains("changed on the way"));
-        let mut other_key = map(&[1, 2]);
-        other_key.members[0] = map(&[2, 1]).members[1].clone();
-        let stolen = MemberRecord { wg_key: WgPublicKey([9; 32]), ..records(&other_key).next().unwrap() };
-        other_key.members[0].record = SignedRecord::unsigned(&stolen);
-        assert!(said(&all, at(2, &other_key)).contains("under the address of"));
+        let mut other_owner = map(&[1, 2]);
+        let stolen =
+            MemberRecord { node: NodeId::from_bytes([9; 10]), ..records(&other_owner).next().unwrap() };
+        other_owner.members[0].record = SignedRecord::unsigned(&stolen);
+        assert!(said(&all, at(2, &other_owner)).contains("under the address of"));
     }
 }

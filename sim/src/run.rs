@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ria_core::{DropReason, Engine, LinkState};
 use ria_protocol::map::Patch;
-use ria_protocol::prefix::Prefix;
+use ria_protocol::record::MemberRecord;
 
 use crate::happening::{Happening, Plan};
 use crate::internet::{End, HostId, Weather};
@@ -169,9 +169,10 @@ impl<'a> Runner<'a> {
             }
             Happening::Removed(host) => self.remove(host % hosts),
             Happening::KeyChanged(host) => self.change_key(host % hosts),
+            Happening::KeyRotated(host) => world.rotate_key(host % hosts),
             Happening::Readdressed(host) => {
                 let prefixes = world.new_prefixes();
-                self.change_member(host % hosts, |_, old| *old = prefixes);
+                self.change_member(host % hosts, |_, record| record.prefixes = prefixes);
             }
             Happening::Renamed(host) => {
                 let new = format!("renamed-{}", world.coordinator.revision().0);
@@ -203,20 +204,21 @@ impl<'a> Runner<'a> {
         let ran = self.world.agents[host].run.is_some();
         self.world.stop(host);
         self.world.agents[host].change_key();
-        self.change_member(host, |_, _| {});
+        let key = self.world.agents[host].public_key();
+        self.change_member(host, |_, record| record.wg_key = key);
         if ran {
             self.world.start(host);
         }
     }
 
-    /// An administrator changes a member's name or addresses; its key is the one that it has.
-    fn change_member(&mut self, host: HostId, change: impl FnOnce(&mut String, &mut Vec<Prefix>)) {
+    /// What the coordinator knows of a member changes.
+    fn change_member(&mut self, host: HostId, change: impl FnOnce(&mut String, &mut MemberRecord)) {
         let world = &mut self.world;
         let Some(member) = world.coordinator.member(world.agents[host].node) else { return };
-        let Ok(record) = member.record.open(world.coordinator.info().id, &[]) else { return };
-        let (mut name, mut prefixes) = (member.name.to_string(), record.prefixes);
-        change(&mut name, &mut prefixes);
-        let member = world.member(host, &name, prefixes);
+        let Ok(mut record) = member.record.open(world.coordinator.info().id, &[]) else { return };
+        let mut name = member.name.to_string();
+        change(&mut name, &mut record);
+        let member = world.member(host, &name, (record.wg_key, record.prefixes));
         world.change(Patch::MemberSet(member));
     }
 

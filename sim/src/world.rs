@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ria_core::{DatagramBatch, Event, PacketBatch, Received, Warning};
 use ria_protocol::id::NodeId;
+use ria_protocol::keys::WgPublicKey;
 use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, from_bytes, to_bytes};
 use ria_protocol::prefix::Prefix;
@@ -151,8 +152,8 @@ impl World {
     fn new_member(&mut self, host: HostId) -> Member {
         self.given += 1;
         let name = format!("robot-{}", self.given);
-        let prefixes = self.new_prefixes();
-        self.member(host, &name, prefixes)
+        let (key, prefixes) = (self.agents[host].public_key(), self.new_prefixes());
+        self.member(host, &name, (key, prefixes))
     }
 
     /// Addresses that nobody had before, as the real coordinator holds freed ones back.
@@ -163,13 +164,17 @@ impl World {
         vec![Prefix::host(IpAddr::from([10, 213, high, low])), Prefix::host(IpAddr::from(v6))]
     }
 
-    /// A host as a member, with the key that it has.
-    pub(crate) fn member(&self, host: HostId, name: &str, prefixes: Vec<Prefix>) -> Member {
-        let agent = &self.agents[host];
+    /// A host as a member, with this key and these addresses.
+    pub(crate) fn member(
+        &self,
+        host: HostId,
+        name: &str,
+        (wg_key, prefixes): (WgPublicKey, Vec<Prefix>),
+    ) -> Member {
         let record = MemberRecord {
             network: network(),
-            node: agent.node,
-            wg_key: agent.public_key(),
+            node: self.agents[host].node,
+            wg_key,
             prefixes,
             tags: vec![],
             expires: None,
@@ -248,6 +253,14 @@ impl World {
             self.plan(now + SILENCE, Due::ClosedUp(old));
         }
         self.flush(host);
+    }
+
+    /// Somebody asks a running agent for another key.
+    pub(crate) fn rotate_key(&mut self, host: HostId) {
+        if self.agents[host].run.is_some() {
+            self.agents[host].rotate_key();
+            self.poll_stream(host);
+        }
     }
 
     /// An application begins to talk.
@@ -513,7 +526,7 @@ impl World {
         // Applications know the others by what the coordinator says now, be it ahead of their own agent's map.
         let latest = self.coordinator.past(self.coordinator.revision())?;
         let target = prefixes(latest, self.agents[to].node)?.get(family)?.address();
-        let sender = Party { host: from, node: agent.node, key: agent.public_key() };
+        let sender = Party { host: from, node: agent.node };
         let (number, bytes) = self.ledger.send(sender, map, (source, target, to), self.now);
         let now = self.now;
         self.udp.clear();

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use ria_sim::Happening::{ClockSet, Cut, KeyChanged, NewsDelayed, Paused, Settled, Stopped};
+use ria_sim::Happening::{
+    ClockSet, Crashed, Cut, KeyChanged, KeyRotated, NewsDelayed, Paused, Settled, Stopped, Talked,
+};
 use ria_sim::internet::End::{Host, Relay};
 use ria_sim::internet::Place::{Behind, Public};
 use ria_sim::trace::Trace;
@@ -75,4 +77,22 @@ fn a_handshake_of_an_earlier_run_locks_nobody_out() {
         Settled,
     ];
     passes(6607, vec![Public, Public, Public, Behind(0)], happenings);
+}
+
+/// Words on a stream take 20 ms here: the moments lie before, between and after the steps of a change of keys.
+#[test]
+fn a_robot_that_is_killed_while_its_key_changes_is_back_on_its_links() {
+    for moment in [0, 10, 30, 45, 65, 80, 110, 150, 400, 1500] {
+        for write_lost in [false, true] {
+            let happenings = vec![
+                Paused(3000),
+                Talked { from: 0, to: 1, packets: 50, every: 100 },
+                KeyRotated(1),
+                Paused(moment),
+                Crashed { host: 1, write_lost },
+                Settled,
+            ];
+            passes(u64::from(moment), vec![Public, Public, Behind(0)], happenings);
+        }
+    }
 }
