@@ -72,6 +72,25 @@ fn a_key_is_changed_without_a_lost_packet_and_survives_restarts() {
     assert_eq!(a.ping(&address, 3), 3);
 }
 
+/// Whatever was done of the change by then: the key that the map names after it works, and so does the next change.
+#[test]
+fn a_robot_that_is_killed_at_any_moment_of_a_change_of_its_key_is_back_on_its_links() {
+    let team = Team::new("agent-rotate-kills", &Site::Together);
+    let (a, mut b) = team.pair();
+    let address = b.address();
+    for moment in [0, 5, 10, 15, 20, 30, 40, 60, 100, 300] {
+        let mut asking = b.begin(&["rotate-key"]);
+        thread::sleep(Duration::from_millis(moment));
+        b.kill();
+        // It may have been done just in time.
+        let _ = asking.wait().unwrap();
+        b.start(&[]);
+        b.wait_for_link("robot-a", "up");
+        a.wait_for_link("robot-b", "up");
+        assert_eq!(a.ping(&address, 3), 3, "killed after {moment} ms");
+    }
+}
+
 #[test]
 fn a_key_that_waits_for_the_coordinator_survives_a_kill() {
     let mut team = Team::new("agent-rotate-kill", &Site::Together);
