@@ -36,7 +36,7 @@ async fn join(calls: Calls, asked: srv::Join::Request) -> srv::Join::Response {
 
 async fn try_join(calls: &Calls, asked: &srv::Join::Request) -> Result<srv::Join::Response, Failed> {
     let name = key_name(&asked.key_file)?;
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let file = open_key(Path::new(KEYS), name).map_err(|error| {
         let name = name.to_string_lossy();
         outcome::failed(calls::FAILED, "Failed", format!("can't open {KEYS}/{name}: {error}"))
@@ -98,7 +98,7 @@ async fn try_leave(calls: &Calls, asked: &srv::Leave::Request) -> Result<(), Fai
     let wanted = named(&asked.network).ok_or_else(|| {
         outcome::invalid("network is empty: name the network that this robot is to leave for good")
     })?;
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let network = agent.network(Some(wanted)).await.map_err(|e| outcome::of_error(&e))?;
     network.proxy.leave().await.map_err(|e| outcome::of_error(&e))
 }
@@ -111,7 +111,7 @@ async fn set_enabled(calls: Calls, asked: srv::SetEnabled::Request) -> srv::SetE
 }
 
 async fn try_set_enabled(calls: &Calls, asked: &srv::SetEnabled::Request) -> Result<u8, Failed> {
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let network = agent.network(named(&asked.network)).await.map_err(|e| outcome::of_error(&e))?;
     network.proxy.set_enabled(asked.enabled).await.map_err(|e| outcome::of_error(&e))?;
     let status = network.proxy.status().await.map_err(|e| outcome::of_error(&e))?;

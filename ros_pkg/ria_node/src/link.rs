@@ -31,6 +31,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// How long the agent may take for an answer that needs nothing but its memory.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+const NOT_ASKED: &str = "agent-not-asked";
+
 /// Why there is no agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absence {
@@ -38,6 +40,19 @@ pub struct Absence {
     pub code: &'static str,
     /// What it is and what to do.
     pub text: String,
+}
+
+impl Absence {
+    /// Of a node that has not looked for the agent yet.
+    pub fn not_asked() -> Self {
+        let text = "the node has just started and not reached the Ria agent yet; try again".into();
+        Self { code: NOT_ASKED, text }
+    }
+
+    /// Whether the node has not looked yet.
+    pub fn is_not_asked(&self) -> bool {
+        self.code == NOT_ASKED
+    }
 }
 
 /// All that the agent told at one time.

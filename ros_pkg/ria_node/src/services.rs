@@ -13,13 +13,16 @@ use tokio::sync::Semaphore;
 
 use crate::constants::calls;
 use crate::convert::{self, Own, Reporter};
-use crate::link::Current;
+use crate::link::{Absence, Current};
 use crate::log;
 use crate::outcome;
 use crate::ros::RosClock;
 
 /// Calls answered at the same time; more wait their turn.
 const AT_ONCE: usize = 16;
+
+/// How long a call waits for the node's first look for the agent: a little longer than an agent may take for its answer.
+const FIRST_LOOK: Duration = Duration::from_secs(6);
 
 /// What answering needs.
 #[derive(Clone)]
@@ -36,9 +39,14 @@ pub struct Calls {
 pub type Failed = msg::CallResult;
 
 impl Calls {
-    /// The agent, or the answer that there is none.
-    pub fn agent(&self) -> Result<Agent, Failed> {
-        self.current.borrow().clone().map_err(|absence| outcome::no_agent(absence.text))
+    /// The agent, or the answer that there is none. Services are there a moment before the node has looked for it.
+    pub async fn agent(&self) -> Result<Agent, Failed> {
+        let mut current = self.current.clone();
+        let has_looked = |found: &Result<Agent, Absence>| !matches!(found, Err(a) if a.is_not_asked());
+        // Whatever came of the waiting, what is known then is the answer.
+        let _ = tokio::time::timeout(FIRST_LOOK, current.wait_for(has_looked)).await;
+        let found = current.borrow().clone();
+        found.map_err(|absence| outcome::no_agent(absence.text))
     }
 
     fn reporter(&self, name: &str, id: &str) -> Reporter {
@@ -112,7 +120,7 @@ async fn ping(calls: Calls, asked: srv::Ping::Request) -> srv::Ping::Response {
 
 async fn try_ping(calls: &Calls, asked: &srv::Ping::Request) -> Result<srv::Ping::Response, Failed> {
     let probes = Probes::of(asked)?;
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let network = agent.network(named(&asked.network)).await.map_err(|e| outcome::of_error(&e))?;
     let status = network.proxy.status().await.map_err(|e| outcome::of_error(&e))?;
     let call = network.proxy.ping(&asked.peer, probes.count, probes.interval, probes.timeout);
@@ -252,7 +260,7 @@ async fn try_get_peer(
     calls: &Calls,
     asked: &srv::GetPeer::Request,
 ) -> Result<srv::GetPeer::Response, Failed> {
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let network = agent.network(named(&asked.network)).await.map_err(|e| outcome::of_error(&e))?;
     let status = network.proxy.status().await.map_err(|e| outcome::of_error(&e))?;
     let peers = network.proxy.peers().await.map_err(|e| outcome::of_error(&e))?;
@@ -281,7 +289,7 @@ async fn get_status(calls: Calls, asked: srv::GetStatus::Request) -> srv::GetSta
 }
 
 async fn try_get_status(calls: &Calls, asked: &srv::GetStatus::Request) -> Result<Vec<msg::Status>, Failed> {
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let status = agent.proxy().status().await.map_err(|e| outcome::of_error(&e))?;
     let own = Own { agent: Some(&status), conditions: &[] };
     if status.networks.is_empty() && asked.network.is_empty() {

@@ -66,10 +66,7 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
     log::begin(&mut node).map_err(|error| StartError::Later(format!("no log for the node: {error}")))?;
     let given = parameters_of(&node, carried)?;
     let host = host_name();
-    let (current, calling) = watch::channel(Err(Absence {
-        code: "agent-not-asked",
-        text: "the node has just started and not reached the Ria agent yet; try again".into(),
-    }));
+    let (current, calling) = watch::channel(Err(Absence::not_asked()));
     let made = ros::guarded(|| make(&mut node, &given, calling.clone(), &host))
         .map_err(StartError::Later)?
         .map_err(|error| {
