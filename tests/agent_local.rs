@@ -106,7 +106,7 @@ fn as_anna(host: &Host, groups: &[&str], line: &[&str]) -> Ended {
     }
 }
 
-/// On the private socket; what the bus adds is in the tests of `api`.
+/// On the private socket; the same on the bus is in `agent_bus.rs`.
 #[test]
 fn members_of_the_group_control_the_agent_and_others_only_look() {
     let team = Team::new("agent-group", &Site::Together);
