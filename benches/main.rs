@@ -3,6 +3,7 @@
 
 mod faults;
 mod join;
+mod paths;
 mod support;
 mod throughput;
 
@@ -27,8 +28,9 @@ fn main() -> Result<()> {
     let figures = match options.name.as_str() {
         "join" => join::run(options.runs.unwrap_or(10))?,
         "faults" => faults::run(options.runs, &options.only)?,
+        "paths" => paths::run(options.runs, &options.only)?,
         "throughput" => throughput::run(options.runs.unwrap_or(3), &options.only)?,
-        other => bail!("no benchmark named '{other}'; there are join, faults and throughput"),
+        other => bail!("no benchmark named '{other}'; there are join, faults, paths and throughput"),
     };
     for (metric, value) in &figures {
         println!("{metric:34} {value:>10.3}", value = value.as_f64().unwrap_or(f64::NAN));
@@ -44,7 +46,8 @@ impl Options {
     fn from_arguments() -> Result<Self> {
         // Cargo adds --bench.
         let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-        let name = arguments.next().context("which benchmark? there are join, faults and throughput")?;
+        let name =
+            arguments.next().context("which benchmark? there are join, faults, paths and throughput")?;
         let mut options = Self { name, json: None, runs: None, only: Vec::new() };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {

@@ -8,11 +8,32 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use netlab::{Host, Lab, Process};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::Figures;
 
 /// Longest that one step may take before the benchmark gives up.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is measured in one go, by the metrics that come of it. It is given the number of runs, where one was asked for.
+pub type Measurement = (&'static [&'static str], fn(Option<usize>) -> Result<Vec<f64>>);
+
+/// Runs all of a table, or those with one of the metrics named.
+pub fn measure(table: &[Measurement], runs: Option<usize>, only: &[String]) -> Result<Figures> {
+    let mut figures = Figures::new();
+    for (metrics, measure) in table {
+        if !only.is_empty() && !metrics.iter().any(|metric| only.iter().any(|o| o == metric)) {
+            continue;
+        }
+        eprintln!("measuring {}", metrics.join(", "));
+        let values = measure(runs)?;
+        ensure!(values.len() == metrics.len(), "{} figures for {}", values.len(), metrics.join(", "));
+        figures
+            .extend(metrics.iter().zip(values).map(|(metric, value)| ((*metric).to_owned(), json!(value))));
+    }
+    Ok(figures)
+}
 
 /// A lab with the coordinator on its host `coordinator`.
 pub struct Site {
@@ -46,6 +67,11 @@ impl Site {
         coordinator.signal(signal)?;
         coordinator.wait_timeout(LIMIT)?.context("the coordinator does not end")?;
         Ok(())
+    }
+
+    /// The coordinator's process, while it runs.
+    pub fn coordinator(&self) -> Result<&Process> {
+        self.coordinator.as_ref().context("the coordinator does not run")
     }
 
     /// Runs a verb of the coordinator; gives its output.

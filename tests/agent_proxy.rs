@@ -65,6 +65,11 @@ fn a_robot_that_gets_out_by_a_proxy_only_joins_and_one_that_has_left_there_goes_
     let b = team.robot("robot-b", &[]);
     assert_eq!(b.join(&key).code, 0);
     eventually("news come by the proxy", || a.peer("robot-b")["coordinator_online"] == true);
+    // What is relayed goes the same way.
+    a.wait_for_link("robot-b", "up");
+    assert_eq!(a.peer("robot-b")["path"], "relay_tls");
+    assert_eq!(a.ping(&b.address(), 10), 10);
+    assert_eq!(b.ping(&a.address(), 10), 10);
     let said = a.ria(&["status", "--json"]).out;
     assert!(!said.contains(PASSWORD), "{said}");
 

@@ -10,13 +10,9 @@ mod sim;
 
 use anyhow::Result;
 use netlab::{HostSpec, Lab, NetworkSpec};
-use serde_json::json;
 
 use crate::Figures;
-use crate::support::{median, percentile};
-
-/// What is measured, by the metrics that come of it.
-type Measurement = (&'static [&'static str], fn(Option<usize>) -> Result<Vec<f64>>);
+use crate::support::{Measurement, measure, median, percentile};
 
 const MEASUREMENTS: &[Measurement] = &[
     (
@@ -37,17 +33,7 @@ const MEASUREMENTS: &[Measurement] = &[
 
 /// Runs all, or those with one of the metrics named.
 pub fn run(runs: Option<usize>, only: &[String]) -> Result<Figures> {
-    let mut figures = Figures::new();
-    for (metrics, measure) in MEASUREMENTS {
-        if !only.is_empty() && !metrics.iter().any(|metric| only.iter().any(|o| o == metric)) {
-            continue;
-        }
-        eprintln!("measuring {}", metrics.join(", "));
-        let values = measure(runs)?;
-        figures
-            .extend(metrics.iter().zip(values).map(|(metric, value)| ((*metric).to_owned(), json!(value))));
-    }
-    Ok(figures)
+    measure(MEASUREMENTS, runs, only)
 }
 
 fn coordinator_restarts(runs: Option<usize>) -> Result<Vec<f64>> {

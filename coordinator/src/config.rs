@@ -2,9 +2,11 @@
 //! together.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use crate::duration::Lifetime;
@@ -50,6 +52,14 @@ pub struct RelaySettings {
     pub external: Vec<IpAddr>,
     /// How long credentials live; nodes are given new ones when half of it has passed.
     pub credentials: Duration,
+    /// Ports of relayed addresses that can be reached from outside of the relay.
+    pub outside_ports: Option<RangeInclusive<u16>>,
+    /// Private networks of this machine in which peers may be all the same.
+    pub outside_allow: Vec<IpNet>,
+    /// Bound for what one node may have relayed.
+    pub node_bytes_per_second: Option<u64>,
+    /// Most allocations of one node.
+    pub node_allocations: Option<usize>,
 }
 
 /// An address under which nodes reach the coordinator: `https://host[:port]`.
@@ -57,6 +67,7 @@ pub struct RelaySettings {
 pub struct PublicUrl {
     text: String,
     host: String,
+    port: u16,
 }
 
 impl PublicUrl {
@@ -74,9 +85,11 @@ impl PublicUrl {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        if port.is_some_and(|port| !matches!(port.parse::<u16>(), Ok(1..))) {
-            return Err(wrong("its port is no number from 1 to 65535"));
-        }
+        let port = match port.map(str::parse) {
+            None => 443,
+            Some(Ok(port @ 1..)) => port,
+            Some(_) => return Err(wrong("its port is no number from 1 to 65535")),
+        };
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let valid = match bracketed {
             Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
@@ -87,12 +100,17 @@ impl PublicUrl {
         if !valid {
             return Err(wrong("its host is neither a name nor an address"));
         }
-        Ok(Self { text: text.to_owned(), host: bracketed.unwrap_or(host).to_owned() })
+        Ok(Self { text: text.to_owned(), host: bracketed.unwrap_or(host).to_owned(), port })
     }
 
     /// The host, without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// As text.
@@ -205,6 +223,17 @@ impl Sources<'_> {
             }
         };
         parsed.unwrap_or(default)
+    }
+
+    /// A whole number above 0.
+    fn number(&mut self, found: Option<Found>) -> Option<u64> {
+        let found = found?;
+        let from_text = || found.value.as_str().and_then(|text| text.parse().ok());
+        let number = found.value.as_integer().and_then(|number| u64::try_from(number).ok());
+        match number.or_else(from_text) {
+            Some(number @ 1..) => Some(number),
+            Some(0) | None => self.wrong(&found.place, "expected a whole number, 1 or more"),
+        }
     }
 
     fn flag(&mut self, found: Option<Found>) -> Option<bool> {
@@ -336,6 +365,29 @@ impl RelaySettings {
         let external = external.unwrap_or_default();
         let credentials = sources.find(None, "RIA_RELAY_CREDENTIALS", section, "credentials");
         let credentials = sources.lifetime(credentials, DEFAULT_CREDENTIALS);
+        let outside_ports = sources.find(None, "RIA_RELAY_OUTSIDE_PORTS", section, "outside_ports");
+        let outside_ports = sources.text(outside_ports).and_then(|(text, place)| match port_range(&text) {
+            Some(ports) if !external.is_empty() => Some(ports),
+            Some(_) => sources.wrong(
+                &place,
+                "relay.external has to say at which address these ports are reached from outside",
+            ),
+            None => sources.wrong(
+                &place,
+                format!(
+                    "{text:?} is no range of at most {MOST_OUTSIDE_PORTS} ports above 1023, such as 50000-50100"
+                ),
+            ),
+        });
+        let outside_allow = sources.find(None, "RIA_RELAY_OUTSIDE_ALLOW", section, "outside_allow");
+        let outside_allow = sources.parsed_list(outside_allow, |text| {
+            text.parse::<IpNet>().map_err(|_| format!("{text:?} is no prefix, such as 192.168.7.0/24"))
+        });
+        let rate = sources.find(None, "RIA_RELAY_NODE_BYTES_PER_SECOND", section, "node_bytes_per_second");
+        let node_bytes_per_second = sources.number(rate);
+        let node_allocations = sources.find(None, "RIA_RELAY_NODE_ALLOCATIONS", section, "node_allocations");
+        let node_allocations =
+            sources.number(node_allocations).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
         if external.iter().filter(|ip| ip.is_ipv4()).count() > 1
             || external.iter().filter(|ip| ip.is_ipv6()).count() > 1
         {
@@ -347,8 +399,23 @@ impl RelaySettings {
                 .unwrap_or_else(|| vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_RELAY_PORT)]),
             external,
             credentials,
+            outside_ports,
+            outside_allow: outside_allow.unwrap_or_default(),
+            node_bytes_per_second,
+            node_allocations,
         }
     }
+}
+
+/// Sockets are looked at one by one, so there is a bound.
+const MOST_OUTSIDE_PORTS: u16 = 1024;
+
+/// `50000-50100`.
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let count = last.checked_sub(first)?;
+    (first > 1023 && count < MOST_OUTSIDE_PORTS).then_some(first..=last)
 }
 
 /// The file's content, and its name where there is one. A file that is named has to be there.
@@ -371,7 +438,19 @@ fn read_file(named: Option<PathBuf>) -> Result<(Table, Option<PathBuf>), ConfigE
 const KEYS: [&str; 7] =
     ["data_dir", "listen", "public_url", "database", "admin_socket", "[relay]", "[certificates]"];
 const SECTIONS: [(&str, &[&str]); 2] = [
-    ("relay", &["relay.enabled", "relay.listen", "relay.external", "relay.credentials"]),
+    (
+        "relay",
+        &[
+            "relay.enabled",
+            "relay.listen",
+            "relay.external",
+            "relay.credentials",
+            "relay.outside_ports",
+            "relay.outside_allow",
+            "relay.node_bytes_per_second",
+            "relay.node_allocations",
+        ],
+    ),
     ("certificates", &["certificates.lifetime", "certificates.membership"]),
 ];
 

@@ -8,17 +8,18 @@ use crate::admin::api::{AuditView, CreateKey, CreateNetwork, KeyView, NetworkVie
 use crate::config::Config;
 use crate::duration::Lifetime;
 use crate::enrol::check_request;
-pub use crate::relay::fuzz::relay_server;
+pub use crate::relay::fuzz::{relay_server, relay_stream};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("coordinator_config", coordinator_config),
     ("admin_json", admin_json),
     ("certificate_request", certificate_request),
     ("relay_server", relay_server),
+    ("relay_stream", relay_stream),
 ];
 
 /// `coordinator.toml`: read, or each mistake told; and durations as people type them.

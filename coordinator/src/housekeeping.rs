@@ -131,6 +131,7 @@ mod tests {
             membership: crate::state::DEFAULT_MEMBERSHIP,
             epochs: Vec::new(),
             added_urls: Vec::new(),
+            relays: Vec::new(),
         };
         let here = Present { online: [node].into(), waiting: BTreeSet::new() };
         let nobody = Present::default();

@@ -121,7 +121,9 @@ impl Coordinator {
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(|e| StartError::Listen(e.to_string()))?;
         let draining = CancellationToken::new();
-        let (relays, relay_task) = Relays::start(&config.relay, identity.relay_secret, draining.clone())?;
+        let tls_port = config.public_urls.first().map_or(address.port(), PublicUrl::port);
+        let (relays, relay_task) =
+            Relays::start(&config.relay, tls_port, identity.relay_secret, draining.clone())?;
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
         anchor::check(&config.data_dir, &store).await?;

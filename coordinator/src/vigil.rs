@@ -117,6 +117,7 @@ mod tests {
             membership: DEFAULT_MEMBERSHIP,
             epochs: Vec::new(),
             added_urls: Vec::new(),
+            relays: Vec::new(),
         }
     }
 

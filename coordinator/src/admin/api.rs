@@ -308,6 +308,36 @@ pub struct UrlView {
     pub told: bool,
 }
 
+/// A relay that nodes are told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayView {
+    pub name: String,
+    /// `own`: the coordinator's; `turn`: another TURN server.
+    pub kind: String,
+    /// Absent where nodes find it as they find the coordinator.
+    pub host: Option<String>,
+    pub udp_port: u16,
+    /// Where TURN over TLS is spoken, too.
+    pub tls_port: Option<u16>,
+}
+
+/// Another TURN server to tell nodes of.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddTurn {
+    pub name: String,
+    pub host: String,
+    pub udp_port: u16,
+    /// What credentials for it are made of.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AddTurn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AddTurn({} at {}:{})", self.name, self.host, self.udp_port)
+    }
+}
+
 /// A URL to add or to remove.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

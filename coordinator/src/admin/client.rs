@@ -28,6 +28,8 @@ pub enum RequestError {
     NotRunning { path: PathBuf, source: io::Error },
     #[error("{path}: {source}; only root may administer the coordinator, so use sudo", path = path.display())]
     NotPermitted { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Input(String),
     #[error("{}", .0.message)]
     Problem(Problem),
     #[error("the coordinator did not answer in time; try again, and look at its log")]

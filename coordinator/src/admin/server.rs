@@ -126,6 +126,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/nodes/{node}/enable", post(enable_node))
         .route("/v1/audit", get(list_audit))
         .merge(super::upkeep::routes())
+        .merge(super::relays::routes())
         .merge(super::authorities::routes())
         .layer(middleware::from_fn(check_caller))
         .with_state(admin)

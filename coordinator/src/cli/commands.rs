@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::authorities;
 use super::enrolment;
+use super::relays::{self, RelayCommand};
 use super::stock::{self, NewStatic};
 use super::table::{list, or_dash, table};
 use super::{
@@ -32,6 +33,7 @@ pub(super) enum Request {
     Audit(AuditListArgs),
     Ca(authorities::CaCommand),
     Url(UrlCommand),
+    Relay(RelayCommand),
 }
 
 /// What is printed, and whether all is well.
@@ -59,6 +61,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Audit(args) => audit(args).await,
             Request::Ca(command) => authorities::run(command).await,
             Request::Url(command) => url(command).await,
+            Request::Relay(command) => relays::run(command).await,
         }
     });
     match outcome {

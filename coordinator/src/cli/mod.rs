@@ -5,6 +5,7 @@
 mod authorities;
 mod commands;
 mod enrolment;
+mod relays;
 mod serve;
 mod stock;
 mod table;
@@ -74,6 +75,9 @@ enum Command {
     /// Where nodes are told to find this coordinator, besides the public_url of its settings
     #[command(subcommand)]
     Url(UrlCommand),
+    /// Relays: where nodes meet that find no direct path, besides the coordinator's own
+    #[command(subcommand)]
+    Relay(relays::RelayCommand),
     /// Write all that the coordinator is into one file; it may serve meanwhile
     #[command(
         after_help = "Examples:\n  ria-coordinator backup /mnt/safe/ria.backup --passphrase-file /root/ria-passphrase\n  \
@@ -471,6 +475,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Audit(AuditCommand::List(args)) => commands::run(commands::Request::Audit(args)),
         Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),
+        Command::Relay(command) => commands::run(commands::Request::Relay(command)),
         Command::Backup(args) => upkeep::backup(args),
         Command::Restore(args) => upkeep::restore(args),
     }

@@ -104,6 +104,10 @@ fn to_json(config: &Config) -> serde_json::Value {
             "listen": config.relay.listen,
             "external": config.relay.external,
             "credentials": config.relay.credentials.as_secs(),
+            "outside_ports": shown_ports(config),
+            "outside_allow": config.relay.outside_allow,
+            "node_bytes_per_second": config.relay.node_bytes_per_second,
+            "node_allocations": config.relay.node_allocations,
         },
         "certificates": {
             "lifetime": config.lifetimes.certificate.as_secs(),
@@ -112,11 +116,20 @@ fn to_json(config: &Config) -> serde_json::Value {
     })
 }
 
+fn shown_ports(config: &Config) -> Option<String> {
+    config.relay.outside_ports.as_ref().map(|ports| format!("{}-{}", ports.start(), ports.end()))
+}
+
+fn shown_bound(bound: Option<impl ToString>) -> String {
+    bound.map_or_else(|| "default".to_owned(), |bound| bound.to_string())
+}
+
 fn to_text(config: &Config) -> String {
     let shown = |value: String, otherwise: &str| if value.is_empty() { otherwise.to_owned() } else { value };
     let urls: Vec<_> = config.public_urls.iter().map(PublicUrl::as_str).collect();
     let listen: Vec<_> = config.relay.listen.iter().map(ToString::to_string).collect();
     let external: Vec<_> = config.relay.external.iter().map(ToString::to_string).collect();
+    let allowed: Vec<_> = config.relay.outside_allow.iter().map(ToString::to_string).collect();
     let file = config.file.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let rows = [
         ("file", shown(file, "none")),
@@ -129,9 +142,13 @@ fn to_text(config: &Config) -> String {
         ("relay.listen", listen.join(", ")),
         ("relay.external", shown(external.join(", "), "not set")),
         ("relay.credentials", shown_span(config.relay.credentials.as_secs())),
+        ("relay.outside_ports", shown_ports(config).unwrap_or_else(|| "none".to_owned())),
+        ("relay.outside_allow", shown(allowed.join(", "), "none")),
+        ("relay.node_bytes_per_second", shown_bound(config.relay.node_bytes_per_second)),
+        ("relay.node_allocations", shown_bound(config.relay.node_allocations)),
         ("certificates.lifetime", shown_span(config.lifetimes.certificate.as_secs())),
         ("certificates.membership", shown_span(config.lifetimes.membership.as_secs())),
     ];
-    let lines = rows.map(|(key, value)| format!("{key:<23} {value}\n")).concat();
+    let lines = rows.map(|(key, value)| format!("{key:<27} {value}\n")).concat();
     format!("{lines}The settings are valid.\n")
 }

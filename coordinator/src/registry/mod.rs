@@ -14,6 +14,7 @@ mod draft;
 mod edit;
 mod limiter;
 mod local_change;
+mod relays;
 mod rotate;
 mod standing;
 pub mod stock;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::state::address::PrefixError;
+use crate::state::relay::RelayEntry;
 use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
 use crate::store::{Departure, Store, StoreError};
@@ -46,6 +48,7 @@ use crate::tls::authority::Authority;
 use crate::witness::Testified;
 
 pub use edit::NodeEdit;
+pub use relays::RelayError;
 pub use testify::Learnt;
 pub use urls::UrlError;
 pub use waiting::Former;
@@ -281,6 +284,7 @@ enum Command {
     AddUrl(String, Actor, Reply<(), UrlError>),
     RemoveUrl(String, Actor, Reply<(), UrlError>),
     TellUrls(Reply<(), Unavailable>),
+    Relays(relays::Edit, Actor, Reply<(), RelayError>),
     NoteBackup(Actor, Reply<(), Unavailable>),
 }
 
@@ -504,6 +508,16 @@ impl Registry {
     /// Takes away one that was added.
     pub async fn remove_url(&self, url: String, actor: Actor) -> Result<(), UrlError> {
         self.ask(|reply| Command::RemoveUrl(url, actor, reply)).await
+    }
+
+    /// Adds a relay to those that nodes are told of.
+    pub async fn add_relay(&self, relay: RelayEntry, actor: Actor) -> Result<(), RelayError> {
+        self.ask(|reply| Command::Relays(relays::Edit::Add(Box::new(relay)), actor, reply)).await
+    }
+
+    /// Takes one away.
+    pub async fn remove_relay(&self, name: String, actor: Actor) -> Result<(), RelayError> {
+        self.ask(|reply| Command::Relays(relays::Edit::Remove(name), actor, reply)).await
     }
 
     async fn ask<T, E: From<Unavailable>>(

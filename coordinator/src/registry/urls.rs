@@ -87,7 +87,7 @@ fn joined(configured: &[String], added: &[String]) -> Vec<String> {
     configured.iter().chain(more).cloned().collect()
 }
 
-fn now() -> UnixTime {
+pub(super) fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 

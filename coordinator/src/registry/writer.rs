@@ -121,6 +121,7 @@ impl Writer {
             Command::RemoveUrl(url, actor, reply) => {
                 let _ = reply.send(self.remove_url(url, actor).await);
             }
+            Command::Relays(edit, actor, reply) => self.handle_relays(edit, actor, reply).await,
             Command::NoteBackup(actor, reply) => {
                 let _ = reply.send(self.note_backup(actor).await);
             }

@@ -19,6 +19,8 @@ ria_protocol::drop_reasons! {
         NoPermission => "no-permission",
         /// Data for an address outside of this relay.
         OutsidePeer => "outside-peer",
+        /// More of one node than it may have relayed.
+        NodeRate => "node-rate",
         /// Data for an allocation that is not there (any more).
         PeerGone => "peer-gone",
         /// Data for another network's allocation.
@@ -27,6 +29,10 @@ ria_protocol::drop_reasons! {
         SocketFull => "socket-full",
         /// The kernel refused to send.
         SendFailed => "send-failed",
+        /// A client takes less over its stream than it is sent.
+        StreamFull => "stream-full",
+        /// What waited for a client's stream had grown too old.
+        StreamStale => "stream-stale",
     }
 }
 
@@ -39,6 +45,7 @@ pub struct Counters {
     requests: AtomicU64,
     refusals: AtomicU64,
     allocations: AtomicU64,
+    streams: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -56,6 +63,8 @@ pub struct RelayCounters {
     pub refusals: u64,
     /// Allocations now.
     pub allocations: u64,
+    /// Clients over streams now.
+    pub streams: u64,
 }
 
 impl RelayCounters {
@@ -89,6 +98,10 @@ impl Counters {
         self.allocations.store(count as u64, Ordering::Relaxed);
     }
 
+    pub(super) fn set_streams(&self, count: usize) {
+        self.streams.store(count as u64, Ordering::Relaxed);
+    }
+
     /// The counters now.
     pub fn read(&self) -> RelayCounters {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -99,6 +112,7 @@ impl Counters {
             requests: load(&self.requests),
             refusals: load(&self.refusals),
             allocations: load(&self.allocations),
+            streams: load(&self.streams),
         }
     }
 }

@@ -42,6 +42,17 @@ impl RelayCredentials {
     }
 }
 
+impl RelayCredentials {
+    /// The same for another TURN server, as the TURN REST API has them (and coturn's `use-auth-secret`): the password is an
+    /// HMAC-SHA1 over the user name, which is the expiry and anything else.
+    pub fn issue_turn(secret: &str, node: NodeId, expires: UnixTime) -> Self {
+        let username = format!("{}:{node}", expires.0);
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+        let password = BASE64.encode(hmac::sign(&key, username.as_bytes()).as_ref());
+        Self { username, password, expires }
+    }
+}
+
 /// The password that goes with a user name.
 pub(super) fn password(secret: &hmac::Key, username: &str) -> String {
     BASE64.encode(hmac::sign(secret, username.as_bytes()).as_ref())
@@ -96,6 +107,15 @@ mod tests {
         assert_ne!(credentials.password, later.password);
         assert_ne!(credentials.password, other.password);
         assert!(!format!("{credentials:?}").contains(&credentials.password));
+    }
+
+    #[test]
+    fn credentials_for_other_servers_are_those_of_the_rest_api() {
+        let node = NodeId::from_bytes([2; 10]);
+        let issued = RelayCredentials::issue_turn("north-of-the-border", node, UnixTime(1_800_000_000));
+        assert_eq!(issued.username, format!("1800000000:{node}"));
+        // printf %s "$username" | openssl dgst -sha1 -hmac north-of-the-border -binary | base64
+        assert_eq!(issued.password, "HRDDwobqe3J8OsIPGHC8k/k6vmk=");
     }
 
     #[test]

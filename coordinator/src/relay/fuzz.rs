@@ -1,6 +1,6 @@
 //! Body of the fuzz target for the relay's server side: members that sign well and do anything, and strangers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
@@ -18,12 +18,21 @@ use turn_types::attribute::{
 };
 use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SEND};
 
-use super::server::{Action, Clock, Server, ServerConfig, Tuple};
+use super::server::{Action, Clock, Outside, PeerPolicy, Server, ServerConfig, Tuple, Via};
+use super::streams::framing;
 use super::{Limits, RelayCredentials};
 
 const SECRET: [u8; 32] = [7; 32];
 const START: UnixTime = UnixTime(1_800_000_000);
 const METHODS: [Method; 6] = [BINDING, ALLOCATE, REFRESH, CHANNEL_BIND, CREATE_PERMISSION, SEND];
+
+const RELAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+/// Peers outside, of which the last one is nobody's business.
+const OUTSIDERS: [SocketAddr; 3] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5)), 9),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 6)), 9),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22),
+];
 
 /// Counts instead of drawing: an input means the same each time.
 struct Counter(u64);
@@ -60,7 +69,7 @@ fn client(number: u8) -> Client {
     let (network, node) = (NetworkId::from_bytes([1 + number / 3; 10]), NodeId::from_bytes([number; 10]));
     let remote = SocketAddr::from(([10, 0, 0, number + 1], 41_820));
     Client {
-        tuple: Tuple { listener: 0, local: IpAddr::from([198, 51, 100, 1]), remote },
+        tuple: Tuple { via: Via::Socket(0), local: IpAddr::from([198, 51, 100, 1]), remote },
         credentials: RelayCredentials::issue(&SECRET, network, node, START.plus(Duration::from_secs(3600))),
         nonce: String::new(),
         relayed: SocketAddr::from(([198, 51, 100, 1], 49_152)),
@@ -122,14 +131,23 @@ pub fn relay_server(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let now = Instant::now();
     let limits = Limits { allocations: 3, allocations_per_node: 2, ..Limits::default() };
-    let config = ServerConfig { secret: SECRET, external: Vec::new(), limits };
+    let policy = PeerPolicy { own: vec![RELAY], ..PeerPolicy::default() };
+    let outside = Some(Outside { ports: 50_000..=50_001, peers: policy.clone() });
+    let config = ServerConfig { secret: SECRET, external: vec![RELAY], outside, limits };
     let mut server = Server::new(config, Box::new(Counter(1)), now);
     let mut clock = Clock { now, unix: START };
     let mut clients: Vec<Client> = (0..5).map(client).collect();
     for _ in 0..64 {
         let Ok(what) = input.arbitrary::<u8>() else { break };
         let (who, whom) = (usize::from(what >> 2) % clients.len(), usize::from(what >> 5) % clients.len());
-        let peer = clients[whom].relayed;
+        let outsider = OUTSIDERS[usize::from(what >> 3) % OUTSIDERS.len()];
+        let peer = if what & 0x84 == 0x84 { outsider } else { clients[whom].relayed };
+        let came = server.handle_outside(clients[whom].relayed, outsider, &[what], clock.now);
+        if let Action::Wrap(to, _) | Action::Send(to) = came {
+            assert_eq!(to, clients[whom].tuple, "what comes from outside is for its client alone");
+            assert!(policy.admits(outsider.ip()));
+        }
+        while server.poll_socket().is_some() {}
         let mut datagram = match what % 4 {
             0 => {
                 let step = Duration::from_secs(1 << (input.arbitrary::<u8>().unwrap_or(0) % 11));
@@ -153,10 +171,18 @@ pub fn relay_server(data: &[u8]) {
                 assert!(answer.len() <= len + 128, "{} bytes for {len}", answer.len());
                 clients[who].learn(&answer);
             }
+            Action::Send(to) if matches!(to.via, Via::Outside(_)) => check_outside(to, &policy),
+            Action::Unwrap(to) => check_outside(to, &policy),
             Action::Send(to) => assert_eq!(network_of(to), network_of(clients[who].tuple)),
+            Action::Wrap(..) => panic!("nothing came from outside"),
         }
         assert!(server.counters().read().allocations <= 3);
     }
+}
+
+/// What leaves goes to whom the policy admits.
+fn check_outside(to: Tuple, policy: &PeerPolicy) {
+    assert!(policy.admits(to.remote.ip()), "{to:?}");
 }
 
 /// Which network a client of [`client`] is in.
@@ -164,5 +190,21 @@ fn network_of(tuple: Tuple) -> u8 {
     match tuple.remote.ip() {
         IpAddr::V4(ip) => (ip.octets()[3] - 1) / 3,
         IpAddr::V6(_) => u8::MAX,
+    }
+}
+
+/// A client's stream: whatever comes is cut into messages that are whole, or ends the stream.
+pub fn relay_stream(data: &[u8]) {
+    for has_allocation in [false, true] {
+        let Ok(whole) = framing::whole(data, has_allocation) else { continue };
+        let (mut at, mut again) = (0, Vec::new());
+        while at < whole {
+            let Ok(Some(frame)) = framing::head(&data[at..]) else { panic!("no message at {at}") };
+            assert!(frame.len <= frame.padded && at + frame.padded <= whole);
+            framing::push(&data[at..at + frame.len], &mut again);
+            at += frame.padded;
+        }
+        assert_eq!((at, again.len()), (whole, whole));
+        assert_eq!(framing::whole(&again, has_allocation), Ok(whole), "what is written reads the same");
     }
 }

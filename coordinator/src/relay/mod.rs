@@ -1,4 +1,4 @@
-//! The relay: STUN (RFC 8489) and TURN over UDP (RFC 8656) for the members of this coordinator's networks.
+//! The relay: STUN (RFC 8489) and TURN (RFC 8656) over UDP, TCP and TLS for the members of this coordinator's networks.
 //!
 //! ```text
 //!  robot A ──ChannelData 0x4003──┐                       ┌──ChannelData 0x4000──> robot B
@@ -10,8 +10,12 @@
 //! another allocation of the same network is handed over in here; everything else is refused and counted. So one port
 //! is all that needs publishing, the relay can't be used to reach into the lab's own networks, and networks stay apart.
 //!
-//! [`server`] is the protocol, without sockets and clock. [`io`] moves datagrams. [`credentials`] are issued with the
-//! map. What is relayed is encrypted between the nodes; the relay could not read it.
+//! Where the operator gives a range of ports, allocations have addresses of that range as long as there are any, and may
+//! have peers outside, which [`server::PeerPolicy`] admits or not; a socket is opened for the first of them.
+//!
+//! [`server`] is the protocol, without sockets and clock. [`io`] runs it, [`traffic`] moves datagrams, and [`streams`] are
+//! the clients that come over TCP. [`credentials`] are issued with the map. What is relayed is encrypted between the
+//! nodes; the relay could not read it.
 //!
 //! The state machine is Ria's own on the codecs `stun-types` and `turn-types`: `turn-server-proto` can't end an
 //! allocation (revocation), can't let a restarted agent take over its own, and searches its clients linearly.
@@ -22,7 +26,11 @@ mod credentials;
 pub(crate) mod fuzz;
 mod io;
 mod outbox;
+mod outside;
 mod server;
+mod socket;
+mod streams;
+mod traffic;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -30,6 +38,8 @@ use std::time::Duration;
 pub use counters::{Counters, DropReason, RelayCounters};
 pub use credentials::RelayCredentials;
 pub use io::{Relay, RelayHandle};
+pub use server::{Outside, PeerPolicy};
+pub use streams::{Ends, StreamDoor, begins_turn, tune};
 
 /// How long credentials live unless it is set. They are renewed daily, so a node that is cut off from its coordinator
 /// keeps its relay for a day at least.
@@ -47,6 +57,8 @@ pub struct RelayConfig {
     pub external: Vec<IpAddr>,
     /// How long credentials are good for at most: so long a node that was removed is remembered.
     pub credentials: Duration,
+    /// How allocations reach, and are reached from, addresses outside of the relay; usually not at all.
+    pub outside: Option<Outside>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -59,6 +71,7 @@ impl RelayConfig {
             secret,
             external: Vec::new(),
             credentials: DEFAULT_CREDENTIALS,
+            outside: None,
             limits: Limits::default(),
         }
     }
@@ -85,6 +98,8 @@ pub struct Limits {
     /// Answers per second to one IP address (IPv6: /64) as long as it has not shown credentials. Many robots may share
     /// one address behind a NAT. Default 200.
     pub strangers_per_second: u32,
+    /// Bytes per second that one node may have relayed, in all its allocations together; none unless it is set.
+    pub bytes_per_second_of_node: Option<u64>,
     /// Bytes that the sockets may hold in each direction, as asked of the kernel. Default 4 MiB.
     pub socket_buffer: usize,
 }
@@ -95,6 +110,7 @@ impl Default for Limits {
             allocations: 16_384,
             allocations_per_node: 16,
             strangers_per_second: 200,
+            bytes_per_second_of_node: None,
             socket_buffer: 4 << 20,
         }
     }

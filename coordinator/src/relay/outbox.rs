@@ -78,10 +78,11 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::server::Via;
 
     fn to(port: u16) -> Tuple {
         let local = [127, 0, 0, 1].into();
-        Tuple { listener: 0, local, remote: (local, port).into() }
+        Tuple { via: Via::Socket(0), local, remote: (local, port).into() }
     }
 
     fn runs(outbox: &Outbox) -> Vec<(u16, usize, usize)> {

@@ -110,6 +110,7 @@ impl Session<'_> {
         relays.tick().await;
         self.send_relays(socket).await?;
         socket.send_encoded(view::live_whole(std::mem::take(&mut begun.whole), self.node.1)).await?;
+        let mut relays_changed = self.services.relays.subscribe();
         let mut authorities = self.services.authorities.subscribe();
         if resume.trusts.as_ref() != Some(&authorities.borrow_and_update().trusted_pins()) {
             self.send_authorities(socket).await?;
@@ -150,6 +151,7 @@ impl Session<'_> {
                     self.send_cloned(socket, &mut begun).await?;
                 }
                 _ = relays.tick() => self.send_relays(socket).await?,
+                Ok(()) = relays_changed.changed() => self.send_relays(socket).await?,
                 Ok(()) = authorities.changed() => self.send_authorities(socket).await?,
                 message = socket.next() => self.handle_message(socket, message?).await?,
             }
@@ -174,7 +176,9 @@ impl Session<'_> {
     }
 
     async fn send_relays(&self, socket: &mut Socket) -> Result<(), End> {
-        let relays = self.services.relays.issue(self.node.0, self.node.1, UnixTime::from(SystemTime::now()));
+        let world = self.services.registry.world();
+        let now = UnixTime::from(SystemTime::now());
+        let relays = self.services.relays.issue(&world.relays, self.node, now);
         Ok(socket.send(&CoordinatorMessage::Relays(relays)).await?)
     }
 

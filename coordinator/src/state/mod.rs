@@ -4,6 +4,7 @@
 //! It does no I/O: the store loads and saves it, the registry changes it, sessions read it.
 
 pub mod address;
+pub mod relay;
 pub mod stock;
 pub mod view;
 pub mod waiting;
@@ -27,6 +28,7 @@ use tokio::sync::broadcast;
 
 use crate::audit::Head;
 use crate::epoch::Began;
+use relay::RelayEntry;
 use stock::StaticEntry;
 use waiting::WaitingEntry;
 
@@ -52,6 +54,8 @@ pub struct World {
     pub epochs: Vec<Began>,
     /// URLs besides those in the settings.
     pub added_urls: Vec<String>,
+    /// Relays besides the coordinator's own, in order of their names.
+    pub relays: Vec<Arc<RelayEntry>>,
 }
 
 impl World {

@@ -1,9 +1,11 @@
-//! The one TLS port: the ClientHello's ALPN chooses who is served.
+//! The one TCP port: the ClientHello's ALPN chooses who is served, and where there is none, the first bytes.
 //!
 //! ```text
 //! ria/1          TLS 1.3, own authority, client certificate mandatory  -> node stream (WebSocket)
+//! stun.turn      own authority, no client certificate                  -> relay
 //! http/1.1       own certificate, no client certificate                -> pages
-//! no ALPN        the same
+//! no ALPN        the same                                              -> relay when STUN comes, else pages
+//! no TLS                                                               -> relay when STUN comes, else nothing
 //! ```
 
 use std::io;
@@ -15,18 +17,21 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ria_protocol::enrol::EXPORTER_LABEL;
-use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME};
+use ria_protocol::{ALPN_NODE, ALPN_TURN, COORDINATOR_TLS_NAME};
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCert};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::begun::{Begun, TurnStream};
 use super::leaf::{Leaf, LeafError};
 use super::succession::Authorities;
 use super::verifier::{NodeVerifier, identify};
 use crate::accept_gate::{AnonymousSlot, Gate};
+use crate::relay::{self, Ends};
 use crate::session::{Peer, Services};
 use crate::web;
 
@@ -39,6 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct Tls {
     node: Arc<ServerConfig>,
+    turn: Arc<ServerConfig>,
     pages: Arc<ServerConfig>,
     leaves: [Arc<Leaf>; 2],
 }
@@ -57,12 +63,18 @@ impl Tls {
         // Every connection proves its key anew.
         node.session_storage = Arc::new(NoServerSessionStorage {});
         node.send_tls13_tickets = 0;
+        let mut turn = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(node_leaf.clone() as Arc<dyn ResolvesServerCert>);
+        turn.alpn_protocols = vec![ALPN_TURN.to_vec()];
         let mut pages = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(page_leaf.clone() as Arc<dyn ResolvesServerCert>);
         pages.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { node: Arc::new(node), pages: Arc::new(pages), leaves: [node_leaf, page_leaf] })
+        let [node, turn, pages] = [node, turn, pages].map(Arc::new);
+        Ok(Self { node, turn, pages, leaves: [node_leaf, page_leaf] })
     }
 
     /// Renews the server's certificates when it is time.
@@ -112,31 +124,84 @@ pub async fn serve(listener: TcpListener, tls: Tls, services: Arc<Services>) {
     }
 }
 
+/// A connection, and what its first words say of whom it is for.
+enum Caller {
+    Node(TlsStream<TcpStream>),
+    Relay(TlsStream<TcpStream>),
+    /// TURN without TLS.
+    BareRelay(TcpStream),
+    Pages(TlsStream<TcpStream>),
+    /// No ALPN, and this was the first byte inside.
+    Unnamed(TlsStream<TcpStream>, u8),
+}
+
 async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousSlot, port: Port) {
     let draining = port.services.draining.clone();
-    let handshake = timeout(HANDSHAKE_TIMEOUT, handshake(stream, &port.tls));
-    let handshake = tokio::select! {
-        done = handshake => done,
+    let relays = port.services.relays.door().is_some();
+    let met = timeout(HANDSHAKE_TIMEOUT, meet(stream, &port.tls, relays));
+    let met = tokio::select! {
+        met = met => met.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         () = draining.cancelled() => return,
     };
-    let served = match handshake {
-        Ok(Ok((stream, true))) => serve_node(stream, from, slot, port).await,
-        Ok(Ok((stream, false))) => serve_http(stream, port.pages, &draining, slot).await,
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    let served = match met {
+        Ok(Caller::Node(stream)) => serve_node(stream, from, slot, port).await,
+        Ok(Caller::Pages(stream)) => serve_http(stream, port.pages, &draining, slot).await,
+        Ok(Caller::Relay(stream)) => serve_turn(stream, from, slot, &port).await,
+        Ok(Caller::BareRelay(stream)) => serve_turn(stream, from, slot, &port).await,
+        Ok(Caller::Unnamed(stream, first)) if relay::begins_turn(first) => {
+            serve_turn(Begun::new(stream, first), from, slot, &port).await
+        }
+        Ok(Caller::Unnamed(stream, first)) => {
+            serve_http(Begun::new(stream, first), port.pages, &draining, slot).await
+        }
+        Err(error) => Err(error),
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection failed");
     }
 }
 
-/// The stream, and whether it is a node's.
-async fn handshake(stream: TcpStream, tls: &Tls) -> io::Result<(TlsStream<TcpStream>, bool)> {
+/// Finds out for whom a connection is. `relays` says whether there is a relay here.
+async fn meet(stream: TcpStream, tls: &Tls, relays: bool) -> io::Result<Caller> {
     stream.set_nodelay(true)?;
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && relays && relay::begins_turn(first[0]) {
+        return Ok(Caller::BareRelay(stream));
+    }
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let is_node = start.client_hello().alpn().is_some_and(|mut names| names.any(|name| name == ALPN_NODE));
-    let config = if is_node { &tls.node } else { &tls.pages };
-    Ok((start.into_stream(config.clone()).await?, is_node))
+    let names = start.client_hello().alpn();
+    let named = names.is_some();
+    let offered: Vec<&[u8]> = names.into_iter().flatten().collect();
+    if offered.contains(&ALPN_NODE) {
+        return Ok(Caller::Node(start.into_stream(tls.node.clone()).await?));
+    }
+    if offered.contains(&ALPN_TURN) && relays {
+        return Ok(Caller::Relay(start.into_stream(tls.turn.clone()).await?));
+    }
+    let mut stream = start.into_stream(tls.pages.clone()).await?;
+    if named || !relays {
+        return Ok(Caller::Pages(stream));
+    }
+    let first = stream.read_u8().await?;
+    Ok(Caller::Unnamed(stream, first))
+}
+
+/// Hands a client to the relay.
+async fn serve_turn<S: TurnStream>(
+    stream: S,
+    from: SocketAddr,
+    slot: AnonymousSlot,
+    port: &Port,
+) -> io::Result<()> {
+    let Some(door) = port.services.relays.door() else { return Ok(()) };
+    relay::tune(stream.tcp())?;
+    let local = stream.tcp().local_addr()?.ip().to_canonical();
+    let remote = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let one_by_one = S::IS_UNNAMED;
+    tokio::select! {
+        served = door.serve(stream, Ends { local, remote, one_by_one }, Some(slot)) => served,
+        () = port.services.draining.cancelled() => Ok(()),
+    }
 }
 
 async fn serve_node(
@@ -159,7 +224,7 @@ async fn serve_node(
 
 /// Serves HTTP on one connection; an upgraded one goes on by itself.
 async fn serve_http<Kept>(
-    stream: TlsStream<TcpStream>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     draining: &tokio_util::sync::CancellationToken,
     _kept: Kept,

@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod authority;
+pub mod begun;
 pub mod leaf;
 pub mod succession;
 pub mod verifier;

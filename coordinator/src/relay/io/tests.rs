@@ -7,33 +7,40 @@ use ria_core::stun::Randomness;
 use ria_protocol::id::NetworkId;
 
 use super::*;
+use crate::relay::DropReason;
 use crate::relay::RelayCredentials;
+use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 
 const SECRET: [u8; 32] = [3; 32];
 
-struct Peer {
+pub(in crate::relay) struct Peer {
     socket: UdpSocket,
-    client: RelayClient,
+    pub(in crate::relay) client: RelayClient,
+}
+
+pub(in crate::relay) fn credentials(node: u8) -> ClientCredentials {
+    let issued = RelayCredentials::issue(
+        &SECRET,
+        NetworkId::from_bytes([1; 10]),
+        NodeId::from_bytes([node; 10]),
+        clock().unix.plus(crate::relay::DEFAULT_CREDENTIALS),
+    );
+    ClientCredentials { username: issued.username.clone(), password: issued.password.clone() }
 }
 
 impl Peer {
-    fn new(local: &str, server: SocketAddr, node: u8) -> Self {
+    pub(in crate::relay) fn new(local: &str, server: SocketAddr, node: u8) -> Self {
         let socket = UdpSocket::bind(local).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let issued = RelayCredentials::issue(
-            &SECRET,
-            NetworkId::from_bytes([1; 10]),
-            NodeId::from_bytes([node; 10]),
-            clock().unix.plus(crate::relay::DEFAULT_CREDENTIALS),
-        );
-        let credentials =
-            ClientCredentials { username: issued.username.clone(), password: issued.password.clone() };
-        let client = RelayClient::new(server, credentials, Randomness::new([node; 32]), Instant::now());
+        let client = RelayClient::new(server, credentials(node), Randomness::new([node; 32]), Instant::now());
         Self { socket, client }
     }
 
     /// Sends and receives until `done`, or gives up after half a minute. Returns the payloads that came.
-    fn drive(&mut self, done: impl Fn(&RelayClient, &[Vec<u8>]) -> bool) -> Vec<Vec<u8>> {
+    pub(in crate::relay) fn drive(
+        &mut self,
+        done: impl Fn(&RelayClient, &[Vec<u8>]) -> bool,
+    ) -> Vec<Vec<u8>> {
         let mut received = Vec::new();
         let mut buffer = [0; 65_536];
         let end = Instant::now() + Duration::from_secs(30);
@@ -52,18 +59,18 @@ impl Peer {
         received
     }
 
-    fn relayed(&mut self) -> SocketAddr {
+    pub(in crate::relay) fn relayed(&mut self) -> SocketAddr {
         self.drive(|client, _| client.relayed_address().is_some());
         self.client.relayed_address().expect("an allocation")
     }
 
-    fn connect(&mut self, peer: SocketAddr) {
+    pub(in crate::relay) fn connect(&mut self, peer: SocketAddr) {
         self.client.connect_peer(peer, Instant::now()).unwrap();
         self.drive(|client, _| client.channel(peer).is_some());
         assert!(self.client.channel(peer).is_some());
     }
 
-    fn say(&mut self, peer: SocketAddr, payload: &[u8]) {
+    pub(in crate::relay) fn say(&mut self, peer: SocketAddr, payload: &[u8]) {
         let header = self.client.wrap(peer, payload.len(), Instant::now()).unwrap();
         self.socket.send_to(&[&header, payload].concat(), self.client.server()).unwrap();
     }
@@ -78,22 +85,22 @@ fn connected(server: SocketAddr) -> (Peer, Peer, SocketAddr) {
     (a, b, at_b)
 }
 
-struct Running {
-    port: u16,
-    handle: RelayHandle,
-    cancelled: CancellationToken,
+pub(in crate::relay) struct Running {
+    pub(in crate::relay) port: u16,
+    pub(in crate::relay) handle: RelayHandle,
+    pub(in crate::relay) cancelled: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 /// A relay on all addresses of IPv4 and IPv6, on a free port.
-fn start() -> Running {
+pub(in crate::relay) fn start() -> Running {
     let relay = Relay::bind(RelayConfig::new(vec!["[::]:0".parse().unwrap()], SECRET)).unwrap();
     let (port, handle, cancelled) = (relay.local_port(), relay.handle(), CancellationToken::new());
     let task = tokio::spawn(relay.run(cancelled.clone()));
     Running { port, handle, cancelled, task }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(in crate::relay) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 

@@ -13,7 +13,7 @@ use stun_types::attribute::{AttributeType, MappedSocketAddr, RawAttribute, XorMa
 use stun_types::message::Message;
 use stun_types::prelude::AttributeWrite;
 
-use super::{Action, DropReason, Server, Tuple, reply};
+use super::{Action, DropReason, Server, Tuple, Via, reply};
 
 /// The relay's sockets as far as they matter here: the published ones, then as many others, each at the address of the
 /// published one of the same rank.
@@ -33,17 +33,17 @@ impl Alternates {
     }
 
     /// Whether a socket is one of the others.
-    pub(super) fn is_one(&self, listener: usize) -> bool {
-        !self.sockets.is_empty() && listener >= self.published()
+    pub(super) fn is_one(&self, via: Via) -> bool {
+        matches!(via, Via::Socket(index) if !self.sockets.is_empty() && index >= self.published())
     }
 
     /// The same address by the other port.
     fn other_port(&self, from: Tuple) -> Option<Tuple> {
         let count = self.published();
-        let listener =
-            if from.listener < count { from.listener + count } else { from.listener.checked_sub(count)? };
-        self.sockets.get(listener)?;
-        Some(Tuple { listener, ..from })
+        let index = socket(from.via)?;
+        let other = if index < count { index + count } else { index.checked_sub(count)? };
+        self.sockets.get(other)?;
+        Some(Tuple { via: Via::Socket(other), ..from })
     }
 
     /// Another address by the same port, where the relay was told to listen at two of one family.
@@ -51,19 +51,28 @@ impl Alternates {
         let usable =
             |ip: IpAddr| !ip.is_unspecified() && ip.is_ipv6() == from.local.is_ipv6() && ip != from.local;
         let half = self.published();
-        let rank = from.listener.checked_rem(half)?;
+        let index = socket(from.via)?;
+        let rank = index.checked_rem(half)?;
         let own = self.sockets.get(rank)?.ip();
         if own.is_unspecified() {
             return None;
         }
         let others = self.sockets.iter().take(half).map(|socket| socket.ip());
         let (other, local) = others.enumerate().find(|(_, ip)| usable(*ip))?;
-        let listener = if from.listener < half { other } else { other + half };
-        Some(Tuple { listener, local, ..from })
+        let via = Via::Socket(if index < half { other } else { other + half });
+        Some(Tuple { via, local, ..from })
     }
 
     fn address(&self, at: Tuple) -> Option<SocketAddr> {
-        Some(SocketAddr::new(at.local, self.sockets.get(at.listener)?.port()))
+        Some(SocketAddr::new(at.local, self.sockets.get(socket(at.via)?)?.port()))
+    }
+}
+
+/// Over a stream there is nothing to find out about a NAT's filtering.
+fn socket(via: Via) -> Option<usize> {
+    match via {
+        Via::Socket(index) => Some(index),
+        Via::Stream(_) | Via::Outside(_) => None,
     }
 }
 
@@ -144,7 +153,7 @@ mod tests {
 
     fn server(sockets: &[&str]) -> Server {
         let limits = Limits { strangers_per_second: 5, ..Limits::default() };
-        let config = ServerConfig { secret: [1; 32], external: Vec::new(), limits };
+        let config = ServerConfig { secret: [1; 32], external: Vec::new(), outside: None, limits };
         let mut server = Server::new(config, Box::new(OsRng), Instant::now());
         server.alternates = Alternates::new(sockets.iter().map(|s| s.parse().unwrap()).collect());
         server
@@ -166,7 +175,7 @@ mod tests {
 
     fn at(listener: usize) -> Tuple {
         let local = "198.51.100.2".parse().unwrap();
-        Tuple { listener, local, remote: "192.0.2.9:5000".parse().unwrap() }
+        Tuple { via: Via::Socket(listener), local, remote: "192.0.2.9:5000".parse().unwrap() }
     }
 
     fn ask(server: &mut Server, from: Tuple, mut datagram: Vec<u8>) -> Option<(Tuple, Vec<u8>)> {
@@ -178,7 +187,7 @@ mod tests {
                 Some((to, server.output().to_vec()))
             }
             Action::Drop => None,
-            Action::Forward(_) => panic!("nothing to forward"),
+            Action::Forward(_) | Action::Wrap(..) | Action::Unwrap(_) => panic!("nothing to forward"),
         }
     }
 
@@ -191,13 +200,13 @@ mod tests {
     fn a_relay_with_one_address_answers_from_its_other_port_and_names_it() {
         let mut server = server(&["[::]:3478", "[::]:50001"]);
         let (to, answer) = ask(&mut server, at(0), request(Some(0), true)).unwrap();
-        assert_eq!((to.listener, to.local), (0, at(0).local));
+        assert_eq!((to.via, to.local), (Via::Socket(0), at(0).local));
         assert_eq!(raw(&answer, ALTERNATE_PORT).unwrap()[..2], 50001u16.to_be_bytes());
         assert_eq!(raw(&answer, OTHER_ADDRESS), None, "RFC 5780: only with a second address");
         let (to, _) = ask(&mut server, at(0), request(Some(CHANGE_PORT), true)).unwrap();
-        assert_eq!(to.listener, 1);
+        assert_eq!(to.via, Via::Socket(1));
         assert_eq!(ask(&mut server, at(0), request(Some(CHANGE_IP), true)), None);
-        assert_eq!(ask(&mut server, at(1), request(Some(CHANGE_PORT), true)).unwrap().0.listener, 0);
+        assert_eq!(ask(&mut server, at(1), request(Some(CHANGE_PORT), true)).unwrap().0.via, Via::Socket(0));
     }
 
     #[test]
@@ -207,7 +216,7 @@ mod tests {
         let places = [(CHANGE_IP, 1), (CHANGE_PORT, 2), (CHANGE_IP | CHANGE_PORT, 3)];
         for (flags, listener) in places {
             let (to, answer) = ask(&mut server, at(0), request(Some(flags), true)).unwrap();
-            assert_eq!(to.listener, listener);
+            assert_eq!(to.via, Via::Socket(listener));
             let other = raw(&answer, OTHER_ADDRESS).unwrap();
             assert_eq!(other, [0, 1, 0xc3, 0x52, 198, 51, 100, 3]);
         }

@@ -6,6 +6,8 @@
 
 mod auth;
 mod behaviour;
+mod outside;
+mod rates;
 mod reply;
 mod requests;
 mod strangers;
@@ -25,6 +27,8 @@ use super::counters::{Counters, DropReason};
 use super::credentials::Owner;
 use auth::Authority;
 pub use behaviour::Alternates;
+pub use outside::{Outside, PeerPolicy, SocketOrder};
+use rates::Rates;
 use strangers::Strangers;
 use table::{Hop, Table};
 
@@ -32,14 +36,25 @@ use table::{Hop, Table};
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Length of the header before a channel's payload.
-const CHANNEL_HEADER: usize = 4;
+pub const CHANNEL_HEADER: usize = 4;
 
-/// Between whom datagrams travel: which socket, at which of its addresses, and the other end. IPv4 is never written
+/// Over what a client speaks to the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// By datagrams, to the socket of this index.
+    Socket(usize),
+    /// By the stream of this number; none has the same as another one.
+    Stream(u64),
+    /// No client, but somebody outside: by the socket of the relayed address of this port.
+    Outside(u16),
+}
+
+/// Between whom datagrams travel: over what, at which of the relay's addresses, and the other end. IPv4 is never written
 /// as mapped into IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
-    /// Index of the socket.
-    pub listener: usize,
+    /// Over what.
+    pub via: Via,
     /// The relay's address.
     pub local: IpAddr,
     /// The client's address.
@@ -64,6 +79,10 @@ pub enum Action {
     Forward(Tuple),
     /// Send [`Server::output`].
     Send(Tuple),
+    /// Send what stands behind the header of ChannelData, without padding.
+    Unwrap(Tuple),
+    /// Send the datagram with this header before it.
+    Wrap(Tuple, [u8; CHANNEL_HEADER]),
 }
 
 /// Settings of a [`Server`].
@@ -73,6 +92,8 @@ pub struct ServerConfig {
     pub secret: [u8; 32],
     /// See [`super::RelayConfig::external`].
     pub external: Vec<IpAddr>,
+    /// See [`super::RelayConfig::outside`].
+    pub outside: Option<Outside>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -84,6 +105,7 @@ pub struct Server {
     strangers: Strangers,
     table: Table,
     alternates: Alternates,
+    rates: Option<Rates>,
     random: Box<dyn RngCore + Send>,
     counters: Arc<Counters>,
     output: Vec<u8>,
@@ -96,6 +118,7 @@ impl Server {
         let authority = Authority::new(&config.secret, random.as_mut(), now);
         Self {
             strangers: Strangers::new(config.limits.strangers_per_second),
+            rates: config.limits.bytes_per_second_of_node.map(Rates::new),
             config,
             authority,
             table: Table::default(),
@@ -149,8 +172,9 @@ impl Server {
             return Err(DropReason::Malformed);
         }
         let route = self.table.route(from, u16::from_be_bytes([a, b]), now)?;
-        self.counters.relayed(1, len as u64);
+        self.admit_relayed(route.owner, len, now)?;
         match route.hop {
+            Hop::Outside => Ok(Action::Unwrap(route.to)),
             Hop::Channel(channel) => {
                 if let Some(number) = header.first_chunk_mut() {
                     *number = channel.to_be_bytes();
@@ -163,6 +187,57 @@ impl Server {
                 Ok(Action::Send(route.to))
             }
         }
+    }
+
+    /// Takes a datagram that came to the socket of a relayed address, from outside.
+    pub fn handle_outside(
+        &mut self,
+        relayed: SocketAddr,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+    ) -> Action {
+        self.relay_in(relayed, from, payload, now).unwrap_or_else(|reason| {
+            self.counters.dropped(reason, 1);
+            Action::Drop
+        })
+    }
+
+    fn relay_in(
+        &mut self,
+        relayed: SocketAddr,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<Action, DropReason> {
+        let route = self.table.route_from_outside(relayed, from, now)?;
+        self.admit_relayed(route.owner, payload.len(), now)?;
+        match route.hop {
+            Hop::Channel(channel) => {
+                let [a, b] = channel.to_be_bytes();
+                let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
+                let [c, d] = len.to_be_bytes();
+                Ok(Action::Wrap(route.to, [a, b, c, d]))
+            }
+            Hop::Indication | Hop::Outside => {
+                self.write_indication(from, payload)?;
+                Ok(Action::Send(route.to))
+            }
+        }
+    }
+
+    /// Counts what is relayed for a node, unless it is more than it may.
+    fn admit_relayed(&mut self, node: NodeId, bytes: usize, now: Instant) -> Result<(), DropReason> {
+        if self.rates.as_mut().is_some_and(|rates| !rates.admit(node, bytes, now)) {
+            return Err(DropReason::NodeRate);
+        }
+        self.counters.relayed(1, bytes as u64);
+        Ok(())
+    }
+
+    /// Which sockets of relayed addresses are to be opened or closed, in order.
+    pub fn poll_socket(&mut self) -> Option<SocketOrder> {
+        self.table.poll_socket()
     }
 
     fn write_indication(&mut self, source: SocketAddr, payload: &[u8]) -> Result<(), DropReason> {
@@ -186,6 +261,19 @@ impl Server {
         self.counters.set_allocations(self.table.len());
     }
 
+    /// A client's stream has ended, and with it its allocation (RFC 8656, section 3.1).
+    pub fn remove_client(&mut self, client: &Tuple) {
+        if let Some(relayed) = self.table.of_client(client).map(|allocation| allocation.relayed) {
+            self.table.remove(relayed);
+            self.counters.set_allocations(self.table.len());
+        }
+    }
+
+    /// Whether a client has an allocation.
+    pub fn has_allocation(&self, client: &Tuple) -> bool {
+        self.table.has_client(client)
+    }
+
     /// Serves a node again that was revoked.
     pub fn readmit(&mut self, node: NodeId) {
         self.authority.allow(node);
@@ -203,6 +291,9 @@ impl Server {
         }
         self.table.sweep(clock.now);
         self.authority.sweep(clock.unix);
+        if let Some(rates) = &mut self.rates {
+            rates.sweep(clock.now);
+        }
         self.counters.set_allocations(self.table.len());
         self.sweep_at = (self.table.len() > 0).then(|| clock.now + SWEEP);
     }

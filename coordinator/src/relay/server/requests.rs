@@ -26,6 +26,9 @@ const LIFETIME: std::ops::RangeInclusive<u32> = 600..=3600;
 /// First port of relayed addresses; up to 65 535 (RFC 8656, section 7.2).
 const FIRST_PORT: u16 = 49_152;
 
+/// Error code of RFC 8656, section 19.
+const PEER_ADDRESS_FAMILY_MISMATCH: u16 = 443;
+
 /// Ports that are tried before the relay says that it is full.
 const PORT_TRIES: usize = 64;
 
@@ -71,7 +74,7 @@ pub(super) fn handle(
             admit_stranger(server, &from, clock.now)?;
             behaviour::handle_binding(server, from, message)
         }
-        _ if server.alternates.is_one(from.listener) => Err(DropReason::Unexpected),
+        _ if server.alternates.is_one(from.via) => Err(DropReason::Unexpected),
         (MessageClass::Request, ALLOCATE | REFRESH | CREATE_PERMISSION | CHANNEL_BIND) => {
             server.counters.request();
             handle_request(server, from, message, clock)
@@ -172,12 +175,13 @@ fn handle_allocate(server: &mut Server, request: &Request<'_>) -> Answer {
     let address = relayed_ip(server, request)?;
     let relayed = match kept.filter(|kept| kept.ip() == address) {
         Some(kept) => kept,
-        None => free_port(server, address, even.is_some()).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?,
+        None => free_address(server, address, even.is_some()).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?,
     };
     make_room(server, request)?;
     let expires = request.now + Duration::from_secs(lifetime(request.message).into());
     let mut allocation = Allocation::new(request.from, owner, relayed, id, expires);
     allocation.active = request.now;
+    allocation.outside = is_outside(server, relayed);
     server.table.insert(allocation);
     server.counters.set_allocations(server.table.len());
     Ok(allocated(server, request, relayed))
@@ -219,13 +223,33 @@ fn relayed_ip(server: &Server, request: &Request<'_>) -> Result<IpAddr, u16> {
     fitting.next().ok_or(ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED)
 }
 
-fn free_port(server: &mut Server, address: IpAddr, even: bool) -> Option<SocketAddr> {
+/// Whether a relayed address can be reached from outside.
+fn is_outside(server: &Server, relayed: SocketAddr) -> bool {
+    let ports = server.config.outside.as_ref().map(|outside| &outside.ports);
+    ports.is_some_and(|ports| ports.contains(&relayed.port()))
+        && server.config.external.contains(&relayed.ip())
+}
+
+/// An address that nobody has: one that can be reached from outside, as long as there are any.
+fn free_address(server: &mut Server, address: IpAddr, even: bool) -> Option<SocketAddr> {
+    let outside = server.config.outside.as_ref().map(|outside| outside.ports.clone());
+    let outside = outside.filter(|_| server.config.external.contains(&address));
+    if let Some(ports) = outside {
+        let start = u16::try_from(server.random.next_u32() % u32::from(u16::MAX)).ok()?;
+        let count = ports.end().saturating_sub(*ports.start()).saturating_add(1);
+        let port = |offset: u16| ports.start() + (offset.wrapping_add(start)) % count.max(1);
+        let fits = |relayed: &SocketAddr| !even || relayed.port().is_multiple_of(2);
+        let mut free = (0..count).map(|offset| SocketAddr::new(address, port(offset))).filter(fits);
+        if let Some(relayed) = free.find(|relayed| !server.table.has_relayed(*relayed)) {
+            return Some(relayed);
+        }
+    }
     for _ in 0..PORT_TRIES {
         let ports = u32::from(u16::MAX - FIRST_PORT) + 1;
         let offset = u16::try_from(server.random.next_u32() % ports).ok()?;
         let port = FIRST_PORT + offset;
         let relayed = SocketAddr::new(address, if even { port & !1 } else { port });
-        if !server.table.has_relayed(relayed) {
+        if !server.table.has_relayed(relayed) && !is_outside(server, relayed) {
             return Some(relayed);
         }
     }
@@ -263,19 +287,46 @@ fn handle_refresh(server: &mut Server, request: &Request<'_>) -> Answer {
     Ok(vec![Box::new(Lifetime::new(granted))])
 }
 
-/// Peers are this relay's own allocations; whether one of them is there now, or of which network, is not told.
-fn check_peer(server: &Server, request: &Request<'_>, peer: IpAddr) -> Result<(), u16> {
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Inside,
+    Outside,
+}
+
+/// Peers are this relay's own allocations; whether one of them is there now, or of which network, is not told. Others are
+/// admitted where this relay reaches out, and the client's own address does.
+fn check_peer(server: &mut Server, request: &Request<'_>, peer: IpAddr) -> Result<Place, u16> {
     let ours = server.table.has_address(peer) || server.config.external.contains(&peer);
-    (ours || peer == request.from.local).then_some(()).ok_or(ErrorCode::FORBIDDEN)
+    if ours || peer == request.from.local {
+        return Ok(Place::Inside);
+    }
+    let relayed = own(server, request)?;
+    let (relayed, outside) = (relayed.relayed, relayed.outside);
+    let policy = server.config.outside.as_ref().filter(|_| outside);
+    if !policy.is_some_and(|policy| policy.peers.admits(peer)) {
+        return Err(ErrorCode::FORBIDDEN);
+    }
+    if relayed.is_ipv6() != peer.is_ipv6() {
+        return Err(PEER_ADDRESS_FAMILY_MISMATCH);
+    }
+    Ok(Place::Outside)
+}
+
+/// A client has a peer outside.
+fn reach_out(server: &mut Server, request: &Request<'_>) -> Result<(), u16> {
+    let relayed = own(server, request)?.relayed;
+    server.table.open_socket(relayed);
+    Ok(())
 }
 
 fn handle_create_permission(server: &mut Server, request: &Request<'_>) -> Answer {
     own(server, request)?;
     let id = request.message.transaction_id();
-    let mut peers = Vec::new();
+    let (mut peers, mut outside) = (Vec::new(), false);
     while let Ok(peer) = request.message.nth_attribute::<XorPeerAddress>(peers.len()) {
         let peer = peer.addr(id).ip().to_canonical();
-        check_peer(server, request, peer)?;
+        outside |= check_peer(server, request, peer)? == Place::Outside;
         peers.push(peer);
     }
     if peers.is_empty() {
@@ -283,6 +334,9 @@ fn handle_create_permission(server: &mut Server, request: &Request<'_>) -> Answe
     }
     let allocation = own(server, request)?;
     let enough = peers.into_iter().all(|peer| allocation.permit(peer, request.now));
+    if outside {
+        reach_out(server, request)?;
+    }
     if enough { Ok(Vec::new()) } else { Err(ErrorCode::INSUFFICIENT_CAPACITY) }
 }
 
@@ -291,12 +345,15 @@ fn handle_channel_bind(server: &mut Server, request: &Request<'_>) -> Answer {
     let number = request.message.attribute::<ChannelNumber>().map_err(|_| ErrorCode::BAD_REQUEST)?;
     let peer = request.message.attribute::<XorPeerAddress>().map_err(|_| ErrorCode::BAD_REQUEST)?;
     let peer = canonical(peer.addr(request.message.transaction_id()));
-    check_peer(server, request, peer.ip())?;
+    let place = check_peer(server, request, peer.ip())?;
     let allocation = own(server, request)?;
     let new = allocation.bind(number.channel(), peer, request.now).ok_or(ErrorCode::BAD_REQUEST)?;
     let permitted = allocation.permit(peer.ip(), request.now);
     if new {
         server.table.forget_routes();
+    }
+    if place == Place::Outside {
+        reach_out(server, request)?;
     }
     if permitted { Ok(Vec::new()) } else { Err(ErrorCode::INSUFFICIENT_CAPACITY) }
 }
@@ -312,7 +369,12 @@ fn handle_send(
     let payload = message.raw_attribute(Data::TYPE).ok_or(DropReason::Malformed)?;
     let payload: &[u8] = &payload.value;
     let route = server.table.route_by_name(&from, peer, now)?;
+    server.admit_relayed(route.owner, payload.len(), now)?;
     match route.hop {
+        Hop::Outside => {
+            server.output.clear();
+            server.output.extend_from_slice(payload);
+        }
         Hop::Channel(channel) => {
             let len = u16::try_from(payload.len()).map_err(|_| DropReason::Malformed)?;
             server.output.clear();
@@ -322,7 +384,6 @@ fn handle_send(
         }
         Hop::Indication => server.write_indication(route.source, payload)?,
     }
-    server.counters.relayed(1, payload.len() as u64);
     Ok(Action::Send(route.to))
 }
 

@@ -1,13 +1,13 @@
 //! Allocations, their permissions and channels, and the routes that follow from them.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::NodeId;
 use stun_types::message::TransactionId;
 
-use super::{Owner, Tuple};
+use super::{Owner, SocketOrder, Tuple, Via};
 use crate::relay::counters::DropReason;
 
 /// Lifetime of a permission (RFC 8656, section 9).
@@ -29,6 +29,8 @@ pub(super) enum Hop {
     Channel(u16),
     /// As a Data indication, because the receiver has no channel to the sender.
     Indication,
+    /// As it is, to an address outside.
+    Outside,
 }
 
 /// Where data of one client's channel goes.
@@ -38,6 +40,8 @@ pub(super) struct Route {
     pub(super) hop: Hop,
     /// The sender's relayed address.
     pub(super) source: SocketAddr,
+    /// The client's node: whose traffic it is.
+    pub(super) owner: NodeId,
     /// Until then it holds, unless the table changes.
     until: Instant,
 }
@@ -54,6 +58,8 @@ pub(super) struct Allocation {
     pub(super) client: Tuple,
     pub(super) owner: Owner,
     pub(super) relayed: SocketAddr,
+    /// Whether its address can be reached from outside.
+    pub(super) outside: bool,
     /// Of the Allocate request that made it: the same again is a retransmission.
     pub(super) transaction: TransactionId,
     pub(super) expires: Instant,
@@ -76,6 +82,7 @@ impl Allocation {
             client,
             owner,
             relayed,
+            outside: false,
             transaction,
             expires,
             active: expires,
@@ -144,6 +151,9 @@ pub(super) struct Table {
     addresses: HashMap<IpAddr, usize>,
     /// Found before, by client and channel. Emptied by each change that could make one of them wrong.
     routes: HashMap<(Tuple, u16), Route>,
+    /// Relayed addresses that have a socket.
+    sockets: HashSet<SocketAddr>,
+    socket_orders: VecDeque<SocketOrder>,
 }
 
 impl Table {
@@ -165,6 +175,11 @@ impl Table {
         self.by_relayed.get_mut(self.by_client.get(client)?)
     }
 
+    /// Whether a client has an allocation, lapsed or not.
+    pub(super) fn has_client(&self, client: &Tuple) -> bool {
+        self.by_client.contains_key(client)
+    }
+
     /// How many allocations a node has.
     pub(super) fn count(&self, node: NodeId) -> usize {
         self.by_node.get(&node).map_or(0, Vec::len)
@@ -179,8 +194,22 @@ impl Table {
         self.routes.clear();
     }
 
+    /// An allocation has a peer outside, so its address needs a socket.
+    pub(super) fn open_socket(&mut self, relayed: SocketAddr) {
+        if self.sockets.insert(relayed) {
+            self.socket_orders.push_back(SocketOrder::Open(relayed));
+        }
+    }
+
+    pub(super) fn poll_socket(&mut self) -> Option<SocketOrder> {
+        self.socket_orders.pop_front()
+    }
+
     pub(super) fn remove(&mut self, relayed: SocketAddr) {
         let Some(allocation) = self.by_relayed.remove(&relayed) else { return };
+        if self.sockets.remove(&relayed) {
+            self.socket_orders.push_back(SocketOrder::Close(relayed));
+        }
         self.by_client.remove(&allocation.client);
         let node = allocation.owner.node;
         if let Some(own) = self.by_node.get_mut(&node) {
@@ -261,10 +290,18 @@ impl Table {
     }
 
     fn route_to(&self, source: &Allocation, peer: SocketAddr, now: Instant) -> Result<Route, DropReason> {
-        if !self.has_address(peer.ip()) {
+        let outside = !self.has_address(peer.ip());
+        if outside && !source.outside {
             return Err(DropReason::OutsidePeer);
         }
         let allowed = source.permitted(peer.ip(), now).ok_or(DropReason::NoPermission)?;
+        let owner = source.owner.node;
+        if outside {
+            let local = unspecified(source.relayed.ip());
+            let to = Tuple { via: Via::Outside(source.relayed.port()), local, remote: peer };
+            let until = allowed.min(source.expires);
+            return Ok(Route { to, hop: Hop::Outside, source: source.relayed, owner, until });
+        }
         let target = self.by_relayed.get(&peer).filter(|target| now < target.expires);
         let target = target.ok_or(DropReason::PeerGone)?;
         if target.owner.network != source.owner.network {
@@ -280,6 +317,30 @@ impl Table {
             }
             None => Hop::Indication,
         };
-        Ok(Route { to: target.client, hop, source: source.relayed, until })
+        Ok(Route { to: target.client, hop, source: source.relayed, owner, until })
+    }
+
+    /// Where data goes that comes from outside to a relayed address.
+    pub(super) fn route_from_outside(
+        &self,
+        relayed: SocketAddr,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<Route, DropReason> {
+        let target = self.by_relayed.get(&relayed).filter(|target| now < target.expires);
+        let target = target.ok_or(DropReason::PeerGone)?;
+        let until = target.permitted(from.ip(), now).ok_or(DropReason::NoPermission)?;
+        let number = target.numbers.get(&from).copied();
+        let bound = number.filter(|number| target.channel(*number, now).is_some());
+        let hop = bound.map_or(Hop::Indication, Hop::Channel);
+        Ok(Route { to: target.client, hop, source: from, owner: target.owner.node, until })
+    }
+}
+
+/// Left to the kernel: the address that relayed addresses show need not be one of this machine.
+fn unspecified(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }

@@ -72,6 +72,7 @@ impl Pair {
         let clock = self.world.clock();
         let action = self.world.server.handle(tuple(self.clients[from].local_addr()), &mut bytes, clock);
         let (to, bytes) = match action {
+            Action::Wrap(..) | Action::Unwrap(_) => unreachable!("nothing is outside here"),
             Action::Drop => return,
             Action::Forward(to) => (to.remote, bytes),
             Action::Send(to) => (to.remote, self.world.server.output().to_vec()),

@@ -62,7 +62,7 @@ pub(super) fn credentials(network_number: u8, node_number: u8, issued: UnixTime)
 }
 
 pub(super) fn config() -> ServerConfig {
-    ServerConfig { secret: SECRET, external: Vec::new(), limits: Limits::default() }
+    ServerConfig { secret: SECRET, external: Vec::new(), outside: None, limits: Limits::default() }
 }
 
 pub(super) struct Robot {
@@ -222,6 +222,7 @@ impl World {
         let clock = self.clock();
         match self.server.handle(tuple(from), &mut bytes, clock) {
             Action::Drop => {}
+            Action::Wrap(..) | Action::Unwrap(_) => unreachable!("nothing is outside here"),
             Action::Forward(to) => self.fly(Flight::ToClient { to: to.remote, bytes }),
             Action::Send(to) => {
                 let bytes = self.server.output().to_vec();
@@ -246,5 +247,5 @@ pub(super) fn server_address(client: SocketAddr) -> SocketAddr {
 }
 
 pub(super) fn tuple(client: SocketAddr) -> Tuple {
-    Tuple { listener: 0, local: server_address(client).ip(), remote: client }
+    Tuple { via: Via::Socket(0), local: server_address(client).ip(), remote: client }
 }

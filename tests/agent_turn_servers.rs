@@ -1,0 +1,73 @@
+//! Relays besides the coordinator's own: a stock coturn.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::path::Path;
+
+use netlab::{Host, HostSpec, Nat, Process};
+use support::{Robot, Site, Team, eventually};
+
+const COTURN: &str = "198.51.100.30";
+const SECRET: &str = "shared-with-the-library";
+
+fn start_coturn(host: &Host) -> Process {
+    let line = [
+        "turnserver",
+        "-n",
+        "--no-cli",
+        "--no-tls",
+        "--no-dtls",
+        "--listening-ip",
+        COTURN,
+        "--relay-ip",
+        COTURN,
+        "--realm",
+        "library.example",
+        "--use-auth-secret",
+        "--static-auth-secret",
+        SECRET,
+        "--log-file",
+        "stdout",
+        "--pidfile",
+        "/run/coturn.pid",
+    ];
+    host.spawn(&line, Path::new("/dev/null")).expect("coturn is installed: scripts/test installs it")
+}
+
+fn relay(robot: &Robot, peer: &str) -> (String, String) {
+    let peer = robot.peer(peer);
+    let text = |field: &str| peer[field].as_str().unwrap_or_default().to_owned();
+    (text("path"), text("relay"))
+}
+
+fn add_coturn(team: &Team) {
+    let file = team.host("coordinator").path("/run/turn-secret");
+    std::fs::write(file, format!("{SECRET}\n")).unwrap();
+    let line =
+        ["relay", "add-turn", "library", "--host", COTURN, "--secret-file", "/run/turn-secret", "--json"];
+    let added = team.admin(&line);
+    assert_eq!(added.code, 0, "{added:?}");
+    assert!(!added.out.contains(SECRET), "{added:?}");
+}
+
+#[test]
+fn robots_meet_at_a_stock_coturn_and_learn_their_addresses_there() {
+    let settings = &[("RIA_RELAY_ENABLED", "false")];
+    let mut team = Team::with_settings("agent-coturn", &Site::Apart(Nat::Symmetric), settings);
+    team.lab.add_host("turn", HostSpec::on("internet").at(COTURN.parse().unwrap())).unwrap();
+    let _coturn = start_coturn(&team.host("turn"));
+    add_coturn(&team);
+    let (a, b) = team.pair();
+    assert_eq!(relay(&a, "robot-b"), ("relay_udp".to_owned(), "library".to_owned()));
+    assert_eq!(a.ping(&b.address(), 10), 10);
+    let candidates = a.status()["candidates"].to_string();
+    assert!(candidates.contains("server-reflexive") || candidates.contains("reflexive"), "{candidates}");
+    // Taken off the list, it is left at once, by robots that are connected too.
+    let removed = team.admin(&["relay", "remove", "library"]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+    eventually("no relay is there any more", || a.peer("robot-b")["path"] == "none");
+    add_coturn(&team);
+    a.wait_for_link("robot-b", "up");
+    assert_eq!(a.ping(&b.address(), 10), 10);
+}
