@@ -116,6 +116,20 @@ words! {
 }
 
 words! {
+    /// How an end of a path is known: candidate type of RFC 8445.
+    CandidateType {
+        /// An address of one of its interfaces.
+        Host = "host",
+        /// What a STUN server saw of it, from outside its NAT.
+        ServerReflexive = "server_reflexive",
+        /// What only the other end saw of it.
+        PeerReflexive = "peer_reflexive",
+        /// What a relay gave it.
+        Relayed = "relayed",
+    }
+}
+
+words! {
     /// How much something matters.
     Severity {
         /// Good to know.
@@ -304,6 +318,10 @@ dictionary! {
         last_change_at: f64,
         /// How long nothing could be sent or received when the link was interrupted last, seconds.
         last_gap: f64,
+        /// How this machine's end of the path is known.
+        local_candidate: CandidateType,
+        /// How the peer's end is.
+        remote_candidate: CandidateType,
     }
 }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
 
 mod engine;
+mod ice;
 mod map;
 mod parts;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 
 pub use engine::{datagrams, tun_packets};
+pub use ice::ice_checks;
 pub use map::fold as map_fold;
 pub use parts::{path_probe, relay_client, session};
 
@@ -22,12 +24,13 @@ pub use parts::{path_probe, relay_client, session};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("datagrams", datagrams),
     ("tun_packets", tun_packets),
     ("map_fold", map_fold),
     ("relay_client", relay_client),
     ("path_probe", path_probe),
+    ("ice_checks", ice_checks),
     ("session", session),
 ];
 

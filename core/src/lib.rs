@@ -15,6 +15,7 @@ pub mod engine;
 pub mod filter;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod ice;
 mod icmp;
 pub mod ip;
 pub mod map;
@@ -31,9 +32,9 @@ pub mod stun;
 
 pub use counters::{DropCounters, DropReason};
 pub use engine::{
-    AddNetwork, Command, CommandError, Engine, EngineConfig, EngineStatus, Event, LinkState, NetworkStatus,
-    OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer, RelayStatus, StreamNews,
-    Warning,
+    AddNetwork, CandidateType, Command, CommandError, Engine, EngineConfig, EngineStatus, Event, LinkState,
+    NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer,
+    RelayStatus, StreamNews, Warning,
 };
 pub use packet::{
     DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, SocketIndex,

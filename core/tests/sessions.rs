@@ -218,7 +218,7 @@ fn replayed_data_and_probes_are_dropped_and_counted() {
     let datagrams: Vec<_> = world
         .recorded
         .iter()
-        .filter(|(source, target, _)| (*source, *target) == (from, to))
+        .filter(|(source, target, bytes)| (*source, *target) == (from, to) && !common::is_ice(bytes))
         .cloned()
         .collect();
     let data = datagrams.iter().filter(|(_, _, bytes)| bytes[0] == 4).count() as u64;

@@ -74,4 +74,15 @@ need_tool() {
     "$venv/bin/pip" install -q --disable-pip-version-check "$2" >&2 || fail "could not install $1 (package $2)"
 }
 
+# need_python NAME PACKAGE...: Python packages from PyPI, in an environment of their own: $env_dir/NAME/bin/python.
+need_python() {
+    local venv=$env_dir/$1
+    shift
+    [ -x "$venv/bin/python" ] && "$venv/bin/pip" show -q "$@" 2>/dev/null && return 0
+    need_packages python3-venv
+    step "installing $*"
+    [ -x "$venv/bin/pip" ] || /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@" >&2 || fail "could not install $*; check that this machine reaches its Python package index"
+}
+
 mkdir -p "$env_dir"

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use ria_api::network_path;
 use ria_api::state::{
-    AgentStatus, LinkState, NetworkReport, NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind,
-    PeerStatus,
+    AgentStatus, CandidateType, LinkState, NetworkReport, NetworkState, NetworkStatus, NetworkSummary,
+    PathKind, PeerKind, PeerStatus,
 };
 use ria_core::EngineStatus;
 use ria_protocol::id::NodeId;
@@ -182,7 +182,18 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         rtt: peer.rtt.map(|rtt| rtt.as_secs_f64()),
         loss: peer.loss.map(f64::from),
         handshake_age: peer.handshake_age.map(|age| age.as_secs_f64()),
+        local_candidate: peer.candidates.map(|(local, _)| candidate_type(local)),
+        remote_candidate: peer.candidates.map(|(_, remote)| candidate_type(remote)),
         ..PeerStatus::default()
+    }
+}
+
+fn candidate_type(of: ria_core::CandidateType) -> CandidateType {
+    match of {
+        ria_core::CandidateType::Host => CandidateType::Host,
+        ria_core::CandidateType::ServerReflexive => CandidateType::ServerReflexive,
+        ria_core::CandidateType::PeerReflexive => CandidateType::PeerReflexive,
+        ria_core::CandidateType::Relayed => CandidateType::Relayed,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ria_protocol::id::{NetworkId, NodeId};
@@ -14,6 +15,7 @@ use x25519_dalek::StaticSecret;
 
 use super::command::{AddNetwork, Command, CommandError};
 use super::event::{Event, PingOutcome, Warning};
+use super::ice::Checks;
 use super::network::Network;
 use super::relay::Relay;
 use super::roam::Families;
@@ -24,7 +26,6 @@ use crate::filter::Filter;
 use crate::map::{Folded, MapChange, NetworkMap};
 use crate::packet::SocketIndex;
 use crate::path::Address;
-use crate::path::candidates::usable;
 use crate::path::probe::{PairKeys, PairTag};
 use crate::peer::stock::Role;
 use crate::peer::{Action, NewPeer, Peer};
@@ -53,6 +54,7 @@ pub(super) struct Control {
     pub(super) networks: BTreeMap<NetworkId, Network>,
     pub(super) slots: Slots,
     pub(super) tags: BTreeMap<PairTag, PeerId>,
+    pub(super) checks: Checks,
     /// When which peer wants to be woken, both ways.
     timers: BTreeSet<(Instant, PeerId)>,
     timer_of: BTreeMap<PeerId, Instant>,
@@ -81,6 +83,7 @@ impl Control {
             networks: BTreeMap::new(),
             slots: Slots::default(),
             tags: BTreeMap::new(),
+            checks: Checks::default(),
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             host: Vec::new(),
@@ -100,7 +103,7 @@ impl Control {
 
     pub(super) fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         match command {
-            Command::AddNetwork(add) => self.add_network(&add),
+            Command::AddNetwork(add) => self.add_network(&add, now),
             Command::SetPrivateKey { network, private_key } => {
                 self.set_private_key(network, &private_key.0, now)
             }
@@ -126,12 +129,12 @@ impl Control {
             }
             Command::SetMappedAddress(mapped) => {
                 self.mapped = mapped;
-                self.report_candidates();
+                self.report_candidates(now);
                 Ok(())
             }
             Command::SetAvoided(prefixes) => {
                 self.avoided = prefixes;
-                self.report_candidates();
+                self.report_candidates(now);
                 Ok(())
             }
             Command::StartPing { network, peer, id, timeout } => {
@@ -161,7 +164,7 @@ impl Control {
         self.networks.get_mut(&network).ok_or(CommandError::NoSuchNetwork(network))
     }
 
-    fn add_network(&mut self, add: &AddNetwork) -> Result<(), CommandError> {
+    fn add_network(&mut self, add: &AddNetwork, now: Instant) -> Result<(), CommandError> {
         if self.networks.contains_key(&add.id) {
             return Err(CommandError::NetworkExists(add.id));
         }
@@ -185,12 +188,13 @@ impl Control {
             binding: None,
             binding_retry: None,
             candidates: Vec::new(),
+            locals: Arc::default(),
             clock: None,
             unlisted: false,
         };
         self.networks.insert(add.id, network);
         self.to_shard.push_back(ShardCommand::AddNetwork { network: add.id, mtu: add.mtu });
-        self.report_candidates();
+        self.report_candidates(now);
         Ok(())
     }
 
@@ -264,7 +268,7 @@ impl Control {
         }
         if !folded.changes.is_empty() {
             self.set_routes(id);
-            self.report_candidates();
+            self.report_candidates(now);
         }
         self.check_listed(id);
         if let Some(revision) = self.networks.get(&id).and_then(|network| network.map.revision()) {
@@ -297,9 +301,9 @@ impl Control {
             return;
         };
         let role = Role::of(&member, network.node);
-        let own_boot = network.boot;
+        let (own, locals) = ((network.public, network.boot), Arc::clone(&network.locals));
         let rng = self.rng.fork();
-        let peer = Peer::new(NewPeer { node, slot, key, own_boot, keys, rng, role: role.clone() });
+        let peer = Peer::new(NewPeer { node, slot, key, own, keys, rng, role: role.clone(), locals });
         if role == Role::Agent {
             self.tags.insert(peer.tag_in(), (id, node));
         }
@@ -326,6 +330,7 @@ impl Control {
             peer.relayed_addresses().for_each(|relayed| way.client.disconnect_peer(relayed));
         }
         self.tags.remove(&peer.tag_in());
+        self.checks.rename((id, node), peer.ice_ufrag(), None);
         self.slots.release(peer.slot);
         self.to_shard.push_back(ShardCommand::RemovePeer(peer.slot));
         peer.close();
@@ -415,20 +420,6 @@ impl Control {
         self.networks.values().flat_map(Network::overlays).chain(self.avoided.iter().copied()).collect()
     }
 
-    /// Reports where this node is, where that has changed.
-    pub(super) fn report_candidates(&mut self) {
-        let overlays = self.all_overlays();
-        for network in self.networks.values_mut() {
-            let candidates = network.own_candidates(&self.host, self.mapped, &overlays);
-            let reflexive = network.reflexive().into_iter().find(|address| usable(*address, &overlays));
-            network.peers.values_mut().for_each(|peer| peer.set_reflexive(reflexive));
-            if candidates != network.candidates {
-                network.candidates.clone_from(&candidates);
-                self.events.push_back(Event::CandidatesChanged { network: network.id, candidates });
-            }
-        }
-    }
-
     /// Whose handshake initiation this is.
     pub(super) fn identify(
         &mut self,
@@ -513,9 +504,13 @@ impl Control {
             Action::Send { address: Address::Relayed(transport, to), datagram, .. } => {
                 self.send_relayed(network, (transport, to), &datagram, now);
             }
-            Action::SetRoute { address, rtt } => {
+            Action::SendCheck(datagram) => self.send_check((network, peer), datagram, now),
+            Action::NameIce { before, after } => {
+                self.checks.rename((network, peer), before.as_deref(), after);
+            }
+            Action::SetRoute { address, from, rtt } => {
                 let route = match address {
-                    Some(Address::Direct(to)) => Some(Route::direct(to, None, rtt)),
+                    Some(Address::Direct(to)) => Some(Route::direct(to, from, rtt)),
                     Some(Address::Relayed(transport, to)) => {
                         self.relayed_route(network, (transport, to), rtt)
                     }
@@ -572,6 +567,7 @@ impl Control {
             self.timer_of.remove(&peer_id);
             self.with_peer(peer_id, now, |peer| peer.handle_timeout(now));
         }
+        self.checks.forget_old(now);
         self.handle_relay_timeouts(now);
         self.handle_ends(now);
     }

@@ -21,6 +21,7 @@
 pub mod command;
 mod control;
 pub mod event;
+mod ice;
 mod network;
 mod rekey;
 mod relay;
@@ -37,11 +38,14 @@ use ria_protocol::id::NetworkId;
 
 pub use command::{AddNetwork, Command, CommandError, PingId, PrivateKey, RelayServer, StreamNews};
 pub use event::{Event, PingOutcome, Warning};
-pub use status::{EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus};
+pub use status::{
+    CandidateType, EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus,
+};
 
 use crate::counters::DropReason;
 use crate::demux::{Kind, classify};
 use crate::filter::Filter;
+use crate::ice::Message;
 use crate::packet::{DatagramBatch, Destination, PacketBatch, PacketSource, Received, SocketIndex};
 use crate::path::Address;
 use crate::session::wireguard::WireGuard;
@@ -139,7 +143,8 @@ impl Engine {
         let from = canonical(received.from);
         let local = received.local.map(|ip| ip.to_canonical());
         let kind = classify(received.data);
-        if kind != Kind::Relay {
+        let check = Message::parse(received.data).filter(|_| socket == SocketIndex::MAIN);
+        if kind != Kind::Relay || check.is_some_and(|message| self.control.checks.concerns(&message)) {
             if socket != SocketIndex::MAIN {
                 return Err(DropReason::Unknown);
             }
@@ -178,8 +183,12 @@ impl Engine {
             }
             Kind::Initiation => self.handle_initiation(payload, way, now, sinks.udp),
             Kind::Probe => self.control.handle_probe(payload, way.via, way.local, now),
-            // A relay inside a relay is nobody's wish.
-            Kind::Relay | Kind::Unknown => Err(DropReason::Unknown),
+            // Else than checks: a relay inside a relay is nobody's wish.
+            Kind::Relay => {
+                let message = Message::parse(payload).ok_or(DropReason::Unknown)?;
+                self.control.handle_check((&message, payload), way.via, way.local, now)
+            }
+            Kind::Unknown => Err(DropReason::Unknown),
         }
     }
 

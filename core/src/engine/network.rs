@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ria_protocol::id::{BootId, NetworkId, NodeId};
@@ -14,6 +15,7 @@ use x25519_dalek::StaticSecret;
 
 use super::relay::Relay;
 use super::status::{NetworkStatus, OwnStatus, PeerStatus};
+use crate::ice::LocalCandidate;
 use crate::map::NetworkMap;
 use crate::packet::SocketIndex;
 use crate::path::candidates::{MAX_DIRECT, usable};
@@ -42,6 +44,8 @@ pub(super) struct Network {
     pub(super) binding_retry: Option<Instant>,
     /// What was reported last.
     pub(super) candidates: Vec<Candidate>,
+    /// The same with what they are sent from.
+    pub(super) locals: Arc<[LocalCandidate]>,
     /// The coordinator's clock, and when it was told.
     pub(super) clock: Option<(Instant, UnixTime)>,
     /// Whether the caller was told that the map does not list this node.

@@ -38,7 +38,9 @@ impl Control {
     /// The keys of a pair, or the way to talk to a peer, are others now. Between agents only the keys change; else the
     /// peer is made anew.
     pub(super) fn rekey_peer(&mut self, (id, node): PeerId, now: Instant) {
-        if !self.try_to_rekey((id, node)) {
+        if self.try_to_rekey((id, node)) {
+            self.settle((id, node), now);
+        } else {
             self.remove_peer((id, node), now);
             self.add_peer((id, node), now);
         }
@@ -56,7 +58,7 @@ impl Control {
         let Some(keys) = PairKeys::derive(id, &network.private, &key) else { return false };
         let Some(conduct) = role.conduct(network.public < key) else { return false };
         self.tags.remove(&peer.tag_in());
-        peer.rekey(key, keys);
+        peer.rekey(network.public, key, keys);
         self.tags.insert(peer.tag_in(), (id, node));
         network.by_key.retain(|_, owner| *owner != node);
         network.by_key.insert(key, node);

@@ -11,6 +11,7 @@ use super::control::{Control, ControlDatagram, MAX_NETWORKS};
 use super::event::Event;
 use super::relay::{Relay, Way, credentials};
 use super::slots::PeerId;
+use crate::counters::DropReason;
 use crate::packet::{FIRST_STREAM, SocketIndex};
 use crate::peer::Peer;
 use crate::relay::{KEEPALIVE, RelayEvent, RelayFailure, RelayInput, Transport};
@@ -79,7 +80,7 @@ impl Control {
         for peer_id in peers {
             self.open_channels(peer_id, now);
         }
-        self.report_candidates();
+        self.report_candidates(now);
     }
 
     /// The first socket from which no network talks to this relay. One whose allocation is just being given back is
@@ -219,6 +220,8 @@ impl Control {
         }
         if control {
             self.flush_relays(now);
+        } else if found.is_none() {
+            self.drops.count(DropReason::Unknown);
         }
         found
     }
@@ -264,7 +267,7 @@ impl Control {
             }
         }
         if mapped {
-            self.report_candidates();
+            self.report_candidates(now);
         }
     }
 
@@ -278,7 +281,7 @@ impl Control {
 
     fn handle_relay_event(&mut self, id: NetworkId, transport: Transport, event: RelayEvent, now: Instant) {
         match event {
-            RelayEvent::Allocated { .. } => self.report_candidates(),
+            RelayEvent::Allocated { .. } => self.report_candidates(now),
             RelayEvent::Lost(reason) | RelayEvent::Failed { reason, .. } => {
                 self.handle_relay_failure(id, reason.to_string());
                 self.drop_relayed_paths(id, transport, now);

@@ -43,6 +43,7 @@ impl Control {
         host.dedup();
         let had = !std::mem::replace(&mut self.host, host).is_empty();
         if self.host.is_empty() {
+            self.report_candidates(now);
             if had {
                 self.with_all_peers(now, |peer| peer.handle_network_gone(now));
             }
@@ -51,10 +52,12 @@ impl Control {
             self.last_host.clone_from(&self.host);
             self.speak_anew(left, now);
             self.ask_relays(left, now);
+            // First, so that nothing is sent from where this node is no more.
+            self.report_candidates(now);
             self.with_all_peers(now, |peer| peer.handle_network_change(now));
         }
         self.flush_relays(now);
-        self.report_candidates();
+        self.report_candidates(now);
     }
 
     /// Packets leave this host another way, whatever its addresses.

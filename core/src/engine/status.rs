@@ -45,6 +45,19 @@ pub enum PathKind {
     RelayTls,
 }
 
+/// How an end of a path is known (RFC 8445, section 4: candidate types).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CandidateType {
+    /// An address of one of its interfaces.
+    Host,
+    /// What a STUN server saw of it.
+    ServerReflexive,
+    /// What only the other end saw of it.
+    PeerReflexive,
+    /// What a relay gave it.
+    Relayed,
+}
+
 /// The whole engine.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EngineStatus {
@@ -121,6 +134,7 @@ impl PeerStatus {
             online: false,
             link_state: LinkState::Denied,
             path: PathKind::None,
+            candidates: None,
             endpoint: None,
             relay: None,
             path_reason: reason,
@@ -160,6 +174,8 @@ pub struct PeerStatus {
     pub link_state: LinkState,
     /// Path that traffic takes.
     pub path: PathKind,
+    /// How both ends of that path are known: this node's, then the peer's. The peer sees the same the other way round.
+    pub candidates: Option<(CandidateType, CandidateType)>,
     /// Remote address of that path: the peer's own, or the one that its relay gave it.
     pub endpoint: Option<SocketAddr>,
     /// Name of the relay, for a relayed path.

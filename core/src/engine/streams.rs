@@ -44,7 +44,7 @@ impl Control {
             let name = relay.server.name.clone();
             self.events.push_back(Event::RelayUp { network: id, relay: name, relayed, transport });
         }
-        self.report_candidates();
+        self.report_candidates(now);
     }
 
     /// Opens or closes the stream to a network's relay, where it is time to.

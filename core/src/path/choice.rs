@@ -50,6 +50,10 @@ pub(crate) fn choose(paths: &[Path], active: Option<usize>) -> Option<(usize, &'
 }
 
 pub(crate) const REASON_DIRECT: &str = "a direct path answers";
+pub(crate) const REASON_HOST: &str = "direct: both ends are reached at addresses of their own";
+pub(crate) const REASON_PUNCHED: &str = "direct: a hole punched through NAT";
+pub(crate) const REASON_PEER_REFLEXIVE: &str =
+    "direct: through NAT, at an address that shows only between these two";
 pub(crate) const REASON_RELAYED: &str = "no direct path answers, the relay does";
 pub(crate) const REASON_TLS: &str = "UDP does not get through here, so the relay is used over TLS";
 pub(crate) const REASON_UDP_AGAIN: &str = "the relay answers over UDP again";

@@ -16,7 +16,7 @@ pub(crate) mod choice;
 pub(crate) mod probe;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::relay::Transport;
@@ -126,8 +126,14 @@ pub(crate) enum Pace {
 #[derive(Debug)]
 pub(crate) struct Path {
     pub(crate) address: Address,
-    /// Whether the peer reports this address; else it was seen on a probe.
+    /// Whether the peer reports this address; else it was seen on a probe or check.
     pub(crate) reported: bool,
+    /// Whether an ICE check of the peer's, or the answer to one of this node's, came from there.
+    pub(crate) found: bool,
+    /// The address of this node that it works from, where there is a choice; else the kernel's.
+    pub(crate) from: Option<IpAddr>,
+    /// Where the peer sees this node on this path.
+    pub(crate) observed: Option<SocketAddr>,
     pub(crate) state: PathState,
     rtt: Option<Duration>,
     samples: u32,
@@ -167,6 +173,9 @@ impl Path {
         Self {
             address,
             reported,
+            found: false,
+            from: None,
+            observed: None,
             state: PathState::Untested,
             rtt: None,
             samples: 0,
@@ -256,6 +265,12 @@ impl Path {
         }
     }
 
+    /// It was tried by ICE in the stead of probes, in vain: probes come rarely from now on.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        (self.burst, self.tries) = (0, 0);
+        self.last_ping.get_or_insert(now);
+    }
+
     /// The network may have changed under it: find out soon whether it works still, or works now.
     pub(crate) fn doubt(&mut self, now: Instant) {
         self.last_ping = None;
@@ -278,6 +293,8 @@ impl Path {
         self.state = PathState::Dead;
         (self.suspect, self.doubted) = (false, None);
         (self.burst, self.tries) = (BURST, 0);
+        // Perhaps it works from another address.
+        self.from = None;
     }
 
     /// Whether a ping went out within the last half burst interval; then another one would tell nothing new of the path.

@@ -22,6 +22,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use crate::ice::credentials::Root;
 use crate::rng::Rng;
 
 /// First byte of each probe.
@@ -69,6 +70,8 @@ pub(crate) struct PairKeys {
     tag_out: PairTag,
     open: LessSafeKey,
     seal: LessSafeKey,
+    /// From which the pair's ICE credentials come.
+    pub(crate) ice: Root,
 }
 
 struct KeyBlock;
@@ -104,6 +107,7 @@ impl PairKeys {
             tag_out: tag(key_out)?,
             open: aead_key(key_in)?,
             seal: aead_key(key_out)?,
+            ice: Root::derive(shared.as_bytes(), &[network.as_bytes(), first, second])?,
         })
     }
 

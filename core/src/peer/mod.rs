@@ -4,6 +4,8 @@
 //! is told when they become usable. What it learns of the peer's run (boot id) it takes from pongs to own pings only, since
 //! a replayed probe proves nothing about now.
 
+mod candidates;
+mod ice;
 pub(crate) mod link;
 mod ping;
 mod report;
@@ -12,16 +14,18 @@ pub(crate) mod stock;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{BootId, NodeId};
 use ria_protocol::keys::WgPublicKey;
-use ria_protocol::map::{Candidate, CandidateKind, Live};
+use ria_protocol::map::Live;
 
 use crate::counters::DropReason;
 use crate::engine::command::PingId;
 use crate::engine::event::PingOutcome;
 use crate::engine::status::{LinkState, PathKind};
+use crate::ice::{Datagram, LocalCandidate};
 use crate::path::candidates::MAX_DIRECT;
 use crate::path::choice::{self, choose};
 use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow};
@@ -29,6 +33,7 @@ use crate::path::{Address, Due, Pace, Path, PathState};
 use crate::relay::Transport;
 use crate::rng::Rng;
 use crate::shard::message::{Slot, Traffic};
+use ice::Ice;
 use link::{Link, Situation};
 use ping::Pings;
 use stock::Role;
@@ -49,7 +54,11 @@ pub(crate) enum Action {
     /// Send this probe.
     Send { address: Address, from: Option<IpAddr>, datagram: [u8; probe::LEN] },
     /// Traffic takes this way from now on.
-    SetRoute { address: Option<Address>, rtt: Duration },
+    SetRoute { address: Option<Address>, from: Option<IpAddr>, rtt: Duration },
+    /// Send this message of ICE's.
+    SendCheck(Datagram),
+    /// Checks of this peer bear this user name fragment from now on.
+    NameIce { before: Option<String>, after: Option<String> },
     /// The peer is a new run, first seen at this time.
     ReplaceSession { since: Instant },
     /// The kind of path has changed, for the caller.
@@ -111,6 +120,7 @@ pub(crate) struct Peer {
     /// Whether this node has no network at all.
     cut_off: bool,
     pings: Pings,
+    ice: Ice,
     actions: VecDeque<Action>,
 }
 
@@ -119,10 +129,12 @@ pub(crate) struct NewPeer {
     pub(crate) node: NodeId,
     pub(crate) slot: Slot,
     pub(crate) key: WgPublicKey,
-    pub(crate) own_boot: BootId,
+    /// This node's key and run.
+    pub(crate) own: (WgPublicKey, BootId),
     pub(crate) keys: PairKeys,
     pub(crate) rng: Rng,
     pub(crate) role: Role,
+    pub(crate) locals: Arc<[LocalCandidate]>,
 }
 
 impl Peer {
@@ -131,7 +143,7 @@ impl Peer {
             node: new.node,
             slot: new.slot,
             key: new.key,
-            own_boot: new.own_boot,
+            own_boot: new.own.1,
             keys: new.keys,
             rng: new.rng,
             paths: Vec::new(),
@@ -154,6 +166,7 @@ impl Peer {
             seen_at_news: None,
             cut_off: false,
             pings: Pings::default(),
+            ice: Ice::new(new.own.0, new.locals),
             actions: VecDeque::new(),
         }
     }
@@ -183,8 +196,10 @@ impl Peer {
     }
 
     /// The keys of the pair are others now; the ways to the peer stay.
-    pub(crate) fn rekey(&mut self, key: WgPublicKey, keys: PairKeys) {
+    pub(crate) fn rekey(&mut self, own: WgPublicKey, key: WgPublicKey, keys: PairKeys) {
         (self.key, self.keys) = (key, keys);
+        self.ice.own(own);
+        self.renew_credentials();
     }
 
     /// The peer's relayed address, as it reports it.
@@ -208,7 +223,10 @@ impl Peer {
         }
         // Empty means "not known", never "forget".
         if !live.candidates.is_empty() {
-            self.set_candidates(live, usable);
+            self.set_candidates(live, usable, now);
+        }
+        if let Some(boot) = live.boot.filter(|_| new_run) {
+            self.meet(boot, now);
         }
         if came_online || new_run {
             self.paths.iter_mut().for_each(Path::burst);
@@ -216,83 +234,6 @@ impl Peer {
         if new_run && live.boot != self.boot {
             self.paths.iter_mut().for_each(Path::owe_ping);
         }
-        self.update(now);
-    }
-
-    fn set_candidates(&mut self, live: &Live, usable: impl Fn(SocketAddr) -> bool) {
-        let relayed = live.candidates.iter().find(|c| c.kind == CandidateKind::Relayed);
-        self.set_relayed(relayed.map(|c| c.address));
-        let of_kind = |kind| live.candidates.iter().filter(move |c: &&Candidate| c.kind == kind);
-        // What a server saw is the best bet between two networks, so many interfaces shall not push it out.
-        let direct: Vec<Address> = of_kind(CandidateKind::ServerReflexive)
-            .chain(of_kind(CandidateKind::Host))
-            .filter(|c| usable(c.address))
-            .take(MAX_DIRECT)
-            .map(|c| Address::Direct(c.address))
-            .collect();
-        let relayed = self.relayed;
-        for path in &mut self.paths {
-            path.reported = match path.address {
-                Address::Direct(_) => direct.contains(&path.address),
-                Address::Relayed(_, address) => relayed == Some(address),
-            };
-        }
-        // What was taken back goes, unless it works all the same.
-        self.forget_strays();
-        for address in direct {
-            self.add_path(address, true);
-        }
-    }
-
-    fn set_relayed(&mut self, relayed: Option<SocketAddr>) {
-        if relayed == self.relayed {
-            return;
-        }
-        let before = std::mem::replace(&mut self.relayed, relayed);
-        let older = std::mem::replace(&mut self.former, before);
-        if let Some(older) = older.filter(|older| Some(*older) != relayed) {
-            self.forget_relayed(older);
-        }
-        self.forget_former();
-    }
-
-    /// The relayed address before is of no more use when no path leads there.
-    fn forget_former(&mut self) {
-        let Some(former) = self.former else { return };
-        if !self.paths.iter().any(|path| path.leads_to(former)) {
-            self.former = None;
-            self.forget_relayed(former);
-        }
-    }
-
-    fn forget_relayed(&mut self, address: SocketAddr) {
-        self.paths.retain(|path| !path.leads_to(address));
-        self.actions.push_back(Action::ForgetRelayed(address));
-    }
-
-    /// The relay, spoken to in this way, has a channel to a relayed address of the peer.
-    pub(crate) fn handle_channel_bound(&mut self, transport: Transport, address: SocketAddr, now: Instant) {
-        if !self.relayed_addresses().any(|own| own == address) {
-            return;
-        }
-        let way = Address::Relayed(transport, address);
-        self.add_path(way, self.relayed == Some(address));
-        if let Some(path) = self.path_mut(way) {
-            path.burst();
-            let rtt = path.rtt();
-            if self.active == Some(way) {
-                // The same way, but perhaps by another channel number.
-                self.actions.push_back(Action::SetRoute { address: self.active, rtt });
-            }
-        }
-        self.update(now);
-    }
-
-    /// The relay can't be spoken to in this way any more, or there is no channel.
-    pub(crate) fn handle_relay_lost(&mut self, lost: Transport, now: Instant) {
-        self.paths
-            .retain(|path| !matches!(path.address, Address::Relayed(transport, _) if transport == lost));
-        self.forget_former();
         self.update(now);
     }
 
@@ -335,7 +276,10 @@ impl Peer {
                 }
                 self.handle_ping(&probe, via, local, now);
             }
-            ProbeKind::Pong => self.handle_pong(&probe, via, now)?,
+            ProbeKind::Pong => {
+                self.handle_pong(&probe, via, now)?;
+                self.meet(probe.boot, now);
+            }
         }
         self.update(now);
         Ok(())
@@ -369,6 +313,7 @@ impl Peer {
     fn handle_pong(&mut self, pong: &Probe, via: Address, now: Instant) -> Result<(), DropReason> {
         let path = self.path_mut(via).ok_or(DropReason::Unexpected)?;
         let rtt = path.handle_pong(pong.echo, now).ok_or(DropReason::Unexpected)?;
+        path.observed = pong.observed;
         self.link.heard(now);
         // It answers a ping of ours, so its boot id is the present one.
         if self.boot != Some(pong.boot) {
@@ -444,15 +389,19 @@ impl Peer {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let paths = self.paths.iter().map(|path| path.deadline(self.pace(path, now), now));
-        paths.chain(self.pings.deadline()).chain(self.link.deadline()).chain(self.stock_deadline()).min()
+        let paths = self.paths.iter().filter(|path| !self.ice.holds(path));
+        let paths = paths.map(|path| path.deadline(self.pace(path, now), now));
+        let others =
+            [self.pings.deadline(), self.link.deadline(), self.stock_deadline(), self.ice.deadline()];
+        paths.chain(others.into_iter().flatten()).min()
     }
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         let mut suspect = false;
+        self.handle_ice_timeout(now);
         for index in 0..self.paths.len() {
-            let Some(path) = self.paths.get(index) else { continue };
+            let Some(path) = self.paths.get(index).filter(|path| !self.ice.holds(path)) else { continue };
             let (address, pace) = (path.address, self.pace(path, now));
             let Some(path) = self.paths.get_mut(index) else { continue };
             match path.handle_timeout(pace, now) {
@@ -496,9 +445,10 @@ impl Peer {
         let echo = self.rng.u64();
         if let Some(path) = self.path_mut(address) {
             path.handle_ping_sent(echo, now);
+            let from = path.from;
             // Over a relay, a ping tells where this node is besides: the coordinator may be away.
             let told = self.reflexive.filter(|_| matches!(address, Address::Relayed(..)));
-            self.send(ProbeKind::Ping, echo, told, (address, None));
+            self.send(ProbeKind::Ping, echo, told, (address, from));
         }
         echo
     }
@@ -525,9 +475,9 @@ impl Peer {
         let chosen = choose(&self.paths, active);
         let path = chosen.and_then(|(index, reason)| Some((self.paths.get(index)?, reason)));
         let address = path.map(|(path, _)| path.address);
-        let rtt = path.map_or(Duration::ZERO, |(path, _)| path.rtt());
         let quality = path.map(|(path, _)| (path.loss(), path.is_suspect()));
         self.reason = match path {
+            Some((path, choice::REASON_DIRECT)) => self.direct_reason(path),
             Some((_, reason)) => reason,
             None if self.cut_off => choice::REASON_NO_NETWORK,
             None if self.paths.is_empty() => choice::REASON_UNKNOWN,
@@ -536,7 +486,7 @@ impl Peer {
         };
         self.seeking = if address.is_some() { None } else { self.seeking.or(Some(now)) };
         if address != self.active {
-            self.switch(address, rtt, now);
+            self.switch(address, now);
         }
         let known = !self.paths.is_empty() || self.relayed.is_some();
         let situation = Situation { known, quality, path: kind(self.active), reason: self.reason };
@@ -560,10 +510,17 @@ impl Peer {
         answered.max(self.traffic.heard).map(|at| now.saturating_duration_since(at))
     }
 
-    fn switch(&mut self, address: Option<Address>, rtt: Duration, now: Instant) {
+    /// Traffic takes the path in use, as it is now.
+    pub(super) fn set_route(&mut self) {
+        let path = self.active.and_then(|active| self.paths.iter().find(|path| path.address == active));
+        let (from, rtt) = path.map_or((None, Duration::ZERO), |path| (path.from, path.rtt()));
+        self.actions.push_back(Action::SetRoute { address: self.active, from, rtt });
+    }
+
+    fn switch(&mut self, address: Option<Address>, now: Instant) {
         let (before, gap) = (kind(self.active), self.silence(now));
         self.active = address;
-        self.actions.push_back(Action::SetRoute { address, rtt });
+        self.set_route();
         let (after, endpoint) = (kind(address), address.map(Address::socket));
         self.actions.push_back(Action::PathChanged { before, after, endpoint, gap, reason: self.reason });
         if address.is_none() {
@@ -571,6 +528,7 @@ impl Peer {
             self.seeking = Some(now);
             self.paths.iter_mut().for_each(Path::burst);
         }
+        self.follow_path(now);
     }
 }
 

@@ -7,8 +7,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ria_protocol::map::{Candidate, CandidateKind};
+
+use super::Peer;
 use super::stock::Role;
-use super::{Action, Peer};
 use crate::path::probe::Probe;
 use crate::path::{Address, Path, PathState};
 
@@ -22,8 +24,9 @@ impl Peer {
         self.paths.iter_mut().for_each(|path| path.doubt(now));
         if self.active.is_some() && self.role != Role::Agent {
             // The peer learns where this node is now from what it is sent.
-            self.actions.push_back(Action::SetRoute { address: self.active, rtt: Duration::ZERO });
+            self.set_route();
         }
+        self.search(now);
         self.update(now);
     }
 
@@ -66,6 +69,7 @@ impl Peer {
     pub(crate) fn try_seen_at(&mut self, usable: impl Fn(SocketAddr) -> bool, now: Instant) {
         if let Some(address) = self.seen_at_news.take().filter(|address| usable(*address)) {
             self.add_path(Address::Direct(address), true);
+            self.hear_of(Candidate { kind: CandidateKind::ServerReflexive, address }, now);
             self.update(now);
         }
     }

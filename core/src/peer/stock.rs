@@ -114,8 +114,8 @@ impl Peer {
     }
 
     fn expect_at(&mut self, address: SocketAddr, now: Instant) {
-        self.actions
-            .push_back(Action::SetRoute { address: Some(Address::Direct(address)), rtt: Duration::ZERO });
+        let (address_of, from, rtt) = (Some(Address::Direct(address)), None, Duration::ZERO);
+        self.actions.push_back(Action::SetRoute { address: address_of, from, rtt });
         self.reason = REASON_EXPECTED;
         self.note_address(address);
         self.update(now);

@@ -68,6 +68,12 @@ pub fn packet(from: usize, to: usize, number: u32, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Whether a datagram, perhaps in a channel, is a check or the answer to one.
+pub fn is_ice(bytes: &[u8]) -> bool {
+    let inner = if (0x40..0x50).contains(&bytes[0]) { &bytes[4..] } else { bytes };
+    ria_core::ice::Message::parse(inner).is_some()
+}
+
 /// One host.
 pub struct Host {
     pub engine: Engine,
@@ -125,8 +131,12 @@ pub struct World {
     pub cut: Option<Cut>,
     /// Datagrams from this address that begin with this byte get lost, as if they were refused.
     pub refused: Option<(SocketAddr, u8)>,
-    /// Every datagram that was sent: number by first byte.
+    /// Every datagram that was sent: number by first byte, without those of ICE's.
     pub sent: BTreeMap<u8, u64>,
+    /// Those of ICE's: checks and their answers.
+    pub checks: u64,
+    /// Whether hosts throw away what is ICE's, as if they had agents from before it.
+    pub without_ice: Vec<usize>,
     /// How often engines woke up by their timers.
     pub wakes: u64,
     /// Whether to keep every datagram, and those kept: source, destination, content.
@@ -162,6 +172,8 @@ impl World {
             cut: None,
             refused: None,
             sent: BTreeMap::new(),
+            checks: 0,
+            without_ice: Vec::new(),
             wakes: 0,
             record: false,
             recorded: Vec::new(),
@@ -445,7 +457,14 @@ impl World {
                 self.send_on_stream(host, socket, &bytes);
                 continue;
             }
-            *self.sent.entry(bytes[0]).or_default() += 1;
+            if is_ice(&bytes) {
+                self.checks += 1;
+                if self.without_ice.contains(&host) {
+                    continue;
+                }
+            } else {
+                *self.sent.entry(bytes[0]).or_default() += 1;
+            }
             let neighbour = self.hosts.iter().any(|h| h.address == to && h.nat == self.hosts[host].nat);
             let public = match self.hosts[host].nat {
                 Some(nat) if !neighbour => self.nats[nat].outbound(from, to),
