@@ -228,7 +228,7 @@ async fn try_netcheck(
             )));
         }
     };
-    let agent = calls.agent()?;
+    let agent = calls.agent().await?;
     let network = agent.network(named(&asked.network)).await.map_err(|e| outcome::of_error(&e))?;
     let status = network.proxy.status().await.map_err(|e| outcome::of_error(&e))?;
     let measured = tokio::time::timeout(Duration::from_secs_f64(patience), network.proxy.netcheck()).await;
