@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use netlab::{Host, HostSpec, Nat};
 use ria_core::session::{HANDSHAKE_ROOM, SessionFactory, wireguard::WireGuard};
-use support::{Robot, Site, Team, eventually, received};
+use support::{Robot, Site, Team, eventually, eventually_within, received};
 
 /// A device that is set up with a file as its owner would do it.
 struct Device {
@@ -36,10 +36,17 @@ impl Device {
         received(&String::from_utf8_lossy(&self.host.output(&line).unwrap().stdout))
     }
 
-    /// Waits until packets get there and back.
+    /// Waits until packets get there and back. After a move, wireguard-go itself takes up to 17 s.
     fn reaches(&self, address: &str) {
-        eventually(&format!("the device reaches {address}"), || self.answers(address, 1) == 1);
+        let reached = || self.answers(address, 1) == 1;
+        eventually_within(Duration::from_secs(45), &format!("the device reaches {address}"), reached);
         assert!(self.answers(address, 5) >= 4);
+    }
+
+    /// When it last agreed on keys with its only peer: seconds since 1970.
+    fn handshake(&self) -> u64 {
+        let shown = self.host.output(&["wg", "show", "wg0", "latest-handshakes"]).unwrap().stdout;
+        String::from_utf8(shown).unwrap().split_whitespace().last().unwrap().parse().unwrap()
     }
 
     /// Where it sends to.
@@ -172,6 +179,59 @@ fn a_device_without_gateway_talks_to_robots_whoever_begins_and_wherever_they_go(
     rename_address(&a.host, "192.168.1.88");
     eventually("the device has followed", || device.endpoints().contains("192.168.1.88:41820"));
     device.reaches(&a.address());
+}
+
+/// Four packets a second until either end has renewed the keys (Ria after 110 s, wireguard-go after 120 s).
+const PAST_A_REKEY: u32 = 136 * 4;
+
+fn steady_ping(host: &Host, address: &str) -> u32 {
+    let count = PAST_A_REKEY.to_string();
+    let line = ["ping", "-n", "-q", "-i", "0.25", "-W", "5", "-c", &count, address];
+    received(&String::from_utf8_lossy(&host.output(&line).unwrap().stdout))
+}
+
+/// One device begins its session itself, so it renews it too; with the other one the robot does both.
+#[test]
+fn nothing_is_lost_when_keys_are_renewed_whoever_does_it() {
+    let mut team = Team::new("foreign-rekey", &Site::Together);
+    for name in ["device-1", "device-2"] {
+        team.lab.add_host(name, HostSpec::on("lan")).unwrap();
+    }
+    let a = team.robot("robot-a", &[]);
+    join(&a, &team.key(&[]));
+    let known = || team.admin(&["node", "show", "robot-a"]).out.contains(":41820");
+    eventually("the coordinator knows where the robot is", known);
+    let devices = ["device-1", "device-2"].map(|name| Device::new(&team, name));
+    let files = [0, 1].map(|n: usize| {
+        let listens_at = format!("{}:51820", devices[n].host.address());
+        let name = format!("device-{}", n + 1);
+        let options = [&name, "--listens-at", &listens_at, "--keepalive", "0", "--psk"];
+        add_static(&team, if n == 0 { &["device-1", "--via", "robot-a"] } else { &options })
+    });
+    devices[0].take_file(&files[0]);
+    devices[0].reaches(&a.address());
+    devices[1].take_file(&files[1]);
+    eventually("the robot reaches the second device", || a.ping(&address(&files[1]), 1) == 1);
+
+    let before = devices.each_ref().map(Device::handshake);
+    let (robot, there) = (&a, a.address());
+    let answers: Vec<u32> = std::thread::scope(|scope| {
+        let pings: Vec<_> = (devices.iter().zip(&files))
+            .flat_map(|(device, file)| {
+                let (there, here) = (there.as_str(), address(file));
+                [
+                    scope.spawn(move || steady_ping(&device.host, there)),
+                    scope.spawn(move || steady_ping(&robot.host, &here)),
+                ]
+            })
+            .collect();
+        pings.into_iter().map(|ping| ping.join().unwrap()).collect()
+    });
+    assert_eq!(answers, [PAST_A_REKEY; 4], "answers to the devices and to the robot, by turns");
+    for (device, before) in devices.iter().zip(before) {
+        let age = device.handshake() - before;
+        assert!((100..150).contains(&age), "the keys were renewed after {age} s");
+    }
 }
 
 /// Gives a host another address in its network.
