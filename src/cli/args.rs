@@ -64,6 +64,8 @@ pub enum ClientVerb {
     Ping(PingArgs),
     /// Measure the network that this machine is in: why are paths relayed, what is blocked?
     Netcheck(NetworkArg),
+    /// Print what happens, as it happens: links lost and back, changes of path, members that come and go.
+    Events(EventsArgs),
     /// Wait until the network is up and peers answer.
     Wait(WaitArgs),
     /// Print the environment that ROS 2 processes need: eval "$(ria env)".
@@ -151,6 +153,15 @@ pub struct PingArgs {
     /// Seconds to wait for an answer (0.01 to 3600).
     #[arg(short = 'W', long = "timeout", value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     pub timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    #[command(flatten)]
+    pub network: NetworkArg,
+    /// End after so many events.
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
 }
 
 #[derive(Debug, Args)]

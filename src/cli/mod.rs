@@ -4,6 +4,7 @@ mod approval;
 pub mod args;
 mod control;
 mod env;
+mod events;
 pub mod failure;
 mod join;
 mod netcheck;
@@ -68,6 +69,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Peers(network) => peers::run(context, &network).await,
         ClientVerb::Ping(args) => ping::run(context, &args).await,
         ClientVerb::Netcheck(network) => netcheck::run(context, &network).await,
+        ClientVerb::Events(args) => events::run(context, &args).await,
         ClientVerb::Wait(args) => wait::run(context, &args).await,
         ClientVerb::Env(args) => env::run(context, &args).await,
         ClientVerb::Completions { shell } => completions(shell),

@@ -1,6 +1,9 @@
 //! A lab with the real coordinator and real agents, for the tests beside this directory.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod listener;
+pub mod transfer;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -418,7 +421,7 @@ fn run(host: &Host, program: &Path, arguments: &[&str]) -> Ended {
 }
 
 /// The workspace's programs lie side by side.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_ria")).with_file_name(name);
     assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
     path

@@ -36,6 +36,9 @@ const UPGRADE_BURST: u32 = 3;
 const UPGRADE_FIRST: Duration = Duration::from_secs(1);
 const UPGRADE_EVERY: Duration = Duration::from_secs(30);
 
+/// The same where nothing is gained at the moment: a direct path works, or nothing is sent.
+const UPGRADE_IDLE: Duration = Duration::from_secs(120);
+
 /// Time between tries while no path works: doubling from the first to the longest, which depends on how long it has been
 /// so. A link shall be back a second after the network is, within the first ten minutes.
 const SEEK_FIRST: Duration = Duration::from_millis(250);
@@ -51,8 +54,17 @@ const PACE_BUSY: Duration = Duration::from_millis(400);
 /// Of one that carried traffic within the last half minute.
 const PACE_QUIET: Duration = Duration::from_secs(5);
 
-/// Of all others: below the 30 s after which the strictest NATs forget.
-const PACE_IDLE: Duration = Duration::from_secs(20);
+/// Of one that carried none for longer: well below the 30 s after which the strictest NATs forget.
+const PACE_IDLE: Duration = Duration::from_secs(10);
+
+/// Of a direct path beside the one in use, whose NAT's mapping is to live on.
+const PACE_STANDBY: Duration = Duration::from_secs(20);
+
+/// Of a relayed one: the relay's refreshes hold that mapping, and what works still is asked when the other one fails.
+const PACE_STANDBY_RELAYED: Duration = Duration::from_secs(60);
+
+/// Where the peer pings a path that is little used, its pings do for both ends, while they come in time: its pace and this.
+const PEER_PINGS: Duration = Duration::from_secs(3);
 
 /// A ping without answer for so long (or twice the round-trip time and 50 ms) makes a path suspect: it is then pinged ...
 const SUSPECT_AFTER: Duration = Duration::from_millis(100);
@@ -62,6 +74,9 @@ const SUSPECT_EVERY: Duration = Duration::from_millis(100);
 
 /// ... and is dead when so many pings in a row are unanswered (at 10 % loss each way a false alarm per 750 such cases),
 const DEAD_AFTER_PINGS: u32 = 4;
+
+/// or so many while the peer's data comes over it: then it is full rather than dead, and probes get lost in its queues;
+const DEAD_AFTER_PINGS_FED: u32 = 8;
 
 /// of which the first is at least so old (or three round-trip times).
 const DEAD_AFTER: Duration = Duration::from_millis(400);
@@ -112,8 +127,10 @@ pub(crate) enum PathState {
 pub(crate) enum Pace {
     /// No path works, since this time.
     Seek(Instant),
-    /// Another path carries the traffic, or would.
+    /// Another path carries the traffic, and this one would be better, or has to be there when that one dies.
     Standby,
+    /// Another path would carry traffic, of which there is none, or is as good as any.
+    Spare,
     /// This one is in use, with traffic in the last seconds.
     Busy,
     /// This one is in use, with traffic a while ago.
@@ -151,8 +168,12 @@ pub(crate) struct Path {
     suspect: bool,
     /// When an answer came last.
     answered: Option<Instant>,
+    /// When the peer's last ping came.
+    pinged: Option<Instant>,
     /// Since when the network under it may be another; until an answer comes, any other path is as good.
     doubted: Option<Instant>,
+    /// Whether the peer's data has come over it a moment ago.
+    fed: bool,
     /// Whether a ping must go as soon as it may, whatever the pace.
     owed: bool,
 }
@@ -190,6 +211,8 @@ impl Path {
             tries: 0,
             suspect: false,
             answered: None,
+            pinged: None,
+            fed: false,
             doubted: None,
             owed: false,
         }
@@ -221,6 +244,16 @@ impl Path {
     /// Whether nothing has come over it since the network under it may have changed.
     pub(crate) fn is_doubted(&self) -> bool {
         self.doubted.is_some()
+    }
+
+    /// A ping of the peer's present run came over it.
+    pub(crate) fn handle_peers_ping(&mut self, now: Instant) {
+        self.pinged = Some(now);
+    }
+
+    /// Whether the peer's data has come over it a moment ago.
+    pub(crate) fn set_fed(&mut self, fed: bool) {
+        self.fed = fed;
     }
 
     /// When an answer came last.
@@ -324,10 +357,15 @@ impl Path {
         if self.state != PathState::Proven {
             return last + self.try_interval(pace, now);
         }
+        let interval = pace.interval(self.is_relayed());
         match self.unanswered_since {
             Some(_) if self.suspect => last + SUSPECT_EVERY,
-            Some(since) => (since + self.suspect_after()).min(last + pace.interval()),
-            None => last + pace.interval(),
+            Some(since) => (since + self.suspect_after()).min(last + interval),
+            // The peer's pings tell that the path works, and hold the NATs open. It notices when the answers don't come.
+            None if interval >= PACE_IDLE => {
+                self.pinged.filter(|at| *at > last).map_or(last + interval, |at| at + interval + PEER_PINGS)
+            }
+            None => last + interval,
         }
     }
 
@@ -335,13 +373,16 @@ impl Path {
         if self.burst > 0 {
             return BURST_EVERY;
         }
-        let Pace::Seek(since) = pace else {
-            return UPGRADE_FIRST.saturating_mul(1 << self.tries.min(10)).min(UPGRADE_EVERY);
+        let (first, longest) = match pace {
+            Pace::Seek(since) => {
+                let sought = now.saturating_duration_since(since);
+                let tier = SEEK.iter().find(|(until, _)| sought < *until);
+                (SEEK_FIRST, tier.map_or(SEEK_LONGEST, |(_, every)| *every))
+            }
+            Pace::Spare => (UPGRADE_FIRST, UPGRADE_IDLE),
+            Pace::Standby | Pace::Busy | Pace::Quiet | Pace::Idle => (UPGRADE_FIRST, UPGRADE_EVERY),
         };
-        let sought = now.saturating_duration_since(since);
-        let longest =
-            SEEK.iter().find(|(until, _)| sought < *until).map_or(SEEK_LONGEST, |(_, every)| *every);
-        SEEK_FIRST.saturating_mul(1 << self.tries.min(10)).min(longest)
+        first.saturating_mul(1 << self.tries.min(10)).min(longest)
     }
 
     fn suspect_after(&self) -> Duration {
@@ -354,7 +395,8 @@ impl Path {
         let waited = self.unanswered_since.filter(|_| self.state == PathState::Proven);
         if let Some(waited) = waited.map(|since| now.saturating_duration_since(since)) {
             self.suspect |= waited >= self.suspect_after();
-            if self.unanswered >= DEAD_AFTER_PINGS && waited >= DEAD_AFTER.max(3 * self.rtt()) {
+            let enough = if self.fed { DEAD_AFTER_PINGS_FED } else { DEAD_AFTER_PINGS };
+            if self.unanswered >= enough && waited >= DEAD_AFTER.max(3 * self.rtt()) {
                 self.die();
                 return Due::Died;
             }
@@ -434,11 +476,13 @@ impl Path {
 }
 
 impl Pace {
-    const fn interval(self) -> Duration {
+    const fn interval(self, relayed: bool) -> Duration {
         match self {
             Self::Busy => PACE_BUSY,
             Self::Quiet => PACE_QUIET,
-            Self::Idle | Self::Standby | Self::Seek(_) => PACE_IDLE,
+            Self::Idle => PACE_IDLE,
+            Self::Standby | Self::Spare | Self::Seek(_) if relayed => PACE_STANDBY_RELAYED,
+            Self::Standby | Self::Spare | Self::Seek(_) => PACE_STANDBY,
         }
     }
 }

@@ -44,6 +44,9 @@ const BUSY_FOR: Duration = Duration::from_secs(3);
 /// Traffic of this age makes it quiet, instead of idle.
 const QUIET_FOR: Duration = Duration::from_secs(30);
 
+/// Data of this age says that a path brings some.
+const FED_FOR: Duration = Duration::from_millis(250);
+
 /// Most paths of a peer: its direct candidates, up to four relayed (it changes its relayed address, this node the way to its
 /// relay), and some that were seen on its probes.
 const MAX_PATHS: usize = MAX_DIRECT + 6;
@@ -300,6 +303,9 @@ impl Peer {
         self.add_path(via, false);
         let known_run = self.boot == Some(ping.boot);
         if let Some(path) = self.path_mut(via) {
+            if known_run {
+                path.handle_peers_ping(now);
+            }
             let wanted = path.state != PathState::Proven || !known_run;
             if wanted && !path.pinged_lately(now) {
                 self.ping_path(via, now);
@@ -371,7 +377,9 @@ impl Peer {
             return Pace::Seek(since);
         }
         if self.active != Some(path.address) {
-            return Pace::Standby;
+            let sent = |at| now.saturating_duration_since(at) < QUIET_FOR;
+            let gains = self.path_kind() != PathKind::Direct && self.traffic.active.is_some_and(sent);
+            return if gains { Pace::Standby } else { Pace::Spare };
         }
         // Of a bad link it is worth knowing when it is well again.
         let idle = if self.link.state == LinkState::Degraded { Pace::Quiet } else { Pace::Idle };
@@ -403,7 +411,9 @@ impl Peer {
         for index in 0..self.paths.len() {
             let Some(path) = self.paths.get(index).filter(|path| !self.ice.holds(path)) else { continue };
             let (address, pace) = (path.address, self.pace(path, now));
+            let fed = self.is_fed(address, now);
             let Some(path) = self.paths.get_mut(index) else { continue };
+            path.set_fed(fed);
             match path.handle_timeout(pace, now) {
                 Due::Nothing => {}
                 Due::Ping | Due::Died => {
@@ -420,6 +430,12 @@ impl Peer {
         self.forget_strays();
         self.pings.expire(now, &mut self.actions);
         self.update(now);
+    }
+
+    /// Whether the peer's data comes over a path at the moment.
+    fn is_fed(&self, address: Address, now: Instant) -> bool {
+        let heard = self.traffic.heard_direct.filter(|_| matches!(address, Address::Direct(_)));
+        self.active == Some(address) && heard.is_some_and(|at| now.saturating_duration_since(at) < FED_FOR)
     }
 
     fn ping_standby(&mut self, now: Instant) {

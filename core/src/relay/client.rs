@@ -64,7 +64,7 @@ pub struct RelayClient {
     mapped: Option<SocketAddr>,
     /// Ask for an IPv6 relayed address, because the server has no IPv4.
     v6: bool,
-    /// The relayed address of an allocation that the server may still hold for this node.
+    /// The relayed address of an allocation that nothing was heard of any more, and that the server may still hold.
     former: Option<SocketAddr>,
     /// A former allocation was released already during this attempt.
     released: bool,
@@ -190,8 +190,12 @@ impl RelayClient {
         if matches!(self.state, State::Releasing | State::Released) {
             return;
         }
+        (self.challenge, self.former) = (None, None);
+        self.try_anew(now);
+    }
+
+    fn try_anew(&mut self, now: Instant) {
         self.failures = 0;
-        self.challenge = None;
         self.deaf_since = None;
         self.allocate(now);
     }
@@ -200,7 +204,7 @@ impl RelayClient {
     pub fn prod(&mut self, now: Instant) {
         match self.state {
             State::Allocated { .. } => self.send(Purpose::Refresh, 0, now),
-            State::Allocating | State::Waiting { .. } => self.restart(now),
+            State::Allocating | State::Waiting { .. } => self.try_anew(now),
             State::Releasing | State::Released => {}
         }
     }

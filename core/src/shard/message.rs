@@ -120,6 +120,8 @@ pub(crate) struct Traffic {
     pub(crate) tx_packets: u64,
     /// When something authentic came last, keepalives included.
     pub(crate) heard: Option<Instant>,
+    /// When data came last straight from the peer, not by a relay.
+    pub(crate) heard_direct: Option<Instant>,
     /// When an inner packet passed last, in either direction.
     pub(crate) active: Option<Instant>,
     /// When the current session's handshake was.

@@ -265,7 +265,8 @@ impl Shard {
         let len = match peer.session.open(datagram, room) {
             Ok(len) => len,
             Err(reason) => {
-                if reason == DropReason::NoSuchSession {
+                // One that is gone may have had the number of the present one.
+                if matches!(reason, DropReason::NoSuchSession | DropReason::Unauthentic) {
                     peer.nudge(now, sinks.udp);
                 }
                 return Err(reason);
@@ -275,6 +276,9 @@ impl Shard {
             && let Some(route) = direct.filter(|route| peer.roam(*route))
         {
             self.events.push_back(ShardEvent::Roamed { slot, to: route.to });
+        }
+        if direct.is_some() {
+            peer.traffic.heard_direct = Some(now);
         }
         peer.handle_opened(len, now);
         if len == 0 {

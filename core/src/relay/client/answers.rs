@@ -164,10 +164,6 @@ impl RelayClient {
             return;
         }
         match purpose {
-            // The server sees this node where it saw it before, so the allocation may be the one of before.
-            Purpose::Allocate if reason == RelayFailure::Mismatch && self.former.is_some() => {
-                self.send(Purpose::Reclaim, 0, now);
-            }
             Purpose::Reclaim if reason != RelayFailure::NoAnswer => {
                 self.former = None;
                 self.send(Purpose::Allocate, 0, now);
@@ -209,9 +205,11 @@ impl RelayClient {
     }
 
     fn lose(&mut self, reason: RelayFailure, now: Instant) {
-        if self.relayed_address().is_some() {
+        let relayed = self.relayed_address();
+        if relayed.is_some() {
             self.events.push_back(RelayEvent::Lost(reason));
         }
+        self.former = relayed.filter(|_| reason == RelayFailure::NoAnswer);
         self.allocate(now);
     }
 
@@ -220,13 +218,14 @@ impl RelayClient {
             self.credentials = credentials;
             self.signer = None;
         }
-        self.former = self.relayed_address().or(self.former);
         self.requests.clear();
         self.outbox.clear();
         self.released = false;
         self.unheard_since = None;
         self.state = State::Allocating;
-        self.send(Purpose::Allocate, 0, now);
+        // As long as nothing is heard, no request may be made that would have an effect if only its answer got lost.
+        let purpose = if self.former.is_some() { Purpose::Reclaim } else { Purpose::Allocate };
+        self.send(purpose, 0, now);
     }
 
     pub(super) fn bind_due(&mut self, now: Instant) {

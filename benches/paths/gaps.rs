@@ -1,0 +1,113 @@
+//! For how long nothing arrives when a path dies, when a robot moves, and after a total loss.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::meter::Meter;
+use super::robots;
+use crate::support::{Agent, LIMIT, Site, median, percentile, until};
+
+pub const FAILOVER_METRICS: &[&str] = &["failover_gap_ms", "failover_gap_ms_p99"];
+pub const ROAM_METRICS: &[&str] = &["roam_gap_ms", "roam_gap_ms_p99"];
+pub const BLACKOUT_METRICS: &[&str] = &["blackout_recovery_s_30"];
+
+/// In which everything that follows from an event has happened.
+const SETTLING: Duration = Duration::from_secs(4);
+
+struct Pair {
+    site: Site,
+    a: Agent,
+    b: Agent,
+    to: String,
+}
+
+fn direct_pair() -> Result<Pair> {
+    let site = Site::start(robots()?)?;
+    let key = site.key()?;
+    let (a, b) =
+        (site.agent("robot-a", &["--join-file", &key])?, site.agent("robot-b", &["--join-file", &key])?);
+    let (_, to) = (a.address()?, b.address()?);
+    let pair = Pair { site, a, b, to };
+    pair.until_direct()?;
+    Ok(pair)
+}
+
+impl Pair {
+    fn until_direct(&self) -> Result<()> {
+        until("the direct path", || Ok(self.a.peers_by("direct") == 1 && self.b.peers_by("direct") == 1))
+    }
+}
+
+fn gaps(gaps: &[f64]) -> Vec<f64> {
+    vec![median(gaps), percentile(gaps, 0.99)]
+}
+
+/// The direct path is cut and the relay lives.
+pub fn failover(runs: usize) -> Result<Vec<f64>> {
+    let pair = direct_pair()?;
+    let meter = Meter::udp(&pair.a.host, &pair.b.host, &pair.to)?;
+    let mut found = Vec::new();
+    for run in 1..=runs {
+        std::thread::sleep(Duration::from_millis(2000 + 137 * run as u64));
+        let peers = pair.a.ask("peers");
+        let endpoint = peers["peers"][0]["endpoint"].as_str().context("no endpoint")?.to_owned();
+        let peer = endpoint.rsplit_once(':').context("no port")?.0;
+        meter.reset();
+        let rules = format!(
+            "add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; \
+             add chain inet cut in {{ type filter hook input priority 0; }}; \
+             add rule inet cut out ip daddr {peer} drop; add rule inet cut in ip saddr {peer} drop"
+        );
+        pair.a.host.run(&["nft", &rules])?;
+        std::thread::sleep(SETTLING);
+        let gap = meter.longest().as_secs_f64() * 1000.0;
+        pair.a.host.run(&["nft", "delete table inet cut"])?;
+        eprintln!("run {run} of {runs}: {gap:.0} ms");
+        found.push(gap);
+        pair.until_direct()?;
+    }
+    Ok(gaps(&found))
+}
+
+/// Robot A moves to another Wi-Fi, behind another NAT, under a TCP stream to B.
+pub fn roam(runs: usize) -> Result<Vec<f64>> {
+    let mut pair = direct_pair()?;
+    let meter = Meter::tcp(&pair.a.host, &pair.b.host, &pair.to)?;
+    let mut found = Vec::new();
+    for run in 1..=runs {
+        std::thread::sleep(Duration::from_secs(2));
+        meter.reset();
+        pair.site.lab.move_host("robot-a", if run % 2 == 1 { "hall" } else { "wifi-1" })?;
+        std::thread::sleep(SETTLING);
+        let gap = meter.longest().as_secs_f64() * 1000.0;
+        eprintln!("run {run} of {runs}: {gap:.0} ms");
+        found.push(gap);
+        pair.until_direct()?;
+    }
+    Ok(gaps(&found))
+}
+
+/// Nothing passes robot A's link for half a minute, while packets are sent.
+pub fn blackout(runs: usize) -> Result<Vec<f64>> {
+    const TIME: Duration = Duration::from_secs(30);
+    let mut pair = direct_pair()?;
+    let meter = Meter::udp(&pair.a.host, &pair.b.host, &pair.to)?;
+    let mut found = Vec::new();
+    for run in 1..=runs {
+        std::thread::sleep(Duration::from_secs(2));
+        pair.site.lab.black_out("robot-a", None, TIME)?;
+        let end = Instant::now() + TIME;
+        std::thread::sleep(TIME);
+        // What is there at the first look after the end has just arrived.
+        while meter.last() < end {
+            anyhow::ensure!(end.elapsed() < LIMIT, "nothing arrives after the black-out");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let recovery = meter.last().duration_since(end).as_secs_f64();
+        eprintln!("run {run} of {runs}: {recovery:.3} s");
+        found.push(recovery);
+        pair.until_direct()?;
+    }
+    Ok(vec![median(&found)])
+}
