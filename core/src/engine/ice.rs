@@ -92,7 +92,8 @@ impl Control {
             return Err(DropReason::Stranger);
         }
         let overlays = self.all_overlays();
-        let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
+        // The answer may come when the network has been left.
+        let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::Stranger)?;
         let to = match via.address {
             // Not through the tunnel itself, and not from this very host.
             Address::Direct(from) if !usable(from, &overlays) => None,
