@@ -141,7 +141,11 @@ impl Config {
                     value.try_into::<bool>().map(|v| self.port_mapping = v).map_err(|e| e.to_string())
                 }
                 "paths" => value.try_into::<Exclusions>().map(|v| self.paths = v).map_err(|e| e.to_string()),
-                "dds" => value.try_into::<DdsConfig>().map(|v| self.dds = v).map_err(|e| e.to_string()),
+                "dds" => value
+                    .try_into::<DdsConfig>()
+                    .map_err(|e| e.to_string())
+                    .and_then(DdsConfig::checked)
+                    .map(|v| self.dds = v),
                 _ => Err(KNOWN_KEYS.into()),
             };
             if let Err(error) = read {

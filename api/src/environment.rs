@@ -13,6 +13,11 @@ pub const FAST_DDS_BY_ADDRESS: &str = "fastdds-by-address.xml";
 /// user: whichever is chosen is served.
 pub const FAST_DDS_VARIABLES: [&str; 2] = ["FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"];
 
+/// The agent's configuration for Cyclone DDS 0.9 and 0.10.
+pub const CYCLONE: &str = "cyclonedds.xml";
+/// The one for Cyclone DDS 11, which has settings that the older one refuses.
+pub const CYCLONE_11: &str = "cyclonedds-11.xml";
+
 /// Read by Cyclone DDS.
 pub const CYCLONE_VARIABLE: &str = "CYCLONEDDS_URI";
 
@@ -21,6 +26,9 @@ const OLD_FAST_DDS: [&str; 4] = ["foxy", "galactic", "humble", "iron"];
 
 /// Releases whose Fast DDS warns of the older variable.
 const NEW_FAST_DDS: [&str; 3] = ["kilted", "lyrical", "rolling"];
+
+/// Releases with Cyclone DDS 11.
+const NEW_CYCLONE: [&str; 2] = ["lyrical", "rolling"];
 
 /// The agent's variables as a ROS 2 release (`ROS_DISTRO`) takes them.
 pub fn for_distro(mut variables: BTreeMap<String, String>, distro: Option<&str>) -> BTreeMap<String, String> {
@@ -33,6 +41,12 @@ pub fn for_distro(mut variables: BTreeMap<String, String>, distro: Option<&str>)
         }
     } else if is_one_of(&NEW_FAST_DDS) {
         variables.remove(FAST_DDS_VARIABLES[0]);
+    }
+    if is_one_of(&NEW_CYCLONE)
+        && let Some(value) = variables.get_mut(CYCLONE_VARIABLE)
+        && let Some(directory) = value.strip_suffix(CYCLONE)
+    {
+        *value = format!("{directory}{CYCLONE_11}");
     }
     variables
 }
@@ -54,6 +68,9 @@ mod tests {
         let kilted = for_distro(all.clone(), Some("kilted"));
         assert_eq!(kilted["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds.xml");
         assert!(!kilted.contains_key("FASTRTPS_DEFAULT_PROFILES_FILE"));
+        assert_eq!(kilted["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds.xml");
+        let lyrical = for_distro(all.clone(), Some("lyrical"));
+        assert_eq!(lyrical["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds-11.xml");
         let humble = for_distro(all, Some("humble"));
         assert_eq!(humble["FASTRTPS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds-by-address.xml");
         assert_eq!(humble["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds.xml");

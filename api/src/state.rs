@@ -305,6 +305,8 @@ dictionary! {
         rx_bytes: u64,
         /// Bytes sent to it through the tunnel.
         tx_bytes: u64,
+        /// Its DDS participants (ROS 2 processes) that have announced themselves here.
+        participants_seen: u32,
         ; optional
         /// Round-trip time of the path, seconds.
         rtt: f64,

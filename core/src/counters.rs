@@ -25,8 +25,24 @@ ria_protocol::drop_reasons! {
         WrongSource => "wrong-source",
         /// No peer has the inner packet's destination.
         NoRoute => "no-route",
-        /// A multicast or broadcast packet; no peer asked for it.
+        /// A multicast or broadcast packet for a group that is not carried.
         Multicast => "multicast",
+        /// Multicast that ends at its link: IGMP, MLD, and other groups of that scope.
+        MulticastLinkLocal => "multicast-link-local",
+        /// Multicast DNS.
+        MulticastMdns => "multicast-mdns",
+        /// Discovery of a ROS domain that is not carried.
+        MulticastDomain => "multicast-domain",
+        /// User data of DDS by multicast; a Cyclone DDS whose `AllowMulticast` is not `spdp` sends it.
+        MulticastData => "multicast-data",
+        /// Multicast with a source that is none of this node's addresses.
+        MulticastSource => "multicast-source",
+        /// A fragment, or something other than RTPS, for a group of discovery.
+        MulticastMalformed => "multicast-malformed",
+        /// More multicast than its sender, or one peer, is allowed.
+        MulticastBudget => "multicast-budget",
+        /// An announcement that its receivers have and keep without this repetition.
+        Damped => "damped",
         /// The filter said no to a packet for a peer.
         FilteredOut => "filtered-out",
         /// The filter said no to a packet from a peer.

@@ -9,6 +9,7 @@
 mod engine;
 mod ice;
 mod map;
+mod multicast;
 mod parts;
 
 use std::time::Duration;
@@ -18,13 +19,14 @@ use arbitrary::Unstructured;
 pub use engine::{datagrams, tun_packets};
 pub use ice::ice_checks;
 pub use map::fold as map_fold;
+pub use multicast::rtps;
 pub use parts::{path_probe, relay_client, session};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("datagrams", datagrams),
     ("tun_packets", tun_packets),
     ("map_fold", map_fold),
@@ -32,6 +34,7 @@ pub const TARGETS: [Target; 7] = [
     ("path_probe", path_probe),
     ("ice_checks", ice_checks),
     ("session", session),
+    ("rtps", rtps),
 ];
 
 /// Up to four seconds, mostly short.

@@ -15,6 +15,13 @@ pub struct IpPacket<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A UDP datagram whose header has been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UdpDatagram<'a> {
+    pub(crate) destination_port: u16,
+    pub(crate) payload: &'a [u8],
+}
+
 impl<'a> IpPacket<'a> {
     /// Looks at a packet; `None` when it is no IP packet or shorter than its header says.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
@@ -48,6 +55,29 @@ impl<'a> IpPacket<'a> {
             Some(Ipv6Addr::from(*header.get(at..)?.first_chunk::<16>()?).into())
         };
         Some(Self { source: address(8)?, destination: address(24)?, protocol: header[6], bytes })
+    }
+
+    /// The UDP datagram in it (RFC 768); `None` when it carries something else, or a fragment.
+    pub(crate) fn udp(&self) -> Option<UdpDatagram<'a>> {
+        const UDP: u8 = 17;
+        let header = if self.source.is_ipv4() { usize::from(self.bytes.first()? & 0x0f) * 4 } else { 40 };
+        if self.protocol != UDP || self.is_fragment() {
+            return None;
+        }
+        let datagram = self.bytes.get(header..)?;
+        let field = |at: usize| Some(u16::from_be_bytes(*datagram.get(at..)?.first_chunk()?));
+        let payload = datagram.get(8..usize::from(field(4)?))?;
+        Some(UdpDatagram { destination_port: field(2)?, payload })
+    }
+
+    /// Whether it is a part of a larger IPv4 packet. (IPv6 has an extension header for it.)
+    pub(crate) fn is_fragment(&self) -> bool {
+        const IPV6_FRAGMENT: u8 = 44;
+        match (self.source, self.bytes.get(6..8)) {
+            (IpAddr::V4(_), Some(&[high, low])) => u16::from_be_bytes([high, low]) & 0x3fff != 0,
+            (IpAddr::V4(_), _) => false,
+            (IpAddr::V6(_), _) => self.protocol == IPV6_FRAGMENT,
+        }
     }
 
     /// Whether it goes to a group or to everybody on a link.
@@ -122,6 +152,26 @@ mod tests {
         let mut short_header = bytes.clone();
         short_header[0] = 0x44;
         assert!(IpPacket::parse(&short_header).is_none());
+    }
+
+    #[test]
+    fn the_udp_datagram_ends_where_it_says() {
+        let mut bytes = v4([10, 213, 0, 1], [239, 255, 0, 1], 12);
+        bytes[20..28].copy_from_slice(&[0x30, 0x39, 0x1c, 0xe8, 0, 10, 0, 0]);
+        let udp = |bytes: &[u8]| {
+            let packet = IpPacket::parse(bytes).unwrap();
+            packet.udp().map(|udp| (udp.destination_port, udp.payload.len()))
+        };
+        assert_eq!(udp(&bytes), Some((7400, 2)));
+        let mut more_fragments = bytes.clone();
+        more_fragments[6] = 0x20;
+        assert_eq!(udp(&more_fragments), None);
+        more_fragments[6] = 0x40;
+        assert_eq!(udp(&more_fragments), Some((7400, 2)), "that is Don't Fragment");
+        bytes[25] = 13;
+        assert_eq!(udp(&bytes), None, "longer than the packet");
+        bytes[25] = 7;
+        assert_eq!(udp(&bytes), None, "shorter than its header");
     }
 
     proptest! {

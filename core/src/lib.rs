@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+mod budget;
 pub mod counters;
 mod demux;
 pub mod engine;
@@ -19,6 +20,7 @@ pub mod ice;
 mod icmp;
 pub mod ip;
 pub mod map;
+pub mod multicast;
 pub mod offload;
 pub mod packet;
 mod path;
@@ -26,6 +28,7 @@ mod peer;
 pub mod relay;
 mod rng;
 mod routes;
+mod rtps;
 pub mod session;
 mod shard;
 pub mod stun;
@@ -36,6 +39,7 @@ pub use engine::{
     NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer,
     RelayStatus, StreamNews, Warning,
 };
+pub use multicast::{Domains, MulticastPolicy};
 pub use packet::{
     DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, SocketIndex,
     Transmit,

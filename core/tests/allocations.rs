@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::nat::{Filtering, Mapping};
+use common::rtps::{to_all, to_one};
 use common::stock::{device_overlay, routed};
 use common::{World, ms, network, node, overlay, packet, two_behind};
 use ria_core::{DatagramBatch, PacketBatch, PathKind, Received};
@@ -115,4 +116,31 @@ fn packets_through_a_gateway_cost_none_either() {
         tun.clear();
     }
     assert_eq!(counted, 0, "for 6400 packets");
+}
+
+#[test]
+fn announcements_to_many_peers_cost_none_either() {
+    let mut world = World::new(3);
+    (0..4).for_each(|_| {
+        world.host(None);
+    });
+    world.introduce_all();
+    world.run(ms(3000));
+    assert!((1..4).all(|other| world.is_up(0, other)));
+    // Heard by multicast from all others, so that unicast is damped too.
+    (1..4).for_each(|other| world.send(other, &to_all(other, 1, 1)));
+    world.run(ms(100));
+    let packets: Vec<Vec<u8>> =
+        (0..10).flat_map(|number| [to_all(0, number, 1), to_one(0, number, (1, 7410))]).collect();
+    let (mut out, mut counted, mut copies) = (DatagramBatch::default(), 0, 0);
+    for round in 0..40 {
+        let now = world.now + ms(3000 * round);
+        let before = COUNT.get();
+        world.hosts[0].engine.handle_tun(network(), packets.iter().map(Vec::as_slice), now, &mut out);
+        counted += if round >= 4 { COUNT.get() - before } else { 0 };
+        copies += if round == 0 { out.len() } else { 0 };
+        out.clear();
+    }
+    assert!(copies >= 10 * 3 + 10, "{copies}");
+    assert_eq!(counted, 0, "for 720 packets");
 }

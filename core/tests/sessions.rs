@@ -311,7 +311,7 @@ fn packets_that_fit_nowhere_are_counted_by_reason() {
     let mut world = two(1);
     world.run_till("up", ms(1000), World::both_up);
     let mut multicast = packet(0, 1, 1, 100);
-    multicast[16..20].copy_from_slice(&[239, 255, 0, 1]);
+    multicast[16..20].copy_from_slice(&[239, 255, 0, 2]);
     let mut elsewhere = packet(0, 1, 1, 100);
     elsewhere[16..20].copy_from_slice(&[192, 0, 2, 1]);
     for bytes in [&multicast[..], &elsewhere, &packet(0, 1, 1, 1281), &[0x45; 12], &[]] {

@@ -69,13 +69,15 @@ fn plan(
     names.filter_map(|name| Some((name.to_owned(), change(name)?))).collect()
 }
 
-/// Whether a value names a file in the agent's directory, which is that of any value now given.
+/// Whether a value is one of those now given, or names a file in the agent's directory, which is that of theirs.
 fn is_ours<'a>(old: &str, values: impl Iterator<Item = &'a String>) -> bool {
-    let file =
-        |value: &str| Path::new(value.strip_prefix("file://").unwrap_or(value)).parent().map(Path::to_owned);
+    let file = |value: &str| {
+        let path = Path::new(value.strip_prefix("file://").unwrap_or(value));
+        path.parent().filter(|_| path.is_absolute()).map(Path::to_owned)
+    };
     let directory = file(old);
-    directory.as_deref() == Some(Path::new("/run/ria/dds"))
-        || values.filter_map(|v| file(v)).any(|d| Some(&d) == directory.as_ref())
+    let is_given = |value: &String| value == old || (directory.is_some() && file(value) == directory);
+    directory.as_deref() == Some(Path::new("/run/ria/dds")) || values.into_iter().any(is_given)
 }
 
 fn set(changes: &BTreeMap<String, Change>) -> impl Iterator<Item = (&String, &String)> {
@@ -112,6 +114,19 @@ mod tests {
         assert_eq!(changes["CYCLONEDDS_URI"], Change::Keep);
         assert_eq!(changes["FASTDDS_DEFAULT_PROFILES_FILE"], Change::Set("/tmp/r/dds/fastdds.xml".into()));
         assert_eq!(set(&changes).count(), 2);
+    }
+
+    #[test]
+    fn a_value_that_is_no_file_is_only_ours_when_it_is_the_same() {
+        let mut wanted = wanted("/run/ria/dds");
+        wanted.insert("FASTDDS_BUILTIN_TRANSPORTS".into(), "LARGE_DATA".into());
+        let change = |value: &str| {
+            let changes =
+                plan(&wanted, |name| (name == "FASTDDS_BUILTIN_TRANSPORTS").then(|| value.to_owned()));
+            changes["FASTDDS_BUILTIN_TRANSPORTS"].clone()
+        };
+        assert_eq!(change("UDPv4"), Change::Keep);
+        assert_eq!(change("LARGE_DATA"), Change::Set("LARGE_DATA".into()));
     }
 
     #[test]

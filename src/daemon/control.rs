@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ria_api::state::{NetworkReport, Severity};
-use ria_core::{PingOutcome, RelayServer};
+use ria_core::{MulticastPolicy, PingOutcome, RelayServer};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::requester::Requester;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -106,6 +106,7 @@ pub struct Control {
     /// The same when it was connected last.
     pub(super) connected_host: Host,
     pub(super) profiles: Profiles,
+    pub(super) multicast: MulticastPolicy,
     pub(super) udp_port: u16,
     pub(super) reach: Reach,
     pub(super) boot: BootId,
@@ -177,6 +178,7 @@ impl Control {
             packets: Packets::start(udp, seed, engine_in)?,
             relay_streams: RelayStreams::default(),
             profiles: Profiles::new(&config.run_dir, &config.dds),
+            multicast: config.dds.multicast(),
             state,
             netlink,
             connected_host: host.clone(),

@@ -60,7 +60,9 @@ impl Control {
         members.iter_mut().for_each(|live| live.online = false);
         // From a stored time memberships may end late, never early.
         let time = network.coordinator_time(&Look::now());
+        let policy = self.multicast.clone();
         self.engine(Command::AddNetwork(add)).await;
+        self.engine(Command::SetMulticast { network: id, policy }).await;
         self.engine(Command::SetTime { network: id, time }).await;
         self.engine(Command::SetMap { network: id, snapshot }).await;
         self.engine(Command::ApplyLive { network: id, update: LiveUpdate { whole: true, members } }).await;

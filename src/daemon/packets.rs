@@ -365,6 +365,7 @@ impl Mover {
                     | Command::Rerouted { .. }
                     | Command::SetMappedAddress(_)
                     | Command::SetAvoided(_)
+                    | Command::SetMulticast { .. }
                     | Command::StartPing { .. } => None,
                 };
                 let result = self.engine.handle_command(command, Instant::now());

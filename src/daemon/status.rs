@@ -184,6 +184,7 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         handshake_age: peer.handshake_age.map(|age| age.as_secs_f64()),
         local_candidate: peer.candidates.map(|(local, _)| candidate_type(local)),
         remote_candidate: peer.candidates.map(|(_, remote)| candidate_type(remote)),
+        participants_seen: u32::try_from(peer.participants_seen).unwrap_or(u32::MAX),
         ..PeerStatus::default()
     }
 }

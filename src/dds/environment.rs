@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use ria_api::environment::for_distro;
-use ria_api::environment::{CYCLONE_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES};
-
-use super::CYCLONE;
+use ria_api::environment::{CYCLONE, CYCLONE_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES};
 
 /// All variables that may be set.
-pub const VARIABLES: [&str; 3] = [FAST_DDS_VARIABLES[0], FAST_DDS_VARIABLES[1], CYCLONE_VARIABLE];
+pub const VARIABLES: [&str; 4] =
+    [FAST_DDS_VARIABLES[0], FAST_DDS_VARIABLES[1], CYCLONE_VARIABLE, FAST_DDS_TRANSPORTS];
+
+/// Chooses a set of transports of Fast DDS 2.13 and later; a profile with transports of its own would win over it.
+const FAST_DDS_TRANSPORTS: &str = "FASTDDS_BUILTIN_TRANSPORTS";
 
 /// The variables for files in a directory.
 pub fn environment(directory: &Path) -> BTreeMap<String, String> {
@@ -17,6 +19,13 @@ pub fn environment(directory: &Path) -> BTreeMap<String, String> {
     let mut variables: BTreeMap<_, _> =
         FAST_DDS_VARIABLES.iter().map(|name| ((*name).to_owned(), file(FAST_DDS))).collect();
     variables.insert(CYCLONE_VARIABLE.to_owned(), format!("file://{}", file(CYCLONE)));
+    variables
+}
+
+/// The same with Fast DDS's own transports for large messages: TCP for data, UDP multicast for discovery.
+pub(super) fn with_large_data(mut variables: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    variables.retain(|name, _| !FAST_DDS_VARIABLES.contains(&name.as_str()));
+    variables.insert(FAST_DDS_TRANSPORTS.to_owned(), "LARGE_DATA".to_owned());
     variables
 }
 
@@ -47,6 +56,6 @@ mod tests {
         let all = environment(Path::new("/run/ria/dds"));
         assert_eq!(all["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds.xml");
         assert_eq!(all["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds.xml");
-        assert!(all.keys().all(|name| VARIABLES.contains(&name.as_str())) && all.len() == VARIABLES.len());
+        assert!(all.keys().all(|name| VARIABLES.contains(&name.as_str())) && all.len() == 3);
     }
 }

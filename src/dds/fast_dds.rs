@@ -3,9 +3,13 @@
 //! Only the overlay's interfaces and loopback are used: with all interfaces every packet would be sent twice, once to
 //! the peer's other address. Loopback and shared memory keep the machine's own processes together, also while the
 //! interface is missing.
+//!
+//! By multicast nobody has to be named but this machine itself: ROS 2 adds the group to the list, unless it is older than
+//! Iron, for which the file does it.
 
 use std::fmt::Write;
 
+use super::config::Discovery;
 use super::{Overlay, PARTICIPANTS, SOCKET_BUFFER};
 
 /// How interfaces are named.
@@ -15,21 +19,23 @@ pub(super) enum Whitelist {
     ByAddress,
 }
 
+/// The group of discovery.
+const GROUP: &str = "239.255.0.1";
+
 /// Announcements of one participant that go out every three seconds, at most: peers times ports of each.
 const LOCATORS: usize = 256;
 
 pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
     let mut interfaces = String::new();
     let mut peers = String::new();
-    for interface in &overlay.interfaces {
+    for interface in overlay.interfaces.iter().chain(&overlay.local) {
         let entry = match whitelist {
             Whitelist::ByName => format!("<interface>{}</interface>", interface.name),
             Whitelist::ByAddress => format!("<address>{}</address>", interface.address),
         };
         let _ = write!(interfaces, "\n          {entry}");
     }
-    let own = overlay.interfaces.iter().map(|i| i.address);
-    for address in own.chain(overlay.peers.iter().copied()) {
+    for address in listed(overlay, whitelist) {
         let _ = write!(peers, "\n            <locator><udpv4><address>{address}</address></udpv4></locator>");
     }
     let size = if overlay.is_up() {
@@ -37,7 +43,10 @@ pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
     } else {
         String::new()
     };
-    let range = ports_per_peer(overlay.peers.len());
+    let range = match overlay.discovery {
+        Discovery::Multicast => PARTICIPANTS,
+        Discovery::Unicast => ports_per_peer(overlay.peers.len()),
+    };
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <!-- Written by the Ria agent; changes are overwritten. -->
@@ -79,6 +88,19 @@ pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
     )
 }
 
+/// Who is asked beside this machine itself.
+fn listed(overlay: &Overlay, whitelist: Whitelist) -> Vec<String> {
+    match (overlay.discovery, whitelist) {
+        (_, _) if !overlay.is_up() => Vec::new(),
+        (Discovery::Multicast, Whitelist::ByName) => Vec::new(),
+        (Discovery::Multicast, Whitelist::ByAddress) => vec![GROUP.into()],
+        (Discovery::Unicast, _) => {
+            let own = overlay.interfaces.iter().map(|i| i.address);
+            own.chain(overlay.peers.iter().copied()).map(|address| address.to_string()).collect()
+        }
+    }
+}
+
 /// Each participant of a host has a port of its own, and nobody knows which are in use: all are tried while there are
 /// few peers. Never less than the four that Fast DDS tries by itself.
 fn ports_per_peer(peers: usize) -> usize {
@@ -87,7 +109,8 @@ fn ports_per_peer(peers: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::overlay;
+    use super::super::Interface;
+    use super::super::tests::{overlay, unicast};
     use super::*;
 
     #[test]
@@ -103,10 +126,27 @@ mod tests {
 
     #[test]
     fn all_peers_are_listed_and_the_announcements_stay_bounded() {
-        let many = profile(&overlay(200), Whitelist::ByName);
+        let many = profile(&unicast(200), Whitelist::ByName);
         // 200 peers, itself, loopback.
         assert_eq!(many.matches("<locator>").count(), 202);
         assert_eq!([0, 1, 8, 16, 64, 500].map(ports_per_peer), [32, 32, 32, 16, 4, 4]);
+    }
+
+    #[test]
+    fn by_multicast_nobody_is_listed() {
+        let by_name = profile(&overlay(200), Whitelist::ByName);
+        assert_eq!(by_name.matches("<locator>").count(), 1);
+        let by_address = profile(&overlay(200), Whitelist::ByAddress);
+        assert_eq!(by_address.matches("<locator>").count(), 2);
+        assert!(by_address.contains("<address>239.255.0.1</address>"));
+    }
+
+    #[test]
+    fn local_interfaces_are_used_too() {
+        let local = Interface { name: "eth0".into(), address: [192, 168, 7, 2].into() };
+        let overlay = Overlay { local: vec![local], ..overlay(1) };
+        assert!(profile(&overlay, Whitelist::ByName).contains("<interface>eth0</interface>"));
+        assert!(profile(&overlay, Whitelist::ByAddress).contains("<address>192.168.7.2</address>"));
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //!                                                   environment (pure)     ──► variables that name them
 //! ```
 //!
-//! DDS reads files and variables once, when a process starts, so all peers known by then are listed. A machine that
-//! joins later lists those before it, and discovery needs only one side to know the other. Owns the files; knows
-//! neither the engine nor the local API.
+//! DDS reads files and variables once, when a process starts. By multicast, which the overlay carries, they need to name
+//! nobody. By unicast all peers known by then are listed; a machine that joins later lists those before it, and
+//! discovery needs only one side to know the other. Owns the files; knows neither the engine nor the local API.
 
 pub mod config;
 mod cyclone;
@@ -21,14 +21,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ria_api::environment::{FAST_DDS, FAST_DDS_BY_ADDRESS};
+use ria_api::environment::{CYCLONE, CYCLONE_11, FAST_DDS, FAST_DDS_BY_ADDRESS};
 use ria_api::state::{NetworkState, PeerKind};
 
-use self::config::DdsConfig;
+use self::config::{DdsConfig, Discovery, InterfaceName};
 pub use self::environment::{VARIABLES, environment, for_distro, for_network};
 use crate::daemon::handle::NetworkView;
-
-const CYCLONE: &str = "cyclonedds.xml";
 
 /// IPv4 and UDP headers in front of a DDS message.
 const HEADERS: u32 = 28;
@@ -47,11 +45,14 @@ struct Overlay {
     mtu: u32,
     /// Overlay addresses of the other members.
     peers: BTreeSet<Ipv4Addr>,
+    discovery: Discovery,
+    /// Interfaces beside the overlay's that are wanted, as far as they have an address.
+    local: Vec<Interface>,
     /// Largest receive buffer that the system grants; unknown inside a network namespace.
     receive_buffer_max: Option<u32>,
 }
 
-/// An interface that is up.
+/// An interface that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Interface {
     name: String,
@@ -63,10 +64,12 @@ impl Overlay {
         let mut overlay = Self::default();
         for NetworkView { status, peers } in networks {
             let Some(address) = status.addresses.iter().find_map(|a| ipv4(a)) else { continue };
-            if status.state != NetworkState::Up || !is_interface_name(&status.interface) {
+            // A strange name would need quoting in XML.
+            let Ok(name) = InterfaceName::try_from(status.interface.clone()) else { continue };
+            if status.state != NetworkState::Up {
                 continue;
             }
-            overlay.interfaces.push(Interface { name: status.interface.clone(), address });
+            overlay.interfaces.push(Interface { name: name.as_str().to_owned(), address });
             let mtu = if status.mtu < 576 { 1280 } else { status.mtu };
             overlay.mtu = if overlay.mtu == 0 { mtu } else { overlay.mtu.min(mtu) };
             // A phone has no ROS, and a laptop that has lists its robots itself.
@@ -91,9 +94,27 @@ fn ipv4(text: &str) -> Option<Ipv4Addr> {
     text.split('/').next().unwrap_or(text).parse().ok()
 }
 
-/// The kernel's own rules, less what would need quoting in XML.
-fn is_interface_name(name: &str) -> bool {
-    (1..16).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+/// Those of these interfaces that are there and have an IPv4 address now.
+fn local_interfaces(names: &[InterfaceName]) -> Vec<Interface> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let mut found = BTreeMap::new();
+    for interface in addresses {
+        let address = interface.address.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
+        // The first one is the main one.
+        if let Some(address) = address {
+            found.entry(interface.interface_name).or_insert(address);
+        }
+    }
+    names
+        .iter()
+        .filter_map(|name| {
+            let address = *found.get(name.as_str())?;
+            Some(Interface { name: name.as_str().to_owned(), address })
+        })
+        .collect()
 }
 
 /// The files.
@@ -143,13 +164,19 @@ impl Profiles {
     /// Makes the files of one directory fit some networks.
     fn write(&self, directory: &Path, networks: &[&NetworkView]) -> io::Result<bool> {
         let networks = networks.iter().copied();
-        let overlay = Overlay { receive_buffer_max: receive_buffer_max(), ..Overlay::of(networks) };
+        let overlay = Overlay {
+            receive_buffer_max: receive_buffer_max(),
+            discovery: self.config.discovery,
+            local: local_interfaces(&self.config.local_interfaces),
+            ..Overlay::of(networks)
+        };
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         let mut changed = false;
         for (name, content) in [
             (FAST_DDS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByName)),
             (FAST_DDS_BY_ADDRESS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByAddress)),
-            (CYCLONE, cyclone::profile(&overlay)),
+            (CYCLONE, cyclone::profile(&overlay, cyclone::Version::V0)),
+            (CYCLONE_11, cyclone::profile(&overlay, cyclone::Version::V11)),
         ] {
             changed |= write_if_changed(&directory.join(name), &content)?;
         }
@@ -158,7 +185,11 @@ impl Profiles {
 
     /// The variables that name the files; none when DDS is left to the user.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        if self.config.profiles { environment(&self.directory) } else { BTreeMap::new() }
+        match (self.config.profiles, self.config.large_data) {
+            (true, false) => environment(&self.directory),
+            (true, true) => environment::with_large_data(environment(&self.directory)),
+            (false, _) => BTreeMap::new(),
+        }
     }
 }
 
@@ -194,7 +225,12 @@ mod tests {
             mtu: 1280,
             peers: (0..peers).map(|n| Ipv4Addr::new(10, 213, 1, n)).collect(),
             receive_buffer_max: Some(212_992),
+            ..Overlay::default()
         }
+    }
+
+    pub(super) fn unicast(peers: u8) -> Overlay {
+        Overlay { discovery: Discovery::Unicast, ..overlay(peers) }
     }
 
     fn view(interface: &str, address: &str, mtu: u32) -> NetworkView {
@@ -231,7 +267,8 @@ mod tests {
     #[test]
     fn files_are_readable_for_all_and_untouched_when_nothing_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let profiles = Profiles::new(dir.path(), &DdsConfig::default());
+        let unicast = DdsConfig { discovery: Discovery::Unicast, ..DdsConfig::default() };
+        let profiles = Profiles::new(dir.path(), &unicast);
         let network = view("ria0", "10.213.0.1/16", 1280);
         assert!(profiles.update([]).unwrap());
         assert!(profiles.update([&network]).unwrap());
@@ -246,7 +283,29 @@ mod tests {
         assert!(profiles.update([&grown]).unwrap());
         assert!(std::fs::read_to_string(&file).unwrap().contains("10.213.0.10"));
         let names = std::fs::read_dir(dir.path().join("dds")).unwrap().count();
-        assert_eq!(names, 3, "something was left behind");
+        assert_eq!(names, 4, "something was left behind");
+    }
+
+    #[test]
+    fn by_multicast_a_new_member_changes_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path(), &DdsConfig::default());
+        let mut network = view("ria0", "10.213.0.1/16", 1280);
+        assert!(profiles.update([&network]).unwrap());
+        network.peers.push((NodeId::from_bytes([8; 10]), PeerStatus::default()));
+        network.peers[0].1.addresses[0] = "10.213.0.10".into();
+        assert!(!profiles.update([&network]).unwrap());
+        network.status.mtu = 1420;
+        assert!(profiles.update([&network]).unwrap());
+    }
+
+    #[test]
+    fn for_large_data_fast_dds_keeps_its_own_transports() {
+        let config = DdsConfig { large_data: true, ..DdsConfig::default() };
+        let variables = Profiles::new(Path::new("/run/ria"), &config).environment();
+        assert_eq!(variables["FASTDDS_BUILTIN_TRANSPORTS"], "LARGE_DATA");
+        assert!(variables.contains_key("CYCLONEDDS_URI") && variables.len() == 2);
+        assert!(variables.keys().all(|name| VARIABLES.contains(&name.as_str())));
     }
 
     #[test]
@@ -272,7 +331,7 @@ mod tests {
     #[test]
     fn dds_can_be_left_to_the_user() {
         let dir = tempfile::tempdir().unwrap();
-        let profiles = Profiles::new(dir.path(), &DdsConfig { profiles: false });
+        let profiles = Profiles::new(dir.path(), &DdsConfig { profiles: false, ..DdsConfig::default() });
         assert!(!profiles.update([&view("ria0", "10.213.0.1/16", 1280)]).unwrap());
         assert!(profiles.environment().is_empty() && !dir.path().join("dds").exists());
     }
@@ -282,7 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let profiles = Profiles::new(dir.path(), &DdsConfig::default());
         profiles.update([]).unwrap();
-        for distro in [None, Some("humble"), Some("jazzy")] {
+        for distro in [None, Some("humble"), Some("jazzy"), Some("lyrical")] {
             for value in for_distro(profiles.environment(), distro).values() {
                 let path = value.strip_prefix("file://").unwrap_or(value);
                 assert!(Path::new(path).is_file(), "{path}");

@@ -11,6 +11,7 @@ use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use zeroize::Zeroizing;
 
+use crate::multicast::MulticastPolicy;
 use crate::packet::SocketIndex;
 
 /// Something to do. All are applied at once; what follows from them comes as events and datagrams.
@@ -97,6 +98,13 @@ pub enum Command {
     SetMappedAddress(Option<SocketAddr>),
     /// No path runs inside of these prefixes, which are this machine's own affair, whatever peers report.
     SetAvoided(Vec<Prefix>),
+    /// What of a network's multicast is carried; until then the default.
+    SetMulticast {
+        /// Which network.
+        network: NetworkId,
+        /// What.
+        policy: MulticastPolicy,
+    },
     /// Measure the way to a peer. Ends in exactly one [`Event::PingFinished`](super::Event::PingFinished).
     StartPing {
         /// Which network.

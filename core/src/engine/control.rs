@@ -137,6 +137,12 @@ impl Control {
                 self.report_candidates(now);
                 Ok(())
             }
+            Command::SetMulticast { network, policy } => {
+                self.network(network)?;
+                let policy = Box::new(policy);
+                self.to_shard.push_back(ShardCommand::SetMulticast { network, policy });
+                Ok(())
+            }
             Command::StartPing { network, peer, id, timeout } => {
                 let known = self.network(network)?.peers.contains_key(&peer);
                 if known {
@@ -458,6 +464,10 @@ impl Control {
             ShardEvent::Roamed { to, .. } => peer.handle_roamed(to, now),
         });
         self.note_relayed(peer_id, now);
+    }
+
+    pub(super) fn slot(&self, (network, node): PeerId) -> Option<Slot> {
+        Some(self.networks.get(&network)?.peers.get(&node)?.slot)
     }
 
     pub(super) fn with_peer(&mut self, peer_id: PeerId, now: Instant, change: impl FnOnce(&mut Peer)) {

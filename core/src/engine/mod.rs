@@ -281,7 +281,14 @@ impl Engine {
     pub fn status(&self, now: Instant) -> EngineStatus {
         let mut drops = self.control.drops;
         drops.add(self.shard.drops());
-        EngineStatus { networks: self.control.status(now), drops, forwarded: self.shard.forwarded() }
+        let mut networks = self.control.status(now);
+        for network in &mut networks {
+            for peer in &mut network.peers {
+                let slot = self.control.slot((network.id, peer.node));
+                peer.participants_seen = slot.map_or(0, |slot| self.shard.participants(slot, now));
+            }
+        }
+        EngineStatus { networks, drops, forwarded: self.shard.forwarded() }
     }
 }
 

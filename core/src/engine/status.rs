@@ -147,6 +147,7 @@ impl PeerStatus {
             rx_packets: 0,
             tx_packets: 0,
             mtu: 0,
+            participants_seen: 0,
         }
     }
 }
@@ -200,4 +201,6 @@ pub struct PeerStatus {
     pub tx_packets: u64,
     /// MTU of the overlay.
     pub mtu: u16,
+    /// Its DDS participants that have announced themselves here.
+    pub participants_seen: usize,
 }

@@ -17,6 +17,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::{Unstructured, bytes, damage, pause};
+use crate::ip::IpPacket;
 use crate::{AddNetwork, Command, DatagramBatch, Engine, EngineConfig, PacketBatch, Received, RelayServer};
 
 const ADDRESSES: [SocketAddr; 2] = [address(1), address(2)];
@@ -98,7 +99,10 @@ impl Pair {
                 // WireGuard cuts off what stands behind the length that a packet's header says.
                 let known = self.sent[1 - side].iter().position(|sent| sent.starts_with(packet));
                 let known = known.unwrap_or_else(|| panic!("a packet that nobody sent: {packet:02x?}"));
-                self.sent[1 - side].swap_remove(known);
+                // A peer that comes into reach again is told once more who is here.
+                if !IpPacket::parse(packet).is_some_and(|packet| packet.is_multicast()) {
+                    self.sent[1 - side].swap_remove(known);
+                }
             }
         }
         self.collect(side, &udp);

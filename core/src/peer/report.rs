@@ -67,6 +67,7 @@ impl Peer {
             rx_packets: self.traffic.rx_packets,
             tx_packets: self.traffic.tx_packets,
             mtu,
+            participants_seen: 0,
         }
     }
 }

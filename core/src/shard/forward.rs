@@ -9,11 +9,12 @@
 //! answered as a router would (RFC 1812, RFC 4443), and counted.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::message::Slot;
 use super::slot::PeerSlot;
 use super::{Shard, ShardNetwork, lower, touch};
+use crate::budget::Limit;
 use crate::counters::DropReason;
 use crate::filter::Verdict;
 use crate::icmp;
@@ -22,36 +23,8 @@ use crate::packet::DatagramBatch;
 
 pub(super) use crate::icmp::Refused;
 
-/// ICMP errors per second and network (RFC 4443 section 2.4 (f) asks for a limit), and how many at once.
-const ICMP_PER_SECOND: u32 = 100;
-const ICMP_AT_ONCE: u32 = 20;
-
-/// A limit to ICMP errors.
-#[derive(Debug)]
-pub(super) struct IcmpBudget {
-    left: u32,
-    filled: Option<Instant>,
-}
-
-impl Default for IcmpBudget {
-    fn default() -> Self {
-        Self { left: ICMP_AT_ONCE, filled: None }
-    }
-}
-
-impl IcmpBudget {
-    fn take(&mut self, now: Instant) -> bool {
-        let age = self.filled.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let gained = u32::try_from(age.as_millis()).unwrap_or(u32::MAX) / (1000 / ICMP_PER_SECOND);
-        if gained > 0 || self.filled.is_none() {
-            self.filled = Some(now);
-            self.left = self.left.saturating_add(gained).min(ICMP_AT_ONCE);
-        }
-        let enough = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        enough
-    }
-}
+/// ICMP errors of a network (RFC 4443 section 2.4 (f) asks for a limit).
+const ICMP: Limit = Limit { per_second: 100, at_once: 20 };
 
 impl ShardNetwork {
     /// Whether a packet ends at this node: it has the address, or it is for everybody.
@@ -73,7 +46,7 @@ impl ShardNetwork {
         let mut buffer = [0; icmp::MAX_LEN];
         let Some(len) = icmp::error(packet, own, why, self.mtu, &mut buffer) else { return };
         let Some(answer) = buffer.get(..len).and_then(IpPacket::parse) else { return };
-        if self.icmp.take(now) && self.filter.outbound(&answer, sender.node) == Verdict::Allow {
+        if self.icmp.take(1, ICMP, now) && self.filter.outbound(&answer, sender.node) == Verdict::Allow {
             sender.seal(answer.bytes, now, out);
         }
     }

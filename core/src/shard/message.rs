@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ria_protocol::id::{NetworkId, NodeId};
 
 use crate::filter::Filter;
+use crate::multicast::MulticastPolicy;
 use crate::packet::{Destination, SocketIndex};
 use crate::routes::Routes;
 use crate::session::Session;
@@ -30,6 +31,10 @@ pub(crate) enum ShardCommand {
     SetFilter {
         network: NetworkId,
         filter: Box<dyn Filter>,
+    },
+    SetMulticast {
+        network: NetworkId,
+        policy: Box<MulticastPolicy>,
     },
     AddPeer {
         slot: Slot,

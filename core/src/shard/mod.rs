@@ -6,6 +6,7 @@
 mod forward;
 pub(crate) mod message;
 mod pending;
+mod replicate;
 mod slot;
 mod stock;
 
@@ -15,13 +16,15 @@ use std::time::Instant;
 
 use ria_protocol::id::NetworkId;
 
+use crate::budget::Bucket;
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::{AllowAll, Filter, Verdict};
 use crate::ip::IpPacket;
+use crate::multicast::Multicast;
 use crate::packet::{DatagramBatch, PacketBatch, PacketSource};
 use crate::routes::Routes;
 use crate::session::HANDSHAKE_ROOM;
-use forward::{IcmpBudget, Refused};
+use forward::Refused;
 use message::{Route, ShardCommand, ShardEvent, Slot};
 use slot::PeerSlot;
 
@@ -39,7 +42,8 @@ struct ShardNetwork {
     own: Vec<IpAddr>,
     /// Its stock peers; while there are any, packets between them and others pass through here.
     stock_peers: usize,
-    icmp: IcmpBudget,
+    icmp: Bucket,
+    multicast: Multicast,
 }
 
 /// Where what comes out of a datagram goes.
@@ -92,7 +96,8 @@ impl Shard {
                     filter: Box::new(AllowAll),
                     own: Vec::new(),
                     stock_peers: 0,
-                    icmp: IcmpBudget::default(),
+                    icmp: Bucket::default(),
+                    multicast: Multicast::default(),
                 };
                 self.networks.insert(network, made);
             }
@@ -107,6 +112,11 @@ impl Shard {
             ShardCommand::SetFilter { network, filter } => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     network.filter = filter;
+                }
+            }
+            ShardCommand::SetMulticast { network, policy } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.multicast.set_policy(*policy);
                 }
             }
             ShardCommand::AddPeer { slot, network, node, session, conduct } => {
@@ -148,6 +158,9 @@ impl Shard {
         peer.work(now, out);
         for _ in 0..peer.flush(now, out) {
             self.drops.count(DropReason::NoPath);
+        }
+        if let Some(network) = self.networks.get_mut(&peer.network) {
+            network.introduce(peer, now, out);
         }
         if let Some(ready) = peer.take_announcement() {
             let event = if ready { ShardEvent::SessionUp { slot } } else { ShardEvent::SessionDown { slot } };
@@ -202,18 +215,22 @@ impl Shard {
         now: Instant,
         out: &mut DatagramBatch,
     ) -> Result<(), DropReason> {
-        let network = self.networks.get_mut(&network).ok_or(DropReason::NoSuchNetwork)?;
+        let id = network;
+        let network = self.networks.get_mut(&id).ok_or(DropReason::NoSuchNetwork)?;
         let packet = IpPacket::parse(bytes).ok_or(DropReason::Malformed)?;
         if bytes.len() > network.mtu {
             return Err(DropReason::TooLarge);
         }
         if packet.is_multicast() {
-            return Err(DropReason::Multicast);
+            return self.replicate(id, &packet, now, out);
         }
         let slot = network.routes.lookup(packet.destination).ok_or(DropReason::NoRoute)?;
         let peer = self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
         if network.filter.outbound(&packet, peer.node) == Verdict::Deny {
             return Err(DropReason::FilteredOut);
+        }
+        if network.multicast.is_repeat(&packet, &peer.multicast, now) {
+            return Err(DropReason::Damped);
         }
         peer.catch_up(now, out);
         if peer.session.is_ready() && peer.route.is_some() {
@@ -299,6 +316,13 @@ impl Shard {
         if network.filter.inbound(&packet, peer.node) == Verdict::Deny {
             return Err(DropReason::FilteredIn);
         }
+        if packet.is_multicast() {
+            // A stock peer has no multicast on its interface that it could mean.
+            let accepted =
+                if from_stock { Err(DropReason::Multicast) } else { network.multicast.accept(&packet) };
+            accepted?;
+        }
+        network.multicast.listen(&packet, &mut peer.multicast, now);
         if network.stock_peers > 0 && !network.is_for_us(&packet) {
             return self.forward(slot, room, now, sinks.udp);
         }

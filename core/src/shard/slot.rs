@@ -15,6 +15,7 @@ use ria_protocol::id::{NetworkId, NodeId};
 use super::message::{Conduct, Route, Traffic};
 use super::pending::Pending;
 use super::stock::STOCK_RETRY;
+use crate::multicast::PeerMulticast;
 use crate::packet::DatagramBatch;
 use crate::relay::channel_header;
 use crate::session::handover::hand_over;
@@ -63,6 +64,7 @@ pub(crate) struct PeerSlot {
     pub(crate) route: Option<Route>,
     pub(crate) pending: Pending,
     pub(crate) traffic: Traffic,
+    pub(crate) multicast: PeerMulticast,
     pub(super) conduct: Conduct,
     /// Whether control was told that the session is ready.
     announced: bool,
@@ -88,6 +90,7 @@ impl PeerSlot {
             route: None,
             pending: Pending::default(),
             traffic: Traffic::default(),
+            multicast: PeerMulticast::default(),
             conduct,
             announced: false,
             handshake_at: None,
@@ -316,6 +319,11 @@ impl PeerSlot {
             self.nudged = Some(now);
             self.seal(&[], now, out);
         }
+    }
+
+    /// Whether a packet for it can leave now.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.session.is_ready() && self.route.is_some()
     }
 
     /// Whether the session became ready or stopped being it since control was told.

@@ -62,7 +62,7 @@ pub fn peer(peer: &PeerStatus) -> msg::Peer {
         tx_bytes: peer.tx_bytes,
         // Not told by the agent yet.
         ros_domains: Vec::new(),
-        participants_seen: 0,
+        participants_seen: peer.participants_seen,
         participants_expected: 0,
         clock_offset: f32::NAN,
         clock_offset_stddev: f32::NAN,

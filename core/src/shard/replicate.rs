@@ -1,0 +1,88 @@
+//! Copies of this host's multicast, to each peer of the network that runs an agent and is in reach. Who is to get one is
+//! decided in [`crate::multicast`].
+
+use std::time::Instant;
+
+use ria_protocol::id::NetworkId;
+
+use super::message::Slot;
+use super::slot::PeerSlot;
+use super::{Shard, ShardNetwork, touch};
+use crate::counters::DropReason;
+use crate::filter::Verdict;
+use crate::ip::IpPacket;
+use crate::multicast::Audience;
+use crate::packet::DatagramBatch;
+
+impl ShardNetwork {
+    /// Sends a copy to one peer; whether one went out.
+    fn copy(
+        &mut self,
+        packet: &IpPacket<'_>,
+        audience: Audience,
+        peer: &mut PeerSlot,
+        now: Instant,
+        out: &mut DatagramBatch,
+    ) -> Result<bool, DropReason> {
+        peer.catch_up(now, out);
+        if peer.is_stock()
+            || !peer.is_reached()
+            || !peer.multicast.admit(audience, packet.bytes.len(), now)?
+        {
+            return Ok(false);
+        }
+        if self.filter.outbound(packet, peer.node) == Verdict::Deny {
+            return Err(DropReason::FilteredOut);
+        }
+        if peer.seal(packet.bytes, now, out) { Ok(true) } else { Err(DropReason::BatchFull) }
+    }
+
+    /// After a change of a peer's session or route: one that comes into reach is told who is here.
+    pub(super) fn introduce(&mut self, peer: &mut PeerSlot, now: Instant, out: &mut DatagramBatch) {
+        if peer.is_stock() || !self.multicast.note_reached(peer.is_reached(), &mut peer.multicast, now) {
+            return;
+        }
+        for bytes in self.multicast.last_words(now) {
+            let Some(packet) = IpPacket::parse(bytes).filter(|p| self.own.contains(&p.source)) else {
+                continue;
+            };
+            let is_allowed = self.filter.outbound(&packet, peer.node) == Verdict::Allow;
+            if is_allowed && peer.multicast.admit(Audience::All, bytes.len(), now) == Ok(true) {
+                peer.seal(bytes, now, out);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// A multicast packet from a network's interface. That no peer is there for it is no drop.
+    pub(super) fn replicate(
+        &mut self,
+        id: NetworkId,
+        packet: &IpPacket<'_>,
+        now: Instant,
+        out: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
+        let network = self.networks.get_mut(&id).ok_or(DropReason::NoSuchNetwork)?;
+        let audience = network.multicast.admit(packet, &network.own, now)?;
+        let mut copies = 0;
+        for (slot, peer) in self.slots.iter_mut().enumerate() {
+            let Some(peer) = peer.as_mut().filter(|peer| peer.network == id) else { continue };
+            match network.copy(packet, audience, peer, now, out) {
+                Ok(true) => {
+                    copies += 1;
+                    touch(&mut self.touched, slot as Slot);
+                }
+                Ok(false) => {}
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+        if copies == 0 && audience != Audience::All { Err(DropReason::Damped) } else { Ok(()) }
+    }
+
+    /// How many DDS participants of the peer in a slot are heard here.
+    pub(crate) fn participants(&self, slot: Slot, now: Instant) -> usize {
+        let peer = self.slots.get(slot as usize).and_then(Option::as_ref);
+        peer.map_or(0, |peer| peer.multicast.participants(now))
+    }
+}
