@@ -20,7 +20,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, port_mapping, provisioning_file, system_bus, [paths] and [dds]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, [paths] and [dds]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Config {
     pub system_bus: bool,
     /// Where a machine that is in no network looks for a join key; the first file that is there counts.
     pub provisioning_files: Vec<PathBuf>,
+    /// Whether members on the local network find each other by beacons while the coordinator is out of reach.
+    pub beacon: bool,
     /// How the coordinator and relays behind HTTPS are reached: directly, or by a proxy.
     pub reach: Reach,
     /// Whether the default router is asked to open a port for the tunnel.
@@ -53,6 +55,7 @@ impl Default for Config {
             udp_port: DEFAULT_UDP_PORT,
             system_bus: true,
             provisioning_files: PROVISIONING_FILES.iter().map(PathBuf::from).collect(),
+            beacon: true,
             reach: Reach::default(),
             port_mapping: true,
             paths: Exclusions::default(),
@@ -133,6 +136,7 @@ impl Config {
                 "run_dir" => text(value).map(|v| self.run_dir = v.into()),
                 "udp_port" => value.try_into::<u16>().map(|v| self.udp_port = v).map_err(|e| e.to_string()),
                 "proxy" => text(value).and_then(|v| self.reach.set_proxy(&v).map_err(|e| e.to_string())),
+                "beacon" => value.try_into::<bool>().map(|v| self.beacon = v).map_err(|e| e.to_string()),
                 "provisioning_file" => text(value).map(|v| self.set_provisioning_file(&v)),
                 "system_bus" => {
                     value.try_into::<bool>().map(|v| self.system_bus = v).map_err(|e| e.to_string())
@@ -174,6 +178,12 @@ impl Config {
             match wanted.parse() {
                 Ok(wanted) => self.port_mapping = wanted,
                 Err(_) => errors.push(format!("RIA_PORT_MAPPING: {wanted:?} is neither true nor false")),
+            }
+        }
+        if let Some(wanted) = env("RIA_BEACON") {
+            match wanted.parse() {
+                Ok(wanted) => self.beacon = wanted,
+                Err(_) => errors.push(format!("RIA_BEACON: {wanted:?} is neither true nor false")),
             }
         }
         if let Some(Err(error)) = env("RIA_PROXY").map(|proxy| self.reach.set_proxy(&proxy)) {
@@ -283,6 +293,17 @@ mod tests {
         {
             assert!(load(bad, Overrides::default(), &[]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn beacons_are_on_until_the_file_or_the_environment_says_otherwise() {
+        let beacon =
+            |file: &str, env: &[(&str, &str)]| load(file, Overrides::default(), env).map(|c| c.beacon);
+        assert_eq!(beacon("", &[]), Ok(true));
+        assert_eq!(beacon("beacon = false", &[]), Ok(false));
+        assert_eq!(beacon("beacon = false", &[("RIA_BEACON", "true")]), Ok(true));
+        let ConfigErrors(errors) = beacon("beacon = 'no'", &[("RIA_BEACON", "off")]).unwrap_err();
+        assert_eq!(errors.len(), 2, "{errors:?}");
     }
 
     #[test]

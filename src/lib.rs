@@ -1,5 +1,6 @@
 //! `ria`: the agent of a robot or laptop, and its command line. A library only so that its readers can be fuzzed.
 
+mod beacon;
 mod bus;
 mod cli;
 mod config;

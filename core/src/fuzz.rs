@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
 
+mod beacon;
 mod engine;
 mod ice;
 mod map;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use arbitrary::Unstructured;
 
+pub use beacon::beacon;
 pub use engine::{datagrams, tun_packets};
 pub use ice::ice_checks;
 pub use map::fold as map_fold;
@@ -26,7 +28,8 @@ pub use parts::{path_probe, relay_client, session};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
+    ("beacon", beacon),
     ("datagrams", datagrams),
     ("tun_packets", tun_packets),
     ("map_fold", map_fold),

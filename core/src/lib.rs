@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+pub mod beacon;
 mod budget;
 pub mod counters;
 mod demux;

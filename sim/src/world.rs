@@ -382,6 +382,7 @@ impl World {
                 | Event::RelayStreamWanted { .. }
                 | Event::RelayStreamUnwanted { .. }
                 | Event::RelayDown { .. }
+                | Event::BeaconDue { .. }
                 | Event::PingFinished { .. } => {}
             }
         }

@@ -28,6 +28,7 @@ use super::port_mapping::PortMapping;
 use super::storage::Storage;
 use super::suspension::Suspension;
 use super::times::Look;
+use crate::beacon::Beacons;
 use crate::config::Config;
 use crate::coordinator::reach::Reach;
 use crate::coordinator::session::{Note, SessionEvent};
@@ -101,6 +102,7 @@ pub struct Control {
     pub(super) saver: Saver,
     pub(super) packets: Packets,
     pub(super) relay_streams: RelayStreams,
+    pub(super) beacons: Beacons,
     pub(super) netlink: Netlink,
     pub(super) host: Host,
     /// The same when it was connected last.
@@ -173,9 +175,12 @@ impl Control {
             );
             conditions.set("udp-port-taken", Severity::Warning, text);
         }
+        let packets = Packets::start(udp, seed, engine_in)?;
+        let beacons = start_beacons(config.beacon, &packets, &mut conditions);
         let control = Self {
             saver: Saver::start(state.clone(), saved_in)?,
-            packets: Packets::start(udp, seed, engine_in)?,
+            packets,
+            beacons,
             relay_streams: RelayStreams::default(),
             profiles: Profiles::new(&config.run_dir, &config.dds),
             multicast: config.dds.multicast(),
@@ -265,6 +270,7 @@ impl Control {
         self.begin_farewells();
         let networks = self.load_state();
         self.tell_host_candidates().await;
+        self.follow_places().await;
         self.networks.extend(networks.into_iter().map(|network| (network.id(), network)));
         self.begin_pending();
         // Of two networks with the same addresses, the one that has been here longer goes first.
@@ -371,6 +377,24 @@ impl Control {
                 tracing::error!(%error, "no packets can be moved any more; restart the agent");
                 false
             }
+        }
+    }
+}
+
+/// Members that look for each other on the local network, where that is wanted and possible.
+fn start_beacons(wanted: bool, packets: &Packets, conditions: &mut Conditions) -> Beacons {
+    let started = wanted.then(|| Beacons::start(&packets.beacon_door()));
+    match started {
+        None => Beacons::default(),
+        Some(Ok(beacons)) => beacons,
+        Some(Err(error)) => {
+            let text = format!(
+                "UDP port {} can't be opened ({error}), so members on the local network are not found while the \
+                 coordinator is out of reach (stop the program that has the port, or set beacon = false)",
+                crate::beacon::PORT
+            );
+            conditions.set("no-beacon", Severity::Warning, text);
+            Beacons::default()
         }
     }
 }

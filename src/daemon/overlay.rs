@@ -237,6 +237,7 @@ impl Control {
     pub(super) fn handle_engine_event(&mut self, event: Event) {
         match event {
             Event::PingFinished { id, outcome, .. } => return self.pings.end(id, outcome),
+            Event::BeaconDue { from, datagram, .. } => return self.beacons.send(from, &datagram),
             Event::CandidatesChanged { network, candidates } => {
                 if let Some(network) = self.networks.get(&network) {
                     network.order(Order::Report(candidates));

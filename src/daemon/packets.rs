@@ -25,6 +25,7 @@ use ria_protocol::id::NetworkId;
 use tokio::sync::{mpsc, oneshot};
 use tun_rs::SyncDevice;
 
+use crate::beacon::{self, Heard};
 use crate::netdev::frames::{Frames, PacketDevice};
 use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
 use crate::relay::queue::{Queue, StreamQueues};
@@ -71,6 +72,7 @@ pub struct PacketStatus {
 pub struct Packets {
     orders: Option<mpsc::UnboundedSender<Order>>,
     from_streams: mpsc::Sender<FromStream>,
+    heard: mpsc::Sender<Heard>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -84,7 +86,8 @@ impl Packets {
     pub fn start(udp: BoundUdp, seed: [u8; 32], events: mpsc::UnboundedSender<Event>) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (from_streams, streams) = mpsc::channel(relay::BACKLOG);
-        let inboxes = Inboxes { orders: inbox, streams };
+        let (heard, beacons) = mpsc::channel(beacon::BACKLOG);
+        let inboxes = Inboxes { orders: inbox, streams, beacons };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name("ria-packets".into()).spawn(move || {
             runtime.block_on(async move {
@@ -94,7 +97,7 @@ impl Packets {
                 }
             });
         })?;
-        Ok(Self { orders: Some(orders), from_streams, thread: Some(thread) })
+        Ok(Self { orders: Some(orders), from_streams, heard, thread: Some(thread) })
     }
 
     /// Has the engine do something.
@@ -120,6 +123,11 @@ impl Packets {
     /// For a stream to a relay, to tell what arrives on it.
     pub fn stream_door(&self) -> mpsc::Sender<FromStream> {
         self.from_streams.clone()
+    }
+
+    /// For whoever hears beacons.
+    pub fn beacon_door(&self) -> mpsc::Sender<Heard> {
+        self.heard.clone()
     }
 
     /// What goes out over a stream to a relay is put into this queue from now on.
@@ -163,6 +171,7 @@ struct Interface {
 struct Inboxes {
     orders: mpsc::UnboundedReceiver<Order>,
     streams: mpsc::Receiver<FromStream>,
+    beacons: mpsc::Receiver<Heard>,
 }
 
 struct Mover {
@@ -186,6 +195,7 @@ struct Mover {
 enum Wake {
     Order(Option<Order>),
     Stream(FromStream),
+    Beacon(Heard),
     Packets,
     Timer,
 }
@@ -223,6 +233,10 @@ impl Mover {
                     // One after the other, neither streams nor sockets have to wait for a pause of the others.
                     self.turn().await;
                 }
+                Wake::Beacon(Heard { from, datagram }) => {
+                    self.engine.handle_beacon(from, &datagram, Instant::now());
+                    self.turn().await;
+                }
                 Wake::Packets => self.turn().await,
                 Wake::Timer => self.engine.handle_timeout(Instant::now()),
             }
@@ -248,6 +262,7 @@ impl Mover {
             () = timer => Wake::Timer,
             order = self.inboxes.orders.recv() => Wake::Order(order),
             Some(news) = self.inboxes.streams.recv() => Wake::Stream(news),
+            Some(heard) = self.inboxes.beacons.recv() => Wake::Beacon(heard),
             () = any_socket_readable(&self.sockets) => Wake::Packets,
             () = any_readable(&self.interfaces) => Wake::Packets,
         }
@@ -366,6 +381,7 @@ impl Mover {
                     | Command::SetMappedAddress(_)
                     | Command::SetAvoided(_)
                     | Command::SetMulticast { .. }
+                    | Command::SetBeaconPlaces(_)
                     | Command::StartPing { .. } => None,
                 };
                 let result = self.engine.handle_command(command, Instant::now());

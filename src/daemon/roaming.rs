@@ -17,6 +17,7 @@ impl Control {
     pub(super) async fn handle_host_change(&mut self) {
         let Ok(host) = self.netlink.host().await else { return };
         let had = !std::mem::replace(&mut self.host, host).candidates(self.udp_port).is_empty();
+        self.follow_places().await;
         let has = !self.host.candidates(self.udp_port).is_empty();
         // What it comes back to may be the very network that it has lost.
         let change = match (had, has) {
@@ -100,6 +101,14 @@ impl Control {
     pub(super) async fn handle_resume(&mut self) {
         self.networks.values().for_each(|network| network.order(Order::Reconnect));
         self.tell_host_candidates().await;
+    }
+
+    /// The links on which members can find each other.
+    pub(super) async fn follow_places(&mut self) {
+        if self.beacons.follow(self.host.places()) {
+            let places = self.beacons.addresses(self.udp_port);
+            self.engine(Command::SetBeaconPlaces(places)).await;
+        }
     }
 
     pub(super) async fn tell_host_candidates(&mut self) {

@@ -50,6 +50,7 @@ impl Control {
                 (network, Some(peer), self.path_draft((network, peer), paths, gap, reason))
             }
             Event::PingFinished { .. }
+            | Event::BeaconDue { .. }
             | Event::CandidatesChanged { .. }
             | Event::Warned { .. }
             | Event::RelayUp { .. }

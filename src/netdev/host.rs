@@ -1,6 +1,6 @@
 //! A picture of this host's interfaces, addresses and routes, and what follows from it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use ipnet::IpNet;
 use ria_protocol::prefix::Prefix;
@@ -61,6 +61,37 @@ pub struct Interface {
     pub controller: Option<u32>,
     /// Whether paths are to leave it alone: see [`Host::judge`].
     pub foreign: bool,
+    /// Whether what is for all can be sent on it; not on a modem's.
+    pub broadcast: bool,
+}
+
+/// An address from which everybody on a link can be spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Kernel's number of the interface.
+    pub index: u32,
+    /// Its name.
+    pub interface: String,
+    /// This machine's address there.
+    pub address: IpAddr,
+    /// The link's address for all, in IPv4.
+    pub broadcast: Option<Ipv4Addr>,
+}
+
+impl Place {
+    /// The number of the link, where the address means something on that link only.
+    pub fn scope(&self) -> u32 {
+        let local = matches!(self.address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if local { self.index } else { 0 }
+    }
+
+    /// The address with a port.
+    pub fn socket_address(&self, port: u16) -> SocketAddr {
+        match self.address {
+            IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.scope()).into(),
+        }
+    }
 }
 
 /// A route of the main table.
@@ -208,6 +239,34 @@ impl Host {
         found
     }
 
+    /// From where everybody on each of this host's real links can be spoken to: by each IPv4 address, link-local ones too,
+    /// and by one IPv6 address, the link-local one where there is one.
+    pub fn places(&self) -> Vec<Place> {
+        let links = self.interfaces.iter().filter(|interface| is_underlay(interface) && interface.broadcast);
+        links.flat_map(|interface| self.places_on(interface)).collect()
+    }
+
+    fn places_on(&self, interface: &Interface) -> impl Iterator<Item = Place> {
+        let own = self.addresses.iter().filter(|(index, _)| *index == interface.index).map(|(_, net)| net);
+        let own = own.filter(|net| !self.unfit.contains(&net.addr()));
+        let v6 = own.clone().map(IpNet::addr).filter(IpAddr::is_ipv6);
+        let v6 = v6.min_by_key(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
+        let v4 = own.filter_map(|net| match net {
+            IpNet::V4(net) => Some((net.addr(), Some(net.broadcast()).filter(|_| net.prefix_len() < 31))),
+            IpNet::V6(_) => None,
+        });
+        let mut places: Vec<(IpAddr, Option<Ipv4Addr>)> =
+            v4.map(|(address, broadcast)| (address.into(), broadcast)).collect();
+        places.extend(v6.map(|address| (address, None)));
+        let (index, name) = (interface.index, interface.name.clone());
+        places.into_iter().map(move |(address, broadcast)| Place {
+            index,
+            interface: name.clone(),
+            address,
+            broadcast,
+        })
+    }
+
     /// The routes of one family that lead out, to notice a change of network that leaves the addresses as they are.
     fn default_routes(&self, ipv4: bool) -> Vec<&Route> {
         let leads_out = |route: &&Route| {
@@ -304,6 +363,7 @@ mod tests {
                 carrier: !name.ends_with("unplugged"),
                 carrier_changes: 1,
                 loopback: *name == "lo",
+                broadcast: !name.starts_with("wwan"),
                 ..Interface::default()
             });
             host.addresses.push((index, address.parse().unwrap()));
@@ -437,6 +497,30 @@ mod tests {
         let mut host = host(&[("eth0", "2001:db8::7/64"), ("eth0", "2001:db8::8/64")]);
         host.unfit = vec!["2001:db8::7".parse().unwrap()];
         assert_eq!(host.candidates(1), ["[2001:db8::8]:1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn each_real_link_is_spoken_to_by_its_own_addresses() {
+        let host = host(&[
+            ("lo", "127.0.0.1/8"),
+            ("eth0", "192.168.8.7/24"),
+            ("eth1", "169.254.3.4/16"),
+            ("wlan0", "fe80::1/64"),
+            ("wwan0", "100.70.0.1/30"),
+            ("docker0", "172.17.0.1/16"),
+            ("ria0", "10.213.0.7/16"),
+        ]);
+        let places = host.places();
+        let found: Vec<_> = places
+            .iter()
+            .map(|p| (p.socket_address(9).to_string(), p.broadcast.map(|b| b.to_string())))
+            .collect();
+        let wanted = [
+            ("192.168.8.7:9", Some("192.168.8.255")),
+            ("169.254.3.4:9", Some("169.254.255.255")),
+            ("[fe80::1%4]:9", None),
+        ];
+        assert_eq!(found, wanted.map(|(address, all)| (address.to_owned(), all.map(str::to_owned))));
     }
 
     #[test]

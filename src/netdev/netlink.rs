@@ -92,6 +92,7 @@ impl Netlink {
                     _ => None,
                 }),
                 foreign: false,
+                broadcast: link.header.flags.contains(LinkFlags::Broadcast),
             });
         }
         let mut addresses = self.handle.address().get().execute();

@@ -3,7 +3,7 @@
 //! One has the agent's port and carries nearly everything; others exist only while several networks use one relay.
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::{Context, Poll};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -137,7 +137,7 @@ impl Udp {
     /// The datagrams of the first `count` buffers.
     pub fn received(&self, count: usize) -> impl Iterator<Item = Received<'_>> {
         self.meta.iter().zip(self.memory.chunks_exact(BUFFER_LEN)).take(count).flat_map(|(meta, buffer)| {
-            let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            let from = canonical(meta.addr);
             let local = meta.dst_ip.map(|ip| ip.to_canonical());
             let data = buffer.get(..meta.len).unwrap_or_default();
             data.chunks(meta.stride.max(1)).map(move |data| Received { from, local, data })
@@ -192,6 +192,17 @@ impl Udp {
             }
             SocketAddr::V4(_) | SocketAddr::V6(_) => to,
         }
+    }
+}
+
+/// An IPv4 address in its own form; an IPv6 one with the link that it belongs to.
+pub fn canonical(from: SocketAddr) -> SocketAddr {
+    match from {
+        SocketAddr::V6(v6) => match v6.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::from((v4, v6.port())),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into(),
+        },
+        SocketAddr::V4(_) => from,
     }
 }
 

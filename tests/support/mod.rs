@@ -47,6 +47,7 @@ pub struct Team {
     coordinator: Option<Process>,
     logs: TempDir,
     settings: Vec<(&'static str, &'static str)>,
+    urls: Vec<String>,
 }
 
 impl Team {
@@ -103,18 +104,30 @@ impl Team {
         Self::in_lab(lab, settings)
     }
 
+    /// In a lab that has a host `coordinator`, which is to be found at these URLs.
+    pub fn over(lab: Lab, urls: &[&str]) -> Self {
+        Self::start_in(lab, &[], urls.iter().map(|url| (*url).to_owned()).collect())
+    }
+
     fn in_lab(lab: Lab, settings: &[(&'static str, &'static str)]) -> Self {
+        Self::start_in(lab, settings, vec![format!("https://{COORDINATOR}")])
+    }
+
+    fn start_in(lab: Lab, settings: &[(&'static str, &'static str)], urls: Vec<String>) -> Self {
         let (logs, settings) = (tempfile::tempdir().unwrap(), settings.to_vec());
-        let mut team = Self { lab, coordinator: None, logs, settings };
+        let mut team = Self { lab, coordinator: None, logs, settings, urls };
         team.start_coordinator();
         team
     }
 
     /// Starts the coordinator, again.
     pub fn start_coordinator(&mut self) {
-        let url = format!("https://{COORDINATOR}");
         let mut command = self.host("coordinator").command(program("ria-coordinator"));
-        command.args(["serve", "--public-url", &url]).log(&self.logs.path().join("coordinator.log")).unwrap();
+        command
+            .arg("serve")
+            .args(self.urls.iter().flat_map(|url| ["--public-url", url]))
+            .log(&self.logs.path().join("coordinator.log"))
+            .unwrap();
         for (name, value) in &self.settings {
             command.env(name, value);
         }
@@ -167,6 +180,15 @@ impl Team {
         let log = self.logs.path().join(format!("{name}.log"));
         let mut robot = Robot { host: self.host(name), agent: None, log, has_own_clock: false };
         robot.start(options);
+        robot
+    }
+
+    /// A robot whose agent joins by itself; it is not waited for.
+    pub fn joining(&self, name: &str, key: &str, options: &[&str]) -> Robot {
+        let log = self.logs.path().join(format!("{name}.log"));
+        let mut robot = Robot { host: self.host(name), agent: None, log, has_own_clock: false };
+        std::fs::write(robot.host.path("/run/key"), key).unwrap();
+        robot.start_unwatched(&[&["--join-file", "/run/key"], options].concat());
         robot
     }
 
@@ -325,12 +347,16 @@ impl Robot {
         codes
     }
 
-    /// A peer in `ria peers`; null when it is none.
-    pub fn peer(&self, name: &str) -> Value {
+    /// All of `ria peers`.
+    pub fn peers(&self) -> Vec<Value> {
         let ended = self.ria(&["peers", "--json"]);
         let value: Value = serde_json::from_str(&ended.out).unwrap_or(Value::Null);
-        let peers = value["peers"].as_array().cloned().unwrap_or_default();
-        peers.into_iter().find(|peer| peer["name"] == name).unwrap_or(Value::Null)
+        value["peers"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// A peer in `ria peers`; null when it is none.
+    pub fn peer(&self, name: &str) -> Value {
+        self.peers().into_iter().find(|peer| peer["name"] == name).unwrap_or(Value::Null)
     }
 
     /// Waits until the link to a peer is in this state.

@@ -105,6 +105,9 @@ pub enum Command {
         /// What.
         policy: MulticastPolicy,
     },
+    /// The addresses from which beacons can go to everybody on their link, link-local ones too (with their scope), each
+    /// with the UDP port's number. None: no beacons are sent.
+    SetBeaconPlaces(Vec<SocketAddr>),
     /// Measure the way to a peer. Ends in exactly one [`Event::PingFinished`](super::Event::PingFinished).
     StartPing {
         /// Which network.

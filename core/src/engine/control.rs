@@ -20,7 +20,8 @@ use super::network::Network;
 use super::relay::Relay;
 use super::roam::Families;
 use super::slots::{PeerId, Slots};
-use super::status::NetworkStatus;
+use super::status::{LinkState, NetworkStatus};
+use crate::beacon::{Attention, Beacons};
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::Filter;
 use crate::map::{Folded, MapChange, NetworkMap};
@@ -61,6 +62,9 @@ pub(super) struct Control {
     pub(super) host: Vec<SocketAddr>,
     /// The same when there was a network last.
     pub(super) last_host: Vec<SocketAddr>,
+    /// The addresses that beacons go from.
+    pub(super) places: Vec<SocketAddr>,
+    pub(super) attention: Attention,
     pub(super) factory: Box<dyn SessionFactory>,
     pub(super) rng: Rng,
     pub(super) events: VecDeque<Event>,
@@ -88,6 +92,8 @@ impl Control {
             timer_of: BTreeMap::new(),
             host: Vec::new(),
             last_host: Vec::new(),
+            places: Vec::new(),
+            attention: Attention::default(),
             factory,
             rng: Rng::new(seed),
             events: VecDeque::new(),
@@ -121,6 +127,11 @@ impl Control {
             }
             Command::SetHostCandidates(host) => {
                 self.set_host_candidates(host, now);
+                self.seek_by_beacon(now);
+                Ok(())
+            }
+            Command::SetBeaconPlaces(places) => {
+                self.set_beacon_places(places, now);
                 Ok(())
             }
             Command::Rerouted { ipv4, ipv6 } => {
@@ -196,6 +207,7 @@ impl Control {
             candidates: Vec::new(),
             locals: Arc::default(),
             clock: None,
+            beacons: Beacons::default(),
             unlisted: false,
         };
         self.networks.insert(add.id, network);
@@ -277,6 +289,7 @@ impl Control {
             self.report_candidates(now);
         }
         self.check_listed(id);
+        self.follow_beacon_key(id, now);
         if let Some(revision) = self.networks.get(&id).and_then(|network| network.map.revision()) {
             self.events.push_back(Event::MapChanged { network: id, revision });
         }
@@ -554,6 +567,9 @@ impl Control {
                     reason,
                 };
                 self.events.push_back(event);
+                if after == LinkState::Lost {
+                    self.note_lost(network, now);
+                }
             }
             Action::ForgetRelayed(address) => self.close_channels(network, address),
             Action::PingFinished { id, outcome } => {
@@ -565,7 +581,7 @@ impl Control {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.timers.first().map(|(at, _)| *at);
         let ends = self.networks.values().filter_map(Network::end_deadline);
-        peers.into_iter().chain(self.relay_deadline()).chain(ends).min()
+        peers.into_iter().chain(self.relay_deadline()).chain(ends).chain(self.beacon_deadline()).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -580,6 +596,7 @@ impl Control {
         self.checks.forget_old(now);
         self.handle_relay_timeouts(now);
         self.handle_ends(now);
+        self.handle_beacon_timeouts(now);
     }
 
     pub(super) fn status(&self, now: Instant) -> Vec<NetworkStatus> {

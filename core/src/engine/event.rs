@@ -120,6 +120,15 @@ pub enum Event {
         /// What happened, for people.
         reason: String,
     },
+    /// Send this to everybody on the link of this address, and from it, to the beacons' port. It is not retried.
+    BeaconDue {
+        /// Which network.
+        network: NetworkId,
+        /// One of [`Command::SetBeaconPlaces`](super::Command::SetBeaconPlaces).
+        from: SocketAddr,
+        /// The beacon.
+        datagram: Vec<u8>,
+    },
     /// A ping has ended.
     PingFinished {
         /// The caller's number for it.

@@ -18,6 +18,7 @@
 //! The caller's loop: hand in what arrived with `handle_*`, then drain [`Engine::poll_transmit`] and
 //! [`Engine::poll_event`], and call [`Engine::handle_timeout`] when [`Engine::poll_timeout`] says so.
 
+mod beacons;
 pub mod command;
 mod control;
 pub mod event;
@@ -31,7 +32,7 @@ mod slots;
 pub mod status;
 mod streams;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::NetworkId;
@@ -131,6 +132,13 @@ impl Engine {
         }
         self.shard.report_touched(now);
         self.exchange(now, sinks.udp);
+    }
+
+    /// A datagram that arrived at the beacons' port, from anybody. What follows from it is sent by [`Self::poll_transmit`].
+    pub fn handle_beacon(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        if let Err(reason) = self.control.handle_beacon(from, datagram, now) {
+            self.control.drops.count(reason);
+        }
     }
 
     fn handle_datagram(

@@ -15,6 +15,7 @@ use x25519_dalek::StaticSecret;
 
 use super::relay::Relay;
 use super::status::{NetworkStatus, OwnStatus, PeerStatus};
+use crate::beacon::Beacons;
 use crate::ice::LocalCandidate;
 use crate::map::NetworkMap;
 use crate::packet::SocketIndex;
@@ -48,6 +49,8 @@ pub(super) struct Network {
     pub(super) locals: Arc<[LocalCandidate]>,
     /// The coordinator's clock, and when it was told.
     pub(super) clock: Option<(Instant, UnixTime)>,
+    /// Members that look for each other here.
+    pub(super) beacons: Beacons,
     /// Whether the caller was told that the map does not list this node.
     pub(super) unlisted: bool,
 }

@@ -25,6 +25,7 @@ impl Control {
         if let Some(relay) = &mut self.network(id)?.relay {
             relay.fallback.set_reached(reached);
         }
+        self.note_reached(id, reached, now);
         self.flush_relays(now);
         Ok(())
     }

@@ -146,7 +146,7 @@ impl Pair {
     }
 }
 
-fn network() -> NetworkId {
+pub(super) fn network() -> NetworkId {
     NetworkId::from_bytes([1; 10])
 }
 
@@ -205,7 +205,7 @@ pub(super) fn snapshot() -> Option<Snapshot> {
     Some(Snapshot { revision: Revision(1), network, members: vec![member(0, &a), member(1, &b)] })
 }
 
-fn commands(side: usize) -> Vec<Command> {
+pub(super) fn commands(side: usize) -> Vec<Command> {
     let network = network();
     let add = AddNetwork {
         id: network,

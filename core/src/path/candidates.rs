@@ -31,6 +31,14 @@ pub(crate) fn usable(address: SocketAddr, overlays: &[Prefix]) -> bool {
     }
 }
 
+/// Whether an address means something on one link only.
+pub(crate) fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,11 @@ use crate::relay::Transport;
 /// opened its NAT for the other.
 pub(crate) const BURST: u32 = 8;
 const STRAY_BURST: u32 = 2;
+const HINT_BURST: u32 = 1;
 const BURST_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the answer of an address that nobody has reported is waited for.
+const STRAY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Least time between pings that events ask for.
 const PING_GAP: Duration = Duration::from_millis(50);
@@ -218,6 +222,15 @@ impl Path {
         }
     }
 
+    /// The path to an address that a beacon names: one datagram goes there for each.
+    pub(crate) fn hinted(address: Address) -> Self {
+        Self { burst: HINT_BURST, ..Self::new(address, false) }
+    }
+
+    pub(crate) fn is_direct_and_works(&self) -> bool {
+        self.state == PathState::Proven && !self.is_relayed()
+    }
+
     pub(crate) fn is_relayed(&self) -> bool {
         matches!(self.address, Address::Relayed(..))
     }
@@ -228,10 +241,10 @@ impl Path {
     }
 
     /// Which paths go before which, whatever their round-trip time: direct, relayed over UDP, relayed over TLS. And a
-    /// relayed address that the peer does not report any more is on its way out.
+    /// relayed address that the peer does not report any more is on its way out, while a link-local one works only here.
     pub(crate) fn rank(&self) -> (u8, bool) {
         match self.address {
-            Address::Direct(_) => (0, false),
+            Address::Direct(address) => (0, candidates::is_link_local(address.ip())),
             Address::Relayed(Transport::Udp, _) => (1, !self.reported),
             Address::Relayed(Transport::Tls, _) => (2, !self.reported),
         }
@@ -285,9 +298,19 @@ impl Path {
         self.last_ping.is_none_or(|at| at < active)
     }
 
-    /// Whether all pings of the burst have gone.
-    pub(crate) fn is_tried(&self) -> bool {
-        self.burst == 0
+    /// Whether an address that nobody has reported is of no more use: it was tried, and gave no answer. One that worked
+    /// is kept while no other way does.
+    pub(crate) fn is_spent(&self, seeking: bool, now: Instant) -> bool {
+        let waited = |at: Instant| now.saturating_duration_since(at) >= STRAY_PATIENCE;
+        let over = self.burst == 0 && self.last_ping.is_none_or(waited);
+        let kept = self.reported || self.state == PathState::Proven;
+        !kept && over && !(seeking && self.state == PathState::Dead)
+    }
+
+    /// Whether its pings have gone and nothing but an answer can make it of use again.
+    fn is_waiting(&self, pace: Pace) -> bool {
+        let seeks = matches!(pace, Pace::Seek(_)) && self.state == PathState::Dead;
+        !self.reported && self.state != PathState::Proven && self.burst == 0 && !seeks
     }
 
     /// Tries the path hard, from now on.
@@ -354,6 +377,9 @@ impl Path {
     }
 
     fn regular_deadline(&self, last: Instant, pace: Pace, now: Instant) -> Instant {
+        if self.is_waiting(pace) {
+            return last + STRAY_PATIENCE;
+        }
         if self.state != PathState::Proven {
             return last + self.try_interval(pace, now);
         }
@@ -401,7 +427,7 @@ impl Path {
                 return Due::Died;
             }
         }
-        if self.deadline(pace, now) > now {
+        if self.deadline(pace, now) > now || self.is_waiting(pace) {
             return Due::Nothing;
         }
         if self.state != PathState::Proven && self.burst == 0 && !matches!(pace, Pace::Seek(_)) {

@@ -32,7 +32,7 @@ impl Peer {
             };
         }
         // What was taken back goes, unless it works all the same.
-        self.forget_strays();
+        self.forget_strays(now);
         for address in direct {
             self.add_path(address, true);
         }

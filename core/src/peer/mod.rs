@@ -4,6 +4,7 @@
 //! is told when they become usable. What it learns of the peer's run (boot id) it takes from pongs to own pings only, since
 //! a replayed probe proves nothing about now.
 
+mod beacon;
 mod candidates;
 mod ice;
 pub(crate) mod link;
@@ -124,6 +125,7 @@ pub(crate) struct Peer {
     cut_off: bool,
     pings: Pings,
     ice: Ice,
+    heard_beacons: beacon::Heard,
     actions: VecDeque<Action>,
 }
 
@@ -170,6 +172,7 @@ impl Peer {
             cut_off: false,
             pings: Pings::default(),
             ice: Ice::new(new.own.0, new.locals),
+            heard_beacons: beacon::Heard::default(),
             actions: VecDeque::new(),
         }
     }
@@ -245,10 +248,20 @@ impl Peer {
     }
 
     fn add_path(&mut self, address: Address, reported: bool) {
-        if let Some(path) = self.path_mut(address) {
-            path.reported |= reported;
-            return;
+        match self.path_mut(address) {
+            Some(path) => path.reported |= reported,
+            None => self.push_path(Path::new(address, reported)),
         }
+    }
+
+    /// An address that the peer is said to have here.
+    fn add_hint(&mut self, address: Address) {
+        if self.path_mut(address).is_none() {
+            self.push_path(Path::hinted(address));
+        }
+    }
+
+    fn push_path(&mut self, path: Path) {
         if self.paths.len() >= MAX_PATHS {
             // An address that a probe came from once and that answers nothing makes room.
             let Some(index) = self.paths.iter().position(|p| !p.reported && p.state != PathState::Proven)
@@ -257,7 +270,7 @@ impl Peer {
             };
             self.paths.swap_remove(index);
         }
-        self.paths.push(Path::new(address, reported));
+        self.paths.push(path);
     }
 
     /// A datagram with this pair's tag came.
@@ -427,7 +440,7 @@ impl Peer {
             // Whether the others still work must be known when this one dies.
             self.ping_standby(now);
         }
-        self.forget_strays();
+        self.forget_strays(now);
         self.pings.expire(now, &mut self.actions);
         self.update(now);
     }
@@ -452,8 +465,9 @@ impl Peer {
     }
 
     /// An address that was only seen on a probe, and does not answer, is of no more use.
-    fn forget_strays(&mut self) {
-        self.paths.retain(|path| path.reported || path.state == PathState::Proven || !path.is_tried());
+    fn forget_strays(&mut self, now: Instant) {
+        let seeking = self.seeking.is_some();
+        self.paths.retain(|path| !path.is_spent(seeking, now));
         self.forget_former();
     }
 

@@ -143,6 +143,8 @@ pub struct World {
     /// Whether to keep every datagram, and those kept: source, destination, content.
     pub record: bool,
     pub recorded: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Whether the coordinator passes nothing on.
+    pub coordinator_away: bool,
     /// Delay of the coordinator's news.
     pub signalling: Duration,
     queue: BTreeMap<(Instant, u64), InFlight>,
@@ -178,6 +180,7 @@ impl World {
             wakes: 0,
             record: false,
             recorded: Vec::new(),
+            coordinator_away: false,
             signalling: ms(20),
             queue: BTreeMap::new(),
             news: BTreeMap::new(),
@@ -434,12 +437,43 @@ impl World {
                 self.hosts[host].candidates.clone_from(candidates);
                 self.pass_on(host);
             }
+            if let Event::BeaconDue { from, datagram, .. } = &event {
+                self.hear_beacon(host, *from, datagram);
+            }
             self.hosts[host].events.push((now, event));
         }
     }
 
+    /// A beacon reaches everybody behind the same NAT.
+    fn hear_beacon(&mut self, host: usize, from: SocketAddr, datagram: &[u8]) {
+        let neighbours = |other: &usize| *other != host && self.hosts[*other].nat == self.hosts[host].nat;
+        for other in (0..self.hosts.len()).filter(neighbours).collect::<Vec<_>>() {
+            if self.cut.as_ref().is_none_or(|cut| !cut(from, self.hosts[other].address)) {
+                self.inject_beacon(other, from, datagram);
+            }
+        }
+    }
+
+    /// A datagram arrives at a host's port for beacons.
+    pub fn inject_beacon(&mut self, host: usize, from: SocketAddr, datagram: &[u8]) {
+        let clock = self.clock(host);
+        self.hosts[host].engine.handle_beacon(from, datagram, clock);
+        self.flush(host);
+    }
+
+    /// All hosts are members, and have that on disk: there is neither coordinator nor relay.
+    pub fn introduce_by_map(&mut self) {
+        self.coordinator_away = true;
+        self.news.clear();
+        self.members = (0..self.hosts.len()).collect();
+        (0..self.hosts.len()).for_each(|host| self.give_map(host));
+    }
+
     /// The coordinator passes a host's candidates on to the others.
     pub fn pass_on(&mut self, host: usize) {
+        if self.coordinator_away {
+            return;
+        }
         let live = self.live(host);
         for other in 0..self.hosts.len() {
             if other != host {
