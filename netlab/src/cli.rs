@@ -302,6 +302,9 @@ fn list(json: bool) -> Result<()> {
 fn print_lab(lab: &LabReport) {
     println!("{} (process {})", lab.name, lab.owner);
     for host in &lab.hosts {
-        println!("  {:<16} {:<15} on {}", host.name, host.address, host.network);
+        let v4 = Some(host.address).filter(|address| !address.is_unspecified());
+        let addresses: Vec<String> =
+            v4.map(|v4| v4.to_string()).into_iter().chain(host.address6.map(|v6| v6.to_string())).collect();
+        println!("  {:<16} {:<15} on {}", host.name, addresses.join(" "), host.network);
     }
 }

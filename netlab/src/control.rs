@@ -4,7 +4,7 @@
 //! answered, and only a lab of root's is believed. Requests come to the one loop that owns the lab as messages.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
@@ -97,8 +97,11 @@ pub struct HostReport {
     pub name: String,
     /// The network it is on.
     pub network: String,
-    /// Its address there.
+    /// Its IPv4 address there; 0.0.0.0 where there is none.
     pub address: Ipv4Addr,
+    /// Its IPv6 address there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
     /// Its init process.
     pub init: u32,
 }
@@ -121,6 +124,7 @@ impl LabReport {
             name: host.name().to_owned(),
             network: host.network(),
             address: host.address(),
+            address6: host.address6(),
             init: host.init(),
         });
         Self { name: lab.name().to_owned(), owner: std::process::id(), hosts: hosts.collect() }

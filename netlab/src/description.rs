@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -42,8 +42,12 @@ impl Description {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NetworkSpec {
-    /// Its addresses; the first is the gateway's, hosts are counted from the tenth.
-    pub prefix: Ipv4Net,
+    /// Its IPv4 addresses; the first is the gateway's, hosts are counted from the tenth. Without one it is an IPv6 network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Ipv4Net>,
+    /// Its IPv6 addresses, counted in the same way; link-local ones are there in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix6: Option<Ipv6Net>,
     /// The network is "the internet": it routes, and answers "network unreachable" for what no router announced.
     #[serde(default)]
     pub internet: bool,
@@ -61,7 +65,19 @@ pub struct NetworkSpec {
 impl NetworkSpec {
     /// A plain switch.
     pub fn new(prefix: Ipv4Net) -> Self {
-        Self { prefix, internet: false, isolate_clients: false, drop_multicast: false, mtu: None }
+        let (prefix, prefix6) = (Some(prefix), None);
+        Self { prefix, prefix6, internet: false, isolate_clients: false, drop_multicast: false, mtu: None }
+    }
+
+    /// A plain switch without IPv4.
+    pub fn ipv6_only(prefix6: Ipv6Net) -> Self {
+        Self { prefix: None, ..Self::new(Ipv4Net::default()) }.with_ipv6(prefix6)
+    }
+
+    /// With IPv6 addresses, too.
+    pub fn with_ipv6(mut self, prefix6: Ipv6Net) -> Self {
+        self.prefix6 = Some(prefix6);
+        self
     }
 
     /// The public internet, where servers sit.
@@ -78,7 +94,7 @@ impl NetworkSpec {
 /// How a router translates addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nat {
-    /// Not at all; the network above gets a route. Nothing is filtered.
+    /// Not at all; the network above gets a route. Nothing is filtered unless the router is to be a firewall.
     None,
     /// The kernel's: keeps the port as long as it is free, so that the mapping is the same to every destination; address-
     /// and port-dependent filtering. The usual home and campus router.
@@ -164,6 +180,9 @@ pub struct RouterSpec {
     /// Its address on the uplink; the next free one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// Refuse what nobody inside has asked for. Always so where the kernel translates.
+    #[serde(default)]
+    pub firewall: bool,
     /// Seconds after which an idle UDP mapping is forgotten. When absent: the kernel's 30 (120 for a
     /// busy one), the behaviour's own if it is emulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,7 +196,14 @@ impl RouterSpec {
     /// A router with the given translation.
     pub fn new(uplink: &str, downlink: &str, nat: Nat) -> Self {
         let (uplink, downlink) = (uplink.to_owned(), downlink.to_owned());
-        Self { uplink, downlink, nat, address: None, udp_timeout: None, link: Link::default() }
+        let link = Link::default();
+        Self { uplink, downlink, nat, address: None, firewall: false, udp_timeout: None, link }
+    }
+
+    /// With a stateful firewall.
+    pub fn with_firewall(mut self) -> Self {
+        self.firewall = true;
+        self
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::Ipv4Addr;
 
 /// An error of [`crate::Lab`] and [`crate::Host`].
@@ -96,8 +96,19 @@ pub enum Error {
         /// The network.
         network: String,
         /// Its prefix.
-        prefix: Ipv4Net,
+        prefix: IpNet,
     },
+    /// A network needs addresses.
+    #[error("network '{0}' has no addresses: give it a prefix, a prefix6, or both")]
+    NoPrefix(String),
+    /// An IPv4 address was asked for on a network that has none.
+    #[error("network '{0}' has no IPv4: leave the address out, or give the network a prefix")]
+    NoIpv4(String),
+    /// Emulated translators know IPv4 only.
+    #[error(
+        "router '{0}' can't carry IPv6: an emulated nat knows IPv4 only; use 'port-preserving', 'symmetric' or 'none'"
+    )]
+    NoIpv6(String),
     /// Black-outs are for tests of minutes.
     #[error("a black-out lasts at most an hour; 'cut=on' has no end")]
     BlackOut,

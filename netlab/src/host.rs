@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use nix::sched::CloneFlags;
 
 use crate::command::{Command, Process};
 use crate::error::Error;
+use crate::network::Addresses;
 use crate::sys::Namespaces;
 
 /// A handle on a host; clones mean the same host. The host lives as long as its [`crate::Lab`].
@@ -18,12 +19,12 @@ use crate::sys::Namespaces;
 pub struct Host {
     name: String,
     namespaces: Arc<Namespaces>,
-    place: Arc<Mutex<(String, Ipv4Addr)>>,
+    place: Arc<Mutex<(String, Addresses)>>,
 }
 
 impl Host {
-    pub(crate) fn new(name: &str, namespaces: Arc<Namespaces>, network: &str, address: Ipv4Addr) -> Self {
-        let place = Arc::new(Mutex::new((network.to_owned(), address)));
+    pub(crate) fn new(name: &str, namespaces: Arc<Namespaces>, network: &str, addresses: Addresses) -> Self {
+        let place = Arc::new(Mutex::new((network.to_owned(), addresses)));
         Self { name: name.to_owned(), namespaces, place }
     }
 
@@ -32,8 +33,17 @@ impl Host {
         &self.name
     }
 
-    /// Its present address.
+    /// Its present IPv4 address; 0.0.0.0 on a network that has none.
     pub fn address(&self) -> Ipv4Addr {
+        self.addresses().v4.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Its present IPv6 address, beside the link-local one, on a network that has some.
+    pub fn address6(&self) -> Option<Ipv6Addr> {
+        self.addresses().v6
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
@@ -42,8 +52,8 @@ impl Host {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    pub(crate) fn moved(&self, network: &str, address: Ipv4Addr) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = (network.to_owned(), address);
+    pub(crate) fn moved(&self, network: &str, addresses: Addresses) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = (network.to_owned(), addresses);
     }
 
     /// Process id, seen from outside, of PID 1 of the host.

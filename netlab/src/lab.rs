@@ -1,7 +1,7 @@
 //! The lab: the one owner of all nodes and cables. Builds them, changes links, moves hosts; its end is their end.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use crate::cable::Cable;
@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::link::lane::Counters;
 use crate::link::{Direction, Link};
 use crate::nat::{Behaviour, NatReport};
-use crate::network::Network;
+use crate::network::{Addresses, Network};
 use crate::node::{self, Node};
 use crate::router::{self, DOWNLINK, UPLINK};
 
@@ -87,9 +87,18 @@ impl Lab {
     pub fn add_router(&mut self, name: &str, spec: RouterSpec) -> Result<(), Error> {
         self.check_new(name)?;
         self.network(&spec.uplink)?;
+        let both_v6 = [&spec.uplink, &spec.downlink].map(|name| self.network(name).map(|n| n.spec.prefix6));
+        let [up6, down6] = both_v6;
+        let is_emulated = matches!(spec.nat, Nat::Emulated(_));
+        if is_emulated && up6?.is_some() && down6?.is_some() {
+            return Err(Error::NoIpv6(name.to_owned()));
+        }
         let inner = self.network_mut(&spec.downlink)?.become_gateway()?;
-        let inner_prefix = self.network(&spec.downlink)?.spec.prefix;
-        let outer = self.network_mut(&spec.uplink)?.allocate(spec.address)?;
+        let uplink = self.network_mut(&spec.uplink)?;
+        let outer = match is_emulated {
+            true => Addresses { v4: Some(uplink.allocate_v4(spec.address)?), v6: None },
+            false => uplink.allocate(spec.address)?,
+        };
 
         let router = Node::start(&self.name, name)?;
         let mut down = self.connect(&router, &spec.downlink, DOWNLINK, false)?;
@@ -100,31 +109,42 @@ impl Lab {
             let (inside, outside) = (self.network(&spec.downlink)?, self.network(&spec.uplink)?);
             down.make_single(inside)?;
             up.make_single(outside)?;
+            let no_ipv4 = || Error::NoIpv4(spec.downlink.clone());
+            let (inner, outer) = (inner.v4.ok_or_else(no_ipv4)?, outer.v4.ok_or_else(no_ipv4)?);
             let ways = [(inside, &down, inner), (outside, &up, outer)];
             let emulator = router::emulate(&router, behaviour, ways)?;
             self.routers.insert(name.to_owned(), Emulated { emulator, address: outer });
         } else {
             self.set_address(&router, &down, inner)?;
             self.set_address(&router, &up, outer)?;
-            router::configure(&router, spec.nat, spec.udp_timeout)?;
-        }
-        if spec.nat == Nat::None && self.network(&spec.uplink)?.spec.internet {
-            self.network(&spec.uplink)?.node.ip(&format!("route add {inner_prefix} via {outer}"))?;
+            router::configure(&router, &spec)?;
+            self.announce(&spec, outer)?;
         }
         self.nodes.insert(name.to_owned(), router);
         self.links.insert(name.to_owned(), up);
         self.set_link(name, spec.link)
     }
 
+    /// The internet gets routes to what is behind a router and not translated.
+    fn announce(&self, spec: &RouterSpec, outer: Addresses) -> Result<(), Error> {
+        let (up, down) = (self.network(&spec.uplink)?, self.network(&spec.downlink)?);
+        let v4 = down.spec.prefix.zip(outer.v4).filter(|_| spec.nat == Nat::None);
+        let v6 = down.spec.prefix6.zip(outer.v6);
+        let v4 = v4.map(|(prefix, via)| format!("route add {prefix} via {via}\n"));
+        let v6 = v6.map(|(prefix, via)| format!("route add {prefix} via {via} dev br0\n"));
+        let lines: String = v4.into_iter().chain(v6).collect();
+        if up.spec.internet { up.node.ip(&lines) } else { Ok(()) }
+    }
+
     /// Adds a host.
     pub fn add_host(&mut self, name: &str, spec: HostSpec) -> Result<Host, Error> {
         self.check_new(name)?;
-        let address = self.network_mut(&spec.network)?.allocate(spec.address)?;
+        let addresses = self.network_mut(&spec.network)?.allocate(spec.address)?;
         let node = Node::start(&self.name, name)?;
         files::furnish(&node, &spec.private)?;
         let cable = self.connect(&node, &spec.network, HOST_INTERFACE, true)?;
-        self.set_address(&node, &cable, address)?;
-        let host = Host::new(name, node.namespaces().clone(), &spec.network, address);
+        self.set_address(&node, &cable, addresses)?;
+        let host = Host::new(name, node.namespaces().clone(), &spec.network, addresses);
         self.nodes.insert(name.to_owned(), node);
         self.links.insert(name.to_owned(), cable);
         self.hosts.insert(name.to_owned(), host.clone());
@@ -145,7 +165,7 @@ impl Lab {
             .get(name)
             .filter(|_| !self.routers.contains_key(name) && !self.hosts.contains_key(name));
         let node = node.ok_or_else(|| unknown("router with a kernel", name, &self.links))?;
-        Ok(Host::new(name, node.namespaces().clone(), name, Ipv4Addr::UNSPECIFIED))
+        Ok(Host::new(name, node.namespaces().clone(), name, Addresses::default()))
     }
 
     /// All hosts, by name.
@@ -197,9 +217,9 @@ impl Lab {
     pub fn readdress_nat(&mut self, router: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
         let old = self.emulated(router)?.address;
         let uplink = self.cable(router)?.network.clone();
-        let address = self.network_mut(&uplink)?.allocate(wanted)?;
+        let address = self.network_mut(&uplink)?.allocate_v4(wanted)?;
         self.ask_router(router, move |gateway, _| gateway.set_external(address))?;
-        self.network_mut(&uplink)?.release(old);
+        self.network_mut(&uplink)?.release(Addresses { v4: Some(old), v6: None });
         if let Some(emulated) = self.routers.get_mut(router) {
             emulated.address = address;
         }
@@ -215,18 +235,19 @@ impl Lab {
     /// The quality of its link moves with it.
     pub fn move_host(&mut self, name: &str, network: &str) -> Result<Ipv4Addr, Error> {
         let host = self.host(name)?;
-        let old_address = host.address();
-        let address = self.network_mut(network)?.allocate(None)?;
+        let old_addresses = host.addresses();
+        let addresses = self.network_mut(network)?.allocate(None)?;
         let old_network = self.cable(name)?.network.clone();
         let to = self.networks.get(network).ok_or_else(|| unknown("network", network, &self.networks))?;
         if let (Some(cable), Some(from)) = (self.links.get_mut(name), self.networks.get(&old_network)) {
             cable.move_to(from, to, network)?;
         }
         self.node(name)?.ip(&format!("addr flush dev {HOST_INTERFACE} scope global"))?;
-        self.set_address(self.node(name)?, self.cable(name)?, address)?;
-        self.network_mut(&old_network)?.release(old_address);
-        host.moved(network, address);
-        Ok(address)
+        self.node(name)?.forget_default6(HOST_INTERFACE)?;
+        self.set_address(self.node(name)?, self.cable(name)?, addresses)?;
+        self.network_mut(&old_network)?.release(old_addresses);
+        host.moved(network, addresses);
+        Ok(host.address())
     }
 
     /// Does something with the cable of a host, or of a router's uplink, and what is at its ends.
@@ -281,18 +302,19 @@ impl Lab {
         Ok(Cable::new(network, port, interface, is_client))
     }
 
-    /// Gives a node's end of a cable an address and, except on a gateway itself, the default route.
-    fn set_address(&self, node: &Node, cable: &Cable, address: Ipv4Addr) -> Result<(), Error> {
+    /// Gives a node's end of a cable its addresses and, except on a gateway itself, default routes.
+    fn set_address(&self, node: &Node, cable: &Cable, addresses: Addresses) -> Result<(), Error> {
         let network = self.network(&cable.network)?;
-        let (interface, prefix) = (cable.interface, network.spec.prefix);
-        let broadcast = prefix.broadcast();
-        let mut lines = format!(
-            "link set {interface} mtu {} up\naddr add {address}/{} broadcast {broadcast} dev {interface}\n",
-            network.mtu(),
-            prefix.prefix_len()
-        );
-        if let Some(gateway) = network.gateway().filter(|gateway| *gateway != address) {
-            lines += &format!("route replace default via {gateway} dev {interface}\n");
+        let (interface, gateway) = (cable.interface, network.gateway());
+        let mut lines = format!("link set {interface} mtu {} up\n", network.mtu());
+        lines += &network.address_lines(interface, addresses);
+        if gateway != addresses {
+            for (all, gateway) in
+                [("0.0.0.0/0", gateway.v4.map(IpAddr::from)), ("::/0", gateway.v6.map(IpAddr::from))]
+            {
+                let line = gateway.map(|via| format!("route replace {all} via {via} dev {interface}\n"));
+                lines += &line.unwrap_or_default();
+            }
         }
         node.ip(&lines)?;
         network.node.await_up(cable.port())?;

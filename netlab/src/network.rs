@@ -1,7 +1,9 @@
 //! A switched network: a bridge in a namespace of its own, its ports and its addresses. Knows neither hosts nor routers.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::description::NetworkSpec;
 use crate::error::Error;
@@ -9,7 +11,16 @@ use crate::link::{Direction, Making};
 use crate::node::Node;
 
 /// The first host gets this address of the prefix.
-const FIRST_HOST: usize = 10;
+const FIRST_HOST: u16 = 10;
+
+/// The addresses of a node on a network, as many as the network has families.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// In IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// In IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
 
 /// Frames to groups die here, but for what keeps addresses resolvable (ARP, RFC 4861).
 const DROP_MULTICAST: &str = "table bridge switch {
@@ -28,22 +39,28 @@ pub struct Network {
     pub(crate) node: Node,
     pub(crate) spec: NetworkSpec,
     taken: BTreeSet<Ipv4Addr>,
-    gateway: Option<Ipv4Addr>,
+    taken6: BTreeSet<Ipv6Addr>,
+    gateway: Option<Addresses>,
 }
 
 impl Network {
     pub(crate) fn start(lab: &str, name: &str, spec: NetworkSpec) -> Result<Self, Error> {
+        if spec.prefix.is_none() && spec.prefix6.is_none() {
+            return Err(Error::NoPrefix(name.to_owned()));
+        }
         let node = Node::start(lab, name)?;
         node.ip("link add br0 type bridge stp_state 0 mcast_snooping 0\nlink set br0 up")?;
         if spec.drop_multicast {
             node.nft(DROP_MULTICAST)?;
         }
-        let mut network = Self { node, spec, taken: BTreeSet::new(), gateway: None };
+        let (taken, taken6) = Default::default();
+        let mut network = Self { node, spec, taken, taken6, gateway: None };
         if network.spec.internet {
-            let address = network.become_gateway()?;
-            network.node.ip(&format!("addr add {address}/{} dev br0", network.spec.prefix.prefix_len()))?;
+            let addresses = network.become_gateway()?;
+            network.node.ip(&network.address_lines("br0", addresses))?;
             network.node.sysctl(&[
                 ("net.ipv4.ip_forward", "1"),
+                ("net.ipv6.conf.all.forwarding", "1"),
                 ("net.ipv4.conf.all.send_redirects", "0"),
                 ("net.ipv4.conf.br0.send_redirects", "0"),
             ])?;
@@ -56,54 +73,83 @@ impl Network {
         self.spec.mtu.unwrap_or(1500)
     }
 
-    /// The address that default routes point to, if there is a way out.
-    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
-        self.gateway
+    /// The addresses that default routes point to, if there is a way out.
+    pub(crate) fn gateway(&self) -> Addresses {
+        self.gateway.unwrap_or_default()
     }
 
-    /// Gives away the gateway's address.
-    pub(crate) fn become_gateway(&mut self) -> Result<Ipv4Addr, Error> {
+    /// Gives away the gateway's addresses.
+    pub(crate) fn become_gateway(&mut self) -> Result<Addresses, Error> {
         if self.gateway.is_some() {
             return Err(Error::SecondGateway(self.node.name().to_owned()));
         }
-        let address = self.first_address()?;
-        self.gateway = Some(address);
-        Ok(address)
+        let first = |prefix: Ipv4Net| prefix.hosts().next().ok_or_else(|| self.full(prefix.into()));
+        let v4 = self.spec.prefix.map(first).transpose()?;
+        let addresses = Addresses { v4, v6: self.spec.prefix6.map(|prefix| nth(prefix, 1)) };
+        self.gateway = Some(addresses);
+        Ok(addresses)
     }
 
-    fn first_address(&self) -> Result<Ipv4Addr, Error> {
-        self.spec.prefix.hosts().next().ok_or_else(|| self.full())
+    fn full(&self, prefix: IpNet) -> Error {
+        Error::Full { network: self.node.name().to_owned(), prefix }
     }
 
-    fn full(&self) -> Error {
-        Error::Full { network: self.node.name().to_owned(), prefix: self.spec.prefix }
+    /// Gives away addresses: the IPv4 one asked for, or the next free one, and the next free IPv6 one.
+    pub(crate) fn allocate(&mut self, wanted: Option<Ipv4Addr>) -> Result<Addresses, Error> {
+        let v4 = match self.spec.prefix {
+            None if wanted.is_none() => None,
+            Some(_) | None => Some(self.allocate_v4(wanted)?),
+        };
+        let v6 = self.spec.prefix6.map(|prefix| self.allocate_v6(prefix)).transpose()?;
+        Ok(Addresses { v4, v6 })
     }
 
-    /// Gives away the address asked for, or the next free one.
-    pub(crate) fn allocate(&mut self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+    /// Gives away an IPv4 address only.
+    pub(crate) fn allocate_v4(&mut self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        let name = || self.node.name().to_owned();
+        let Some(prefix) = self.spec.prefix else { return Err(Error::NoIpv4(name())) };
         let address = match wanted {
             Some(address) => {
-                let usable = self.spec.prefix.hosts().skip(1).any(|host| host == address);
+                let usable = prefix.hosts().skip(1).any(|host| host == address);
                 if !usable || self.taken.contains(&address) {
-                    let network = self.node.name().to_owned();
-                    return Err(Error::Address { address, network, prefix: self.spec.prefix });
+                    return Err(Error::Address { address, network: name(), prefix });
                 }
                 address
             }
-            None => self
-                .spec
-                .prefix
+            None => prefix
                 .hosts()
-                .skip(FIRST_HOST - 1)
+                .skip(usize::from(FIRST_HOST) - 1)
                 .find(|address| !self.taken.contains(address))
-                .ok_or_else(|| self.full())?,
+                .ok_or_else(|| self.full(prefix.into()))?,
         };
         self.taken.insert(address);
         Ok(address)
     }
 
-    pub(crate) fn release(&mut self, address: Ipv4Addr) {
-        self.taken.remove(&address);
+    fn allocate_v6(&mut self, prefix: Ipv6Net) -> Result<Ipv6Addr, Error> {
+        let mut all = (FIRST_HOST..=u16::MAX).map(|number| nth(prefix, number));
+        let address = all.find(|address| prefix.contains(address) && !self.taken6.contains(address));
+        let address = address.ok_or_else(|| self.full(prefix.into()))?;
+        self.taken6.insert(address);
+        Ok(address)
+    }
+
+    pub(crate) fn release(&mut self, addresses: Addresses) {
+        addresses.v4.map(|address| self.taken.remove(&address));
+        addresses.v6.map(|address| self.taken6.remove(&address));
+    }
+
+    /// Lines of `ip` that give an interface its addresses here.
+    pub(crate) fn address_lines(&self, interface: &str, addresses: Addresses) -> String {
+        let mut lines = String::new();
+        if let (Some(address), Some(prefix)) = (addresses.v4, self.spec.prefix) {
+            let (length, all) = (prefix.prefix_len(), prefix.broadcast());
+            lines += &format!("addr add {address}/{length} broadcast {all} dev {interface}\n");
+        }
+        if let (Some(address), Some(prefix)) = (addresses.v6, self.spec.prefix6) {
+            lines += &format!("addr add {address}/{} dev {interface} nodad\n", prefix.prefix_len());
+        }
+        lines
     }
 
     /// Makes a port with a cable: an interface here, interface `end` in the other node.
@@ -139,6 +185,11 @@ impl Network {
         self.node.nft(&new.rules(port))?;
         shape_interface(&self.node, port, (old, new), Direction::Down)
     }
+}
+
+/// An address of a prefix by its number.
+fn nth(prefix: Ipv6Net, number: u16) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix.network().to_bits() | u128::from(number))
 }
 
 /// Sets the rate of what leaves an interface, and whether it leaves in single frames.

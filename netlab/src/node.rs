@@ -122,6 +122,11 @@ impl Node {
         self.tool(&["ip", "-batch", "-"], lines)
     }
 
+    /// Takes away the IPv6 default route of an interface, if there is one.
+    pub fn forget_default6(&self, interface: &str) -> Result<(), Error> {
+        self.tool(&["ip", "-6", "route", "flush", "exact", "::/0", "dev", interface], "")
+    }
+
     /// Runs lines of `tc` commands.
     pub fn tc(&self, lines: &str) -> Result<(), Error> {
         self.tool(&["tc", "-batch", "-"], lines)

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use nix::sched::CloneFlags;
 
 use crate::cable::Cable;
-use crate::description::Nat;
+use crate::description::{Nat, RouterSpec};
 use crate::emulator::Emulator;
 use crate::emulator::port::Port;
 use crate::emulator::router::Router;
@@ -20,19 +20,37 @@ pub const UPLINK: &str = "up0";
 /// Interface towards its own network.
 pub const DOWNLINK: &str = "lan0";
 
-/// Turns a node with both interfaces into a router.
+/// What nobody inside has asked for is dropped; neighbours are found all the same (RFC 4861).
+const FIREWALL: &str = "table inet firewall {
+ chain input {
+  type filter hook input priority 0; policy accept;
+  ct state established,related accept
+  ip protocol icmp icmp type echo-request accept
+  icmpv6 type { echo-request, nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
+  iifname \"up0\" drop
+ }
+ chain forward {
+  type filter hook forward priority 0; policy accept;
+  ct state established,related accept
+  iifname \"up0\" drop
+ }
+}
+";
+
+/// Turns a node with both interfaces into a router. IPv6 is forwarded as it is.
 ///
 /// What comes in uninvited is dropped before connection tracking confirms it. An entry of its own would take the port
 /// that a host behind the router is about to send from, and hole punching would fail as on no real router.
-pub fn configure(node: &Node, nat: Nat, udp_timeout: Option<u32>) -> Result<(), Error> {
-    let masquerade = match nat {
-        Nat::None => return node.sysctl(&[("net.ipv4.ip_forward", "1")]),
+pub fn configure(node: &Node, spec: &RouterSpec) -> Result<(), Error> {
+    node.sysctl(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])?;
+    let masquerade = match spec.nat {
+        Nat::None if spec.firewall => return node.nft(FIREWALL),
+        Nat::None => return Ok(()),
         Nat::PortPreserving => "masquerade",
         Nat::Symmetric => "masquerade fully-random",
         // An emulator does everything; see [`emulate`].
         Nat::Emulated(_) => return Ok(()),
     };
-    node.sysctl(&[("net.ipv4.ip_forward", "1")])?;
     node.nft(&format!(
         "table ip nat {{
  chain postrouting {{
@@ -40,22 +58,9 @@ pub fn configure(node: &Node, nat: Nat, udp_timeout: Option<u32>) -> Result<(), 
   oifname \"{UPLINK}\" {masquerade}
  }}
 }}
-table inet firewall {{
- chain input {{
-  type filter hook input priority 0; policy accept;
-  ct state established,related accept
-  ip protocol icmp icmp type echo-request accept
-  iifname \"{UPLINK}\" drop
- }}
- chain forward {{
-  type filter hook forward priority 0; policy accept;
-  ct state established,related accept
-  iifname \"{UPLINK}\" drop
- }}
-}}
-"
+{FIREWALL}"
     ))?;
-    if let Some(seconds) = udp_timeout {
+    if let Some(seconds) = spec.udp_timeout {
         let seconds = seconds.to_string();
         node.sysctl(&[
             ("net.netfilter.nf_conntrack_udp_timeout", &seconds),
@@ -74,11 +79,12 @@ pub fn emulate(
 ) -> Result<Emulator<Router>, Error> {
     node.sysctl(&[("net.ipv6.conf.all.disable_ipv6", "1"), ("net.ipv6.conf.default.disable_ipv6", "1")])?;
     let attach = |(network, cable, address): (&Network, &Cable, Ipv4Addr)| {
-        let (interface, prefix, mtu) = (cable.interface, network.spec.prefix, network.mtu());
+        let (interface, mtu) = (cable.interface, network.mtu());
+        let prefix = network.spec.prefix.unwrap_or_default();
         node.ip(&format!("link set {interface} mtu {mtu} up"))?;
         network.node.await_up(cable.port())?;
         node.await_up(interface)?;
-        let gateway = network.gateway().filter(|gateway| *gateway != address);
+        let gateway = network.gateway().v4.filter(|gateway| *gateway != address);
         Ok::<_, Error>(Attachment { mac: node.mac(interface)?, address, prefix, mtu, gateway })
     };
     let external = outside.2;

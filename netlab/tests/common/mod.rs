@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netlab::{Host, HostSpec, Lab, Nat, NetworkSpec, RouterSpec};
@@ -44,6 +44,15 @@ pub fn is_silent(socket: &UdpSocket) -> bool {
 /// Whether a host is reached within a generous while. One ping says little: the address resolution of a fresh or lossy
 /// link repeats itself only once a second, and gives up after three questions.
 pub fn reaches(host: &Host, to: Ipv4Addr) -> bool {
+    is_reached(host, to.into())
+}
+
+/// The same for IPv6.
+pub fn reaches6(host: &Host, to: Ipv6Addr) -> bool {
+    is_reached(host, to.into())
+}
+
+fn is_reached(host: &Host, to: IpAddr) -> bool {
     let end = Instant::now() + PATIENCE;
     while !pings(host, to, 3) {
         if Instant::now() > end {
@@ -55,11 +64,16 @@ pub fn reaches(host: &Host, to: Ipv4Addr) -> bool {
 
 /// Whether none of several pings is answered, over long enough that address resolution had its chance.
 pub fn never_reaches(host: &Host, to: Ipv4Addr) -> bool {
-    !pings(host, to, 2)
+    !pings(host, to.into(), 2)
+}
+
+/// The same for IPv6.
+pub fn never_reaches6(host: &Host, to: Ipv6Addr) -> bool {
+    !pings(host, to.into(), 2)
 }
 
 /// Sends pings until one is answered, the network reports an error, or the seconds are over.
-fn pings(host: &Host, to: Ipv4Addr, seconds: u32) -> bool {
+fn pings(host: &Host, to: IpAddr, seconds: u32) -> bool {
     let (seconds, to) = (seconds.to_string(), to.to_string());
     host.output(&["ping", "-n", "-q", "-i0.2", "-c1", "-w", &seconds, &to]).unwrap().status.success()
 }
