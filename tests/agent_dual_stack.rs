@@ -10,6 +10,7 @@ use support::{COORDINATOR, Robot, Team, eventually};
 
 const NAME: &str = "ria.lab.example";
 const COORDINATOR_V6: &str = "2001:db8::a";
+const CONFIG: &str = "/run/agent.toml";
 
 /// Connecting to an address that swallows everything is given up after five seconds. Whoever waits for that is slower than
 /// this; whoever tries both is not, also on a slow machine.
@@ -25,6 +26,8 @@ fn lab() -> Lab {
         let host = lab.add_host(robot, HostSpec::on("internet")).unwrap();
         let hosts = format!("127.0.0.1 localhost\n{COORDINATOR_V6} {NAME}\n{COORDINATOR} {NAME}\n");
         std::fs::write(host.path("/etc/hosts"), hosts).unwrap();
+        // They share a link, whose own addresses are a way that this is not about.
+        std::fs::write(host.path(CONFIG), "beacon = false\n").unwrap();
     }
     lab
 }
@@ -51,7 +54,7 @@ fn a_family_that_is_a_black_hole_delays_nobody_and_the_two_kinds_reach_each_othe
     let url = format!("https://{NAME}");
     let team = Team::over(lab(), &[&url]);
     let key = team.key(&["--reusable"]);
-    let [a, b, c] = ["robot-a", "robot-b", "robot-c"].map(|name| team.robot(name, &[]));
+    let [a, b, c] = ["robot-a", "robot-b", "robot-c"].map(|name| team.robot(name, &["--config", CONFIG]));
     swallow(&b.host, "ip6", "2001:db8::/32");
     swallow(&c.host, "ip", "198.51.100.0/24");
     let healthy = time_to_join(&a, &key);

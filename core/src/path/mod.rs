@@ -310,7 +310,7 @@ impl Path {
     /// Whether its pings have gone and nothing but an answer can make it of use again.
     fn is_waiting(&self, pace: Pace) -> bool {
         let seeks = matches!(pace, Pace::Seek(_)) && self.state == PathState::Dead;
-        !self.reported && self.state != PathState::Proven && self.burst == 0 && !seeks
+        !self.reported && self.state != PathState::Proven && self.burst == 0 && !self.owed && !seeks
     }
 
     /// Tries the path hard, from now on.
