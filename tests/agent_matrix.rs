@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use netlab::nat::{Behaviour, Hairpin};
 use netlab::{HostSpec, Lab, Nat, NetworkSpec, RouterSpec};
-use support::{COORDINATOR, Robot, Team, eventually_within};
+use support::{COORDINATOR, Robot, Team, eventually_within, office};
 
 const COORDINATOR_V6: &str = "2001:db8::a";
 
@@ -22,9 +22,9 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 /// What stands between a robot and the internet. There are two robots of each kind, each behind boxes of its own, but
 /// that the two of the isolating Wi-Fi share it.
-const KINDS: [&str; 7] = ["open", "ei", "ad", "apd", "two", "iso", "six"];
+const KINDS: [&str; 9] = ["open", "ei", "ad", "apd", "two", "iso", "six", "noudp", "proxy"];
 
-/// D: a direct path must be found. R: none is possible, and the relay carries.
+/// D: a direct path must be found. R: none is possible, and the relay carries, at each end as that end reaches it.
 ///
 /// By RFC 4787, with "mapping" and "filtering" as there; two ends that both know a reflexive address of the other's may
 /// send to each other at once (RFC 8445, RFC 5128 section 3.3). The relay tells each one's reflexive address.
@@ -44,15 +44,20 @@ const KINDS: [&str; 7] = ["open", "ei", "ad", "apd", "two", "iso", "six"];
 /// - `apd`: the same by address and port ("symmetric"): R likewise.
 /// - `six`: IPv6 only, without translation, behind a firewall that lets in what was asked for. D among themselves, when
 ///   both ask at once, and with `open`; R with those that have IPv4 only, since the relay speaks both.
-const WAYS: [&str; 7] = [
-    //       open ei ad apd two iso six
-    /* open */ "D  D  D  D   D   D   D",
-    /* ei   */ "   D  D  D   D   D   R",
-    /* ad   */ "      R  R   R   R   R",
-    /* apd  */ "         R   R   R   R",
-    /* two  */ "             D   D   R",
-    /* iso  */ "                 R   R",
-    /* six  */ "                     D",
+/// - `noudp`: a home router that lets no UDP through. R, over TLS at this end.
+/// - `proxy`: nothing gets out but what an HTTP proxy carries to port 443. R likewise.
+const WAYS: [&str; 9] = [
+    //        open ei ad apd two iso six noudp proxy
+    /* open  */
+    "D  D  D  D   D   D   D   R     R",
+    /* ei    */ "   D  D  D   D   D   R   R     R",
+    /* ad    */ "      R  R   R   R   R   R     R",
+    /* apd   */ "         R   R   R   R   R     R",
+    /* two   */ "             D   D   R   R     R",
+    /* iso   */ "                 R   R   R     R",
+    /* six   */ "                     D   R     R",
+    /* noudp */ "                         R     R",
+    /* proxy */ "                               R",
 ];
 
 fn must_be_direct(a: &str, b: &str) -> bool {
@@ -74,7 +79,11 @@ fn kind(name: &str) -> &str {
 fn is_right(own: &str, peer: &serde_json::Value) -> bool {
     let name = peer["name"].as_str().unwrap_or_default();
     let direct = must_be_direct(kind(own), kind(name));
-    let wanted = if direct { "direct" } else { "relay_udp" };
+    let wanted = match kind(own) {
+        _ if direct => "direct",
+        "noudp" | "proxy" => "relay_tls",
+        _ => "relay_udp",
+    };
     peer["link_state"] == "up" && peer["path"] == wanted
 }
 
@@ -131,7 +140,25 @@ fn lab() -> Lab {
     for number in [1, 2] {
         lab.add_host(&format!("iso-{number}"), HostSpec::on("wifi")).unwrap();
     }
+    add_closed_sites(&mut lab);
     lab
+}
+
+/// Those of whom only TCP gets out, or what a proxy lets out.
+fn add_closed_sites(lab: &mut Lab) {
+    lab.add_host("office-proxy", HostSpec::on("internet").at(office::PROXY.parse().unwrap())).unwrap();
+    for number in [1, 2] {
+        let name = format!("noudp-{number}");
+        add_site(lab, "internet", &name, (60 + number, Nat::PortPreserving));
+        let mut link = lab.link(&format!("{name}-nat")).unwrap().clone();
+        link.set_all(&["udp=blocked"]).unwrap();
+        lab.set_link(&format!("{name}-nat"), link).unwrap();
+        let name = format!("proxy-{number}");
+        add_site(lab, "internet", &name, (70 + number, Nat::PortPreserving));
+        let host = lab.host(&name).unwrap();
+        office::close_firewall(&host);
+        office::set_proxy(&host, office::PASSWORD);
+    }
 }
 
 /// A robot at home, behind a router of its own.
@@ -184,8 +211,10 @@ fn robots_in_all_kinds_of_networks_reach_each_other_as_well_as_can_be() {
     let urls = [format!("https://{COORDINATOR}"), format!("https://[{COORDINATOR_V6}]")];
     let team = Team::over(lab(), &[&urls[0], &urls[1]]);
     let key = team.key(&["--reusable"]);
+    let _proxy = office::start_proxy(&team.host("office-proxy"));
     let names = KINDS.iter().flat_map(|kind| [1, 2].map(|number| format!("{kind}-{number}")));
-    let robots: Vec<Robot> = names.map(|name| team.joining(&name, &key, &[])).collect();
+    let options = |name: &str| if kind(name) == "proxy" { vec!["--config", office::CONFIG] } else { vec![] };
+    let robots: Vec<Robot> = names.map(|name| team.joining(&name, &key, &options(&name))).collect();
     for robot in &robots {
         eventually_within(PATIENCE, &format!("{} has joined", robot.host.name()), || {
             robot.ria(&["wait", "--timeout", "1"]).code == 0

@@ -3,39 +3,9 @@
 
 mod support;
 
-use std::path::Path;
-
-use netlab::{Host, HostSpec, Process};
+use netlab::HostSpec;
+use support::office::{CONFIG, PASSWORD, PROXY, close_firewall, set_proxy, start_proxy};
 use support::{Robot, Site, Team, eventually, eventually_within};
-
-const PROXY: &str = "198.51.100.9";
-const PASSWORD: &str = "s3cret-of-the-proxy";
-const CONFIG: &str = "/run/agent.toml";
-
-/// A proxy as offices have it: to port 443 only, for those who know the password.
-fn start_proxy(host: &Host) -> Process {
-    let config = format!(
-        "Port 3128\nListen 0.0.0.0\nTimeout 600\nMaxClients 20\nConnectPort 443\nBasicAuth robot {PASSWORD}\n"
-    );
-    std::fs::write(host.path("/run/tinyproxy.conf"), config).unwrap();
-    let proxy = host.spawn(&["tinyproxy", "-d", "-c", "/run/tinyproxy.conf"], Path::new("/dev/null"));
-    proxy.expect("tinyproxy is installed: scripts/test installs it")
-}
-
-/// Nothing but the proxy is reached from here.
-fn close_firewall(host: &Host) {
-    let rules = format!(
-        "table inet office {{ chain out {{ type filter hook output priority 0; policy drop; oif lo accept; \
-         oifname \"ria*\" accept; ip daddr {PROXY} tcp dport 3128 accept; }}; }}\n"
-    );
-    std::fs::write(host.path("/run/office.nft"), rules).unwrap();
-    host.run(&["nft", "-f", "/run/office.nft"]).unwrap();
-}
-
-fn set_proxy(host: &Host, password: &str) {
-    let config = format!("proxy = \"http://robot:{password}@{PROXY}:3128\"\n");
-    std::fs::write(host.path(CONFIG), config).unwrap();
-}
 
 fn is_connected(robot: &Robot) -> bool {
     robot.status()["coordinator_state"] == "connected"

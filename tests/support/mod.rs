@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod listener;
+pub mod office;
 pub mod transfer;
 
 use std::path::{Path, PathBuf};
