@@ -201,7 +201,8 @@ impl Control {
             peers: BTreeMap::new(),
             by_key: BTreeMap::new(),
             live: BTreeMap::new(),
-            relay: None,
+            relays: Vec::new(),
+            told: Vec::new(),
             binding: None,
             binding_retry: None,
             candidates: Vec::new(),
@@ -221,8 +222,8 @@ impl Control {
         for node in nodes {
             self.remove_peer((id, node), now);
         }
-        let relay = self.networks.remove(&id).and_then(|network| network.relay);
-        self.release_relay(id, relay, now);
+        let relays = self.networks.remove(&id).map(|network| network.relays).unwrap_or_default();
+        relays.into_iter().for_each(|relay| self.release_relay(id, relay, now));
         self.to_shard.push_back(ShardCommand::RemoveNetwork(id));
         Ok(())
     }
@@ -345,7 +346,7 @@ impl Control {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(mut peer) = network.peers.remove(&node) else { return };
         network.by_key.retain(|_, owner| *owner != node);
-        for way in network.relay.iter_mut().flat_map(Relay::ways_mut) {
+        for way in network.relays.iter_mut().flat_map(Relay::ways_mut) {
             peer.relayed_addresses().for_each(|relayed| way.client.disconnect_peer(relayed));
         }
         self.tags.remove(&peer.tag_in());
@@ -425,11 +426,11 @@ impl Control {
             network.live.insert(live.node, live.clone());
         }
         let Some(peer) = network.peers.get_mut(&live.node) else { return };
-        let before = peer.relayed_candidate();
+        let before = peer.relayed_candidates().to_vec();
         peer.handle_live(live, worth, now);
-        let after = peer.relayed_candidate();
+        let moved = peer.relayed_candidates() != before;
         self.settle((id, live.node), now);
-        if before != after {
+        if moved {
             self.open_channels((id, live.node), now);
         }
     }

@@ -98,9 +98,9 @@ impl Control {
             // Not through the tunnel itself, and not from this very host.
             Address::Direct(from) if !usable(from, &overlays) => None,
             Address::Direct(from) => network.host_address(from, local),
-            Address::Relayed(transport, _) => {
-                let way = network.relay.as_ref().and_then(|relay| relay.way(transport));
-                way.and_then(|way| way.client.relayed_address())
+            Address::Relayed(transport, from) => {
+                let relay = network.relays.iter().find(|relay| relay.carries(transport, from));
+                relay.and_then(|relay| relay.way(transport)?.client.relayed_address())
             }
         };
         let to = to.ok_or(DropReason::Unexpected)?;
@@ -117,9 +117,13 @@ impl Control {
             self.checks.note_sent(id, peer, now);
         }
         let Some(network) = self.networks.get(&peer.0) else { return };
-        let relayed = network.relay.iter().find_map(|relay| relay.transport_of(from));
-        if let Some(transport) = relayed {
-            return self.send_relayed(peer.0, (transport, to), &bytes, now);
+        let relayed = network.relays.iter().find_map(|relay| Some((relay, relay.transport_of(from)?)));
+        if let Some((relay, transport)) = relayed {
+            // From one relay nothing leads to an allocation on another.
+            if relay.carries(transport, to) {
+                self.send_relayed(peer.0, (transport, to), &bytes, now);
+            }
+            return;
         }
         let hosts = network.locals.iter().filter(|local| local.kind == CandidateKind::Host);
         let several = hosts.filter(|local| local.address.is_ipv4() == to.is_ipv4()).count() > 1;

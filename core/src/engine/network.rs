@@ -22,6 +22,7 @@ use crate::packet::SocketIndex;
 use crate::path::candidates::{MAX_DIRECT, usable};
 use crate::peer::Peer;
 use crate::peer::stock::{REASON_BEHIND, REASON_NO_GATEWAY};
+use crate::relay::Transport;
 use crate::session::NetworkSessions;
 use crate::stun::BindingClient;
 
@@ -39,7 +40,10 @@ pub(super) struct Network {
     pub(super) by_key: BTreeMap<WgPublicKey, NodeId>,
     /// What is known of members at the moment; may be ahead of the map.
     pub(super) live: BTreeMap<NodeId, Live>,
-    pub(super) relay: Option<Relay>,
+    /// The relays in use, best first.
+    pub(super) relays: Vec<Relay>,
+    /// How they are bound, as the caller was told.
+    pub(super) told: Vec<(Transport, SocketAddr)>,
     pub(super) binding: Option<BindingClient>,
     /// When STUN is asked again: after it gave no answer, and to keep a NAT's binding where no relay does.
     pub(super) binding_retry: Option<Instant>,
@@ -75,10 +79,10 @@ impl Network {
     /// Addresses that servers saw.
     pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
         // What is seen of another socket says nothing of the one that peers are to reach.
-        let relay = self.relay.as_ref().filter(|relay| relay.udp.socket == SocketIndex::MAIN);
-        let relay = relay.and_then(|relay| relay.udp.client.mapped_address());
+        let relays = self.relays.iter().filter(|relay| relay.udp.socket == SocketIndex::MAIN);
+        let relays = relays.filter_map(|relay| relay.udp.client.mapped_address());
         let binding = self.binding.as_ref().and_then(BindingClient::mapped_address);
-        let mut seen: Vec<SocketAddr> = relay.into_iter().chain(binding).collect();
+        let mut seen: Vec<SocketAddr> = relays.chain(binding).collect();
         seen.sort_unstable();
         seen.dedup();
         seen
@@ -99,11 +103,32 @@ impl Network {
                 all.push(Candidate { kind: CandidateKind::ServerReflexive, address });
             }
         }
-        let relayed = self.relay.as_ref().and_then(Relay::relayed_address);
-        all.extend(relayed.map(|address| Candidate { kind: CandidateKind::Relayed, address }));
         all.sort_unstable();
         all.dedup();
+        // In the order of the relays, which is the same for all nodes: those that use one only use the first.
+        let relayed = self.relays.iter().filter_map(Relay::relayed_address);
+        all.extend(relayed.map(|address| Candidate { kind: CandidateKind::Relayed, address }));
         all
+    }
+
+    /// At which relay a peer's relayed address is: the one that shows this IP address, else the first one, which may show
+    /// several.
+    pub(super) fn relay_of(&self, relayed: SocketAddr) -> Option<usize> {
+        let found = self.relays.iter().position(|relay| relay.shows(relayed.ip()));
+        found.or((!self.relays.is_empty()).then_some(0))
+    }
+
+    /// The first relay that has an allocation, else the first one.
+    pub(super) fn best_relay(&self) -> Option<&Relay> {
+        let bound = self.relays.iter().find(|relay| relay.relayed_address().is_some());
+        bound.or(self.relays.first())
+    }
+
+    /// Name of the relay through which a peer is reached.
+    fn relay_name(&self, peer: &Peer) -> Option<&str> {
+        let (transport, to) = peer.relayed_via()?;
+        let relay = self.relays.iter().find(|relay| relay.carries(transport, to))?;
+        Some(relay.server.name.as_str())
     }
 
     /// What can be told of a peer behind another member: how that one is reached.
@@ -117,9 +142,8 @@ impl Network {
     }
 
     pub(super) fn status(&self, now: Instant) -> NetworkStatus {
-        let relay_name = self.relay.as_ref().map(|relay| relay.server.name.as_str());
         let peer = |(node, peer): (&NodeId, &Peer)| {
-            let status = peer.status(self.map.member(*node)?, relay_name, self.mtu, now);
+            let status = peer.status(self.map.member(*node)?, self.relay_name(peer), self.mtu, now);
             Some(self.behind_gateway(peer, status))
         };
         let denied = |(node, member, reason): (NodeId, &Member, RecordError)| {
@@ -142,7 +166,7 @@ impl Network {
             peers,
             candidates: self.candidates.clone(),
             reflexive: self.reflexive(),
-            relay: self.relay.as_ref().map(Relay::status),
+            relay: self.best_relay().map(Relay::status),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! One network's relay: the ways in which it is spoken to, and which of them carries.
+//! One of a network's relays: the ways in which it is spoken to, and which of them carries.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::command::RelayServer;
@@ -20,8 +20,6 @@ pub(super) struct Relay {
     pub(super) tls: Option<Stream>,
     pub(super) fallback: Fallback,
     pub(super) failure: Option<String>,
-    /// What the caller was told of how it is bound.
-    pub(super) told: Option<(Transport, SocketAddr)>,
 }
 
 /// An allocation, and from where it is spoken of.
@@ -45,8 +43,7 @@ impl Relay {
         now: Instant,
     ) -> Self {
         let client = RelayClient::new(server.address, credentials(&server), randomness, now);
-        let (tls, fallback, failure, told) = (None, Fallback::default(), None, None);
-        Self { server, udp: Way { client, socket }, tls, fallback, failure, told }
+        Self { server, udp: Way { client, socket }, tls: None, fallback: Fallback::default(), failure: None }
     }
 
     /// Where its streams end.
@@ -107,6 +104,17 @@ impl Relay {
     /// The same with the way that it is by.
     pub(super) fn bound(&self) -> Option<(Transport, SocketAddr)> {
         self.relayed_address().map(|address| (self.carrier(), address))
+    }
+
+    /// Whether its allocations are at this IP address, as far as known.
+    pub(super) fn shows(&self, ip: IpAddr) -> bool {
+        let allocated = |way: &Way| way.client.relayed_address().is_some_and(|own| own.ip() == ip);
+        self.server.address.ip() == ip || self.ways().any(allocated)
+    }
+
+    /// Whether payload to this relayed address takes this relay, spoken to in this way.
+    pub(super) fn carries(&self, transport: Transport, to: SocketAddr) -> bool {
+        self.way(transport).is_some_and(|way| way.client.wants(to))
     }
 
     /// Whether an address is one of this node's own at the relay.

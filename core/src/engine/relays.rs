@@ -1,5 +1,9 @@
-//! The control part's relays: one TURN allocation per network (a second one while the way to the relay changes), and STUN
-//! beside it.
+//! The control part's relays: a TURN allocation of each network on each of its relays (a second one while the way to the
+//! relay changes), and STUN beside them.
+//!
+//! All relays are kept ready, and peers told of all addresses; which relay carries is the choice of each peer's paths,
+//! since two nodes meet quickest where both are near, and find out by their probes. So when a relay dies, the paths over
+//! another one are proven already.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,12 +18,15 @@ use super::slots::PeerId;
 use crate::counters::DropReason;
 use crate::packet::{FIRST_STREAM, SocketIndex};
 use crate::peer::Peer;
-use crate::relay::{KEEPALIVE, RelayEvent, RelayFailure, RelayInput, Transport};
+use crate::relay::{KEEPALIVE, MAX_RELAYS, RelayEvent, RelayFailure, RelayInput, Transport};
 use crate::shard::message::Route;
 use crate::stun::{BindingClient, BindingEvent, Randomness};
 
 /// How long after STUN gave no answer it is asked again.
 const BINDING_RETRY: Duration = Duration::from_secs(30);
+
+/// A relay of a network, by its address.
+pub(super) type RelayId = (NetworkId, SocketAddr);
 
 /// What a peer sent through the relay.
 pub(super) struct Relayed<'a> {
@@ -38,55 +45,70 @@ impl Control {
         now: Instant,
     ) -> Result<(), CommandError> {
         self.network(id)?;
-        let best = relays.into_iter().next();
-        let same = match (&best, self.networks.get(&id).and_then(|network| network.relay.as_ref())) {
-            (Some(new), Some(old)) => new.address == old.server.address,
-            _ => false,
-        };
-        match best {
-            Some(server) if same => self.renew_relay(id, server, now),
-            best => self.replace_relay(id, best, now),
+        let mut wanted: Vec<RelayServer> = Vec::new();
+        for server in relays {
+            let known = wanted.iter().any(|other| other.address == server.address);
+            if !known && wanted.len() < MAX_RELAYS {
+                wanted.push(server);
+            }
         }
+        self.replace_relays(id, wanted, now);
         self.flush_relays(now);
         Ok(())
     }
 
-    fn renew_relay(&mut self, id: NetworkId, server: RelayServer, now: Instant) {
-        let relay = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut());
-        if let Some(relay) = relay {
-            for way in relay.ways_mut() {
-                way.client.set_credentials(credentials(&server), now);
-            }
-            relay.server = server;
+    fn replace_relays(&mut self, id: NetworkId, wanted: Vec<RelayServer>, now: Instant) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let mut former = std::mem::take(&mut network.relays);
+        let first = former.first().map(|relay| relay.server.address);
+        let reached = former.iter().any(|relay| relay.fallback.is_reached());
+        let mut relays = Vec::new();
+        for server in wanted {
+            let known = former.iter().position(|relay| relay.server.address == server.address);
+            relays.push(match known {
+                Some(index) => renewed(former.remove(index), server, now),
+                None => self.new_relay(server, reached, now),
+            });
         }
+        let best = relays.first().map(|relay| relay.server.address);
+        let randomness = self.randomness();
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        network.relays = relays;
+        if best != first || best.is_none() {
+            network.binding_retry = None;
+            network.binding = best.map(|server| BindingClient::new(server, randomness, now));
+        }
+        for relay in former {
+            for transport in [Transport::Udp, Transport::Tls] {
+                let paths = self.paths_by(id, &relay, transport);
+                self.drop_paths(id, transport, paths, now);
+            }
+            self.release_relay(id, relay, now);
+        }
+        self.assign_channels(id, now);
+        self.report_candidates(now);
     }
 
-    fn replace_relay(&mut self, id: NetworkId, server: Option<RelayServer>, now: Instant) {
-        self.drop_relayed_paths(id, Transport::Udp, now);
-        let reached = self.close_stream(id, now);
-        let former = self.networks.get_mut(&id).and_then(|network| network.relay.take());
-        self.release_relay(id, former, now);
-        let (for_relay, for_binding) = (self.randomness(), self.randomness());
-        let socket = server.as_ref().map(|server| self.free_socket(server.address)).unwrap_or_default();
-        let Some(network) = self.networks.get_mut(&id) else { return };
-        network.binding_retry = None;
-        network.binding = server.as_ref().map(|server| BindingClient::new(server.address, for_binding, now));
-        network.relay = server.map(|server| Relay::new(server, socket, for_relay, now));
-        if let Some(relay) = &mut network.relay {
-            relay.fallback.set_reached(reached);
-        }
-        let peers = network.peers.keys().map(|node| (id, *node));
-        let peers: Vec<PeerId> = peers.collect();
+    fn new_relay(&mut self, server: RelayServer, reached: bool, now: Instant) -> Relay {
+        let (randomness, socket) = (self.randomness(), self.free_socket(server.address));
+        let mut relay = Relay::new(server, socket, randomness, now);
+        relay.fallback.set_reached(reached);
+        relay
+    }
+
+    /// Each relayed address of a peer gets a channel where it is.
+    pub(super) fn assign_channels(&mut self, id: NetworkId, now: Instant) {
+        let peers = self.networks.get(&id).into_iter().flat_map(|network| network.peers.keys());
+        let peers: Vec<PeerId> = peers.map(|node| (id, *node)).collect();
         for peer_id in peers {
             self.open_channels(peer_id, now);
         }
-        self.report_candidates(now);
     }
 
     /// The first socket from which no network talks to this relay. One whose allocation is just being given back is
     /// taken over with it.
     fn free_socket(&mut self, server: SocketAddr) -> SocketIndex {
-        let relays = self.networks.values().filter_map(|network| network.relay.as_ref());
+        let relays = self.networks.values().flat_map(|network| &network.relays);
         let used: Vec<SocketIndex> =
             relays.filter(|relay| relay.server.address == server).map(|relay| relay.udp.socket).collect();
         // There are more numbers than networks.
@@ -97,15 +119,14 @@ impl Control {
     }
 
     /// Gives back the allocation on a relay that is no longer used.
-    pub(super) fn release_relay(&mut self, network: NetworkId, relay: Option<Relay>, now: Instant) {
-        let Some(mut relay) = relay else { return };
+    pub(super) fn release_relay(&mut self, network: NetworkId, mut relay: Relay, now: Instant) {
         // An allocation ends with its stream.
         if let Some(stream) = relay.tls.take() {
             self.events.push_back(Event::RelayStreamUnwanted { network, socket: stream.socket });
         }
         relay.udp.client.release(now);
         self.leaving.push(relay);
-        if self.leaving.len() > MAX_NETWORKS {
+        if self.leaving.len() > MAX_NETWORKS * MAX_RELAYS {
             self.leaving.remove(0);
         }
         self.flush_relays(now);
@@ -115,19 +136,26 @@ impl Control {
         Randomness::new(self.rng.bytes())
     }
 
-    /// The relay, in each way that it is spoken to, gets channels to a peer's relayed addresses.
+    /// The relays, in each way that they are spoken to, get channels to those of a peer's relayed addresses that are there.
     pub(super) fn open_channels(&mut self, peer_id: PeerId, now: Instant) {
         let Some(network) = self.networks.get_mut(&peer_id.0) else { return };
         let relayed = network.peers.get(&peer_id.1).into_iter().flat_map(Peer::relayed_addresses);
-        let Some(relay) = &mut network.relay else { return };
-        // Its own allocation would be no way to somebody else.
-        let relayed: Vec<SocketAddr> = relayed.filter(|address| !relay.is_own(*address)).collect();
+        let places: Vec<(SocketAddr, Option<usize>)> =
+            relayed.map(|address| (address, network.relay_of(address))).collect();
         let mut bound = Vec::new();
-        for transport in [Transport::Udp, Transport::Tls] {
-            let Some(way) = relay.way_mut(transport) else { continue };
-            for address in &relayed {
-                if way.client.connect_peer(*address, now).is_ok() && way.client.channel(*address).is_some() {
-                    bound.push((transport, *address));
+        for (index, relay) in network.relays.iter_mut().enumerate() {
+            for (address, place) in &places {
+                // Its own allocation would be no way to somebody else.
+                let here = *place == Some(index) && !relay.is_own(*address);
+                for transport in [Transport::Udp, Transport::Tls] {
+                    let Some(way) = relay.way_mut(transport) else { continue };
+                    if !here {
+                        way.client.disconnect_peer(*address);
+                    } else if way.client.connect_peer(*address, now).is_ok()
+                        && way.client.channel(*address).is_some()
+                    {
+                        bound.push((transport, *address));
+                    }
                 }
             }
         }
@@ -141,9 +169,16 @@ impl Control {
     pub(super) fn close_channels(&mut self, id: NetworkId, relayed: SocketAddr) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let used = network.peers.values().any(|peer| peer.relayed_addresses().any(|other| other == relayed));
-        if let Some(relay) = network.relay.as_mut().filter(|_| !used) {
-            relay.ways_mut().for_each(|way| way.client.disconnect_peer(relayed));
+        if !used {
+            let ways = network.relays.iter_mut().flat_map(Relay::ways_mut);
+            ways.for_each(|way| way.client.disconnect_peer(relayed));
         }
+    }
+
+    /// The way to a relayed address of a peer.
+    fn way_to(&mut self, id: NetworkId, transport: Transport, to: SocketAddr) -> Option<&mut Way> {
+        let relays = &mut self.networks.get_mut(&id)?.relays;
+        relays.iter_mut().find(|relay| relay.carries(transport, to))?.way_mut(transport)
     }
 
     pub(super) fn send_relayed(
@@ -153,8 +188,7 @@ impl Control {
         payload: &[u8],
         now: Instant,
     ) {
-        let relay = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut());
-        let Some(way) = relay.and_then(|relay| relay.way_mut(transport)) else { return };
+        let Some(way) = self.way_to(id, transport, to) else { return };
         match way.client.wrap(to, payload.len(), now) {
             Some(header) => {
                 let bytes = [&header[..], payload].concat();
@@ -174,7 +208,9 @@ impl Control {
         (transport, to): (Transport, SocketAddr),
         rtt: Duration,
     ) -> Option<Route> {
-        let Way { client, socket } = self.networks.get(&id)?.relay.as_ref()?.way(transport)?;
+        let relays = &self.networks.get(&id)?.relays;
+        let Way { client, socket } =
+            relays.iter().find(|relay| relay.carries(transport, to))?.way(transport)?;
         let channel = client.channel(to)?;
         Some(Route { to: client.server(), from: None, socket: *socket, channel: Some(channel), rtt })
     }
@@ -182,9 +218,8 @@ impl Control {
     /// Data went to the relay: should nothing come back, it looks whether the server is still there.
     pub(super) fn note_relayed(&mut self, (id, node): PeerId, now: Instant) {
         let Some(network) = self.networks.get_mut(&id) else { return };
-        let transport = network.peers.get(&node).and_then(Peer::relayed_over);
-        let relay = network.relay.as_mut();
-        if let Some(way) = transport.zip(relay).and_then(|(transport, relay)| relay.way_mut(transport)) {
+        let Some((transport, to)) = network.peers.get(&node).and_then(Peer::relayed_via) else { return };
+        if let Some(way) = self.way_to(id, transport, to) {
             way.client.note_sent(now);
         }
     }
@@ -199,10 +234,9 @@ impl Control {
         let mut found = None;
         let mut control = false;
         for network in self.networks.values_mut() {
-            let relay = network.relay.as_mut();
-            let transport = relay.as_ref().and_then(|relay| relay.transport_at(socket));
-            let way = transport.zip(relay).and_then(|(transport, relay)| relay.way_mut(transport));
-            if let (Some(transport), Some(way)) = (transport, way) {
+            for relay in &mut network.relays {
+                let Some(transport) = relay.transport_at(socket) else { continue };
+                let Some(way) = relay.way_mut(transport) else { continue };
                 match way.client.handle_datagram(from, datagram, now) {
                     RelayInput::FromPeer { peer, payload } => {
                         found = Some(Relayed { network: network.id, transport, peer, payload });
@@ -211,6 +245,9 @@ impl Control {
                     RelayInput::Consumed => control = true,
                     RelayInput::NotOurs => {}
                 }
+            }
+            if found.is_some() {
+                break;
             }
             let binding = network.binding.as_mut().filter(|_| socket == SocketIndex::MAIN);
             control |= binding.is_some_and(|binding| binding.handle_datagram(from, datagram));
@@ -231,13 +268,12 @@ impl Control {
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         for id in ids {
             self.flush_binding(id, now);
-            while let Some((transport, event)) = self.poll_relay_event(id) {
-                self.handle_relay_event(id, transport, event, now);
+            while let Some((server, transport, event)) = self.poll_relay_event(id) {
+                self.handle_relay_event((id, server), transport, event, now);
             }
-            self.follow_relay(id, now);
-            let relay = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut());
-            let Some(relay) = relay else { continue };
-            relay.flush(&mut self.outbox);
+            self.follow_relays(id, now);
+            let relays = self.networks.get_mut(&id).into_iter().flat_map(|network| &mut network.relays);
+            relays.for_each(|relay| relay.flush(&mut self.outbox));
         }
         for relay in &mut self.leaving {
             relay.flush(&mut self.outbox);
@@ -252,7 +288,7 @@ impl Control {
             let (to, socket) = (outgoing.to, SocketIndex::MAIN);
             self.outbox.push_back(ControlDatagram { to, from: None, socket, bytes: outgoing.payload });
         }
-        let beside = network.relay.as_ref().is_some_and(|relay| relay.udp.socket != SocketIndex::MAIN);
+        let beside = network.relays.first().is_some_and(|relay| relay.udp.socket != SocketIndex::MAIN);
         let mut mapped = false;
         while let Some(event) = binding.poll_event() {
             match event {
@@ -271,23 +307,31 @@ impl Control {
         }
     }
 
-    fn poll_relay_event(&mut self, id: NetworkId) -> Option<(Transport, RelayEvent)> {
-        let relay = self.networks.get_mut(&id)?.relay.as_mut()?;
-        [Transport::Udp, Transport::Tls].into_iter().find_map(|transport| {
-            let event = relay.way_mut(transport)?.client.poll_event()?;
-            Some((transport, event))
+    /// What a client has to tell, and of which relay, by its address.
+    fn poll_relay_event(&mut self, id: NetworkId) -> Option<(SocketAddr, Transport, RelayEvent)> {
+        self.networks.get_mut(&id)?.relays.iter_mut().find_map(|relay| {
+            let server = relay.server.address;
+            [Transport::Udp, Transport::Tls].into_iter().find_map(|transport| {
+                let event = relay.way_mut(transport)?.client.poll_event()?;
+                Some((server, transport, event))
+            })
         })
     }
 
-    fn handle_relay_event(&mut self, id: NetworkId, transport: Transport, event: RelayEvent, now: Instant) {
+    fn handle_relay_event(&mut self, at: RelayId, transport: Transport, event: RelayEvent, now: Instant) {
+        let id = at.0;
         match event {
-            RelayEvent::Allocated { .. } => self.report_candidates(now),
+            RelayEvent::Allocated { .. } => {
+                // Only now is it known which addresses are those of this relay.
+                self.assign_channels(id, now);
+                self.report_candidates(now);
+            }
             RelayEvent::Lost(reason) | RelayEvent::Failed { reason, .. } => {
-                self.handle_relay_failure(id, reason.to_string());
-                self.drop_relayed_paths(id, transport, now);
+                self.handle_relay_failure(at, reason.to_string());
+                self.drop_relayed_paths(at, transport, now);
                 if transport == Transport::Tls && reason == RelayFailure::NoAnswer {
                     // Who swallows what comes on a stream may serve another one.
-                    self.reopen_stream(id, now);
+                    self.reopen_stream(at, now);
                 }
             }
             RelayEvent::ChannelBound { peer } => {
@@ -298,24 +342,31 @@ impl Control {
             RelayEvent::ChannelFailed { peer, reason } => {
                 tracing::debug!(%reason, "relay refused a channel");
                 for node in self.peers_at(id, peer) {
-                    self.with_peer((id, node), now, |p| p.handle_relay_lost(transport, now));
+                    self.with_peer((id, node), now, |p| p.handle_relay_lost(transport, &[peer], now));
                 }
             }
         }
     }
 
-    /// Tells that the relay can't be used, unless the other way to it works.
-    pub(super) fn handle_relay_failure(&mut self, id: NetworkId, reason: String) {
-        let relay = self.networks.get_mut(&id).and_then(|network| network.relay.as_mut());
-        let Some(relay) = relay else { return };
+    /// A relay of a network, by its address.
+    pub(super) fn relay_mut(&mut self, (id, server): RelayId) -> Option<&mut Relay> {
+        let relays = &mut self.networks.get_mut(&id)?.relays;
+        relays.iter_mut().find(|relay| relay.server.address == server)
+    }
+
+    /// Tells that a relay can't be used, unless the other way to it works, or another relay.
+    pub(super) fn handle_relay_failure(&mut self, at: RelayId, reason: String) {
+        let Some(relay) = self.relay_mut(at) else { return };
         if relay.relayed_address().is_some() {
             return;
         }
         let news = relay.failure.as_ref() != Some(&reason);
         relay.failure = Some(reason.clone());
-        if news {
-            let name = relay.server.name.clone();
-            self.events.push_back(Event::RelayDown { network: id, relay: name, reason });
+        let name = relay.server.name.clone();
+        let others = self.networks.get(&at.0).into_iter().flat_map(|network| &network.relays);
+        let mut bound = others.filter(|relay| relay.relayed_address().is_some());
+        if news && bound.next().is_none() {
+            self.events.push_back(Event::RelayDown { network: at.0, relay: name, reason });
         }
     }
 
@@ -324,11 +375,30 @@ impl Control {
         peers.filter(|p| p.relayed_addresses().any(|own| own == relayed)).map(|p| p.node).collect()
     }
 
-    pub(super) fn drop_relayed_paths(&mut self, id: NetworkId, lost: Transport, now: Instant) {
-        let nodes: Vec<NodeId> =
-            self.networks.get(&id).into_iter().flat_map(|network| network.peers.keys().copied()).collect();
-        for node in nodes {
-            self.with_peer((id, node), now, |peer| peer.handle_relay_lost(lost, now));
+    /// The paths through a relay, spoken to in this way, are no more.
+    pub(super) fn drop_relayed_paths(&mut self, (id, server): RelayId, lost: Transport, now: Instant) {
+        let mut relays = self.networks.get(&id).into_iter().flat_map(|network| &network.relays);
+        let Some(relay) = relays.find(|relay| relay.server.address == server) else { return };
+        let paths = self.paths_by(id, relay, lost);
+        self.drop_paths(id, lost, paths, now);
+    }
+
+    /// Which relayed addresses of which peers take this relay, spoken to in this way.
+    fn paths_by(&self, id: NetworkId, relay: &Relay, by: Transport) -> Vec<(NodeId, Vec<SocketAddr>)> {
+        let peers = self.networks.get(&id).into_iter().flat_map(|network| &network.peers);
+        let here = |address: &SocketAddr| relay.carries(by, *address);
+        peers.map(|(node, peer)| (*node, peer.relayed_addresses().filter(here).collect())).collect()
+    }
+
+    fn drop_paths(
+        &mut self,
+        id: NetworkId,
+        lost: Transport,
+        paths: Vec<(NodeId, Vec<SocketAddr>)>,
+        now: Instant,
+    ) {
+        for (node, addresses) in paths {
+            self.with_peer((id, node), now, |peer| peer.handle_relay_lost(lost, &addresses, now));
         }
     }
 
@@ -336,9 +406,9 @@ impl Control {
         let networks = self.networks.values();
         networks
             .flat_map(|network| {
-                let relay = network.relay.as_ref().and_then(Relay::deadline);
+                let relays = network.relays.iter().filter_map(Relay::deadline).min();
                 let binding = network.binding.as_ref().and_then(BindingClient::poll_timeout);
-                [relay, binding, network.binding_retry].into_iter().flatten()
+                [relays, binding, network.binding_retry].into_iter().flatten()
             })
             .chain(self.leaving.iter().filter_map(|relay| relay.udp.client.poll_timeout()))
             .min()
@@ -350,9 +420,7 @@ impl Control {
         }
         self.leaving.iter_mut().for_each(|relay| relay.handle_timeout(now));
         for network in self.networks.values_mut() {
-            if let Some(relay) = &mut network.relay {
-                relay.handle_timeout(now);
-            }
+            network.relays.iter_mut().for_each(|relay| relay.handle_timeout(now));
             if let Some(binding) = &mut network.binding {
                 binding.handle_timeout(now);
                 if network.binding_retry.is_some_and(|at| at <= now) {
@@ -363,4 +431,12 @@ impl Control {
         }
         self.flush_relays(now);
     }
+}
+
+fn renewed(mut relay: Relay, server: RelayServer, now: Instant) -> Relay {
+    for way in relay.ways_mut() {
+        way.client.set_credentials(credentials(&server), now);
+    }
+    relay.server = server;
+    relay
 }

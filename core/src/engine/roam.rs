@@ -6,9 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use ria_protocol::id::NetworkId;
-
 use super::control::{Control, Via};
+use super::relays::RelayId;
 use super::slots::PeerId;
 use crate::counters::DropReason;
 use crate::path::candidates::usable;
@@ -71,41 +70,43 @@ impl Control {
 
     /// Allocations belong to an address that this node has left.
     fn speak_anew(&mut self, left: Families, now: Instant) {
-        for id in self.network_ids(|relay| left.include(relay)) {
+        for at in self.relay_ids(|relay| left.include(relay)) {
             // What got through in the network before says nothing of this one.
-            self.close_stream(id, now);
-            let Some(network) = self.networks.get_mut(&id) else { continue };
-            if let Some(relay) = &mut network.relay {
+            self.close_stream(at, now);
+            if let Some(relay) = self.relay_mut(at) {
                 relay.fallback.start_anew();
                 relay.udp.client.restart(now);
             }
-            if let Some(binding) = &mut network.binding {
-                binding.restart(now);
-            }
-            self.drop_relayed_paths(id, Transport::Udp, now);
+            self.bind_anew(at, now);
+            self.drop_relayed_paths(at, Transport::Udp, now);
         }
     }
 
     /// Allocations may be there still; what a NAT maps may be another.
     fn ask_relays(&mut self, left: Families, now: Instant) {
-        for id in self.network_ids(|relay| !left.include(relay)) {
-            let Some(network) = self.networks.get_mut(&id) else { continue };
-            if let Some(relay) = &mut network.relay {
+        for at in self.relay_ids(|relay| !left.include(relay)) {
+            if let Some(relay) = self.relay_mut(at) {
                 relay.ways_mut().for_each(|way| way.client.prod(now));
             }
-            if let Some(binding) = &mut network.binding {
-                binding.restart(now);
-            }
+            self.bind_anew(at, now);
         }
     }
 
-    /// The networks whose relay's address is such a one.
-    fn network_ids(&self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<NetworkId> {
-        let relayed = self
-            .networks
-            .values()
-            .filter(|network| network.relay.as_ref().is_some_and(|relay| wanted(relay.server.address)));
-        relayed.map(|network| network.id).collect()
+    /// The first relay of a network is its STUN server, too.
+    fn bind_anew(&mut self, (id, server): RelayId, now: Instant) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let first = network.relays.first().map(|relay| relay.server.address);
+        if let Some(binding) = network.binding.as_mut().filter(|_| first == Some(server)) {
+            binding.restart(now);
+        }
+    }
+
+    /// The relays whose address is such a one.
+    fn relay_ids(&self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<RelayId> {
+        let all = self.networks.values();
+        let all =
+            all.flat_map(|network| network.relays.iter().map(|relay| (network.id, relay.server.address)));
+        all.filter(|(_, server)| wanted(*server)).collect()
     }
 
     fn with_all_peers(&mut self, now: Instant, change: impl Fn(&mut Peer)) {
@@ -141,10 +142,10 @@ impl Control {
         }
         let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
         let peer = network.peers.get_mut(&peer_id.1).ok_or(DropReason::Stranger)?;
-        let before = peer.relayed_candidate();
+        let before = peer.relayed_candidates().to_vec();
         let result = peer.handle_probe(datagram, via.address, local, now);
-        let (after, news) = (peer.relayed_candidate(), peer.has_seen_at_news());
-        if before != after {
+        let (moved, news) = (peer.relayed_candidates() != before, peer.has_seen_at_news());
+        if moved {
             // Before the answer goes out, which needs the relay to know whom it is for.
             self.open_channels(peer_id, now);
         }

@@ -28,7 +28,10 @@ pub(crate) fn choose(paths: &[Path], active: Option<usize>) -> Option<(usize, &'
         return current
             .map(|(index, path)| (index, if path.is_doubted() { REASON_DOUBTED } else { REASON_ONLY }));
     };
-    let Some((kept, holder)) = current else { return Some((index, reason_first(challenger))) };
+    let Some((kept, holder)) = current else {
+        let before = active.and_then(|index| paths.get(index));
+        return Some((index, reason_next(before, challenger)));
+    };
     if kept == index {
         return Some((kept, reason_first(holder)));
     }
@@ -55,6 +58,7 @@ pub(crate) const REASON_PUNCHED: &str = "direct: a hole punched through NAT";
 pub(crate) const REASON_PEER_REFLEXIVE: &str =
     "direct: through NAT, at an address that shows only between these two";
 pub(crate) const REASON_RELAYED: &str = "no direct path answers, the relay does";
+pub(crate) const REASON_OTHER_RELAY: &str = "the relay before does not answer any more, another one does";
 pub(crate) const REASON_TLS: &str = "UDP does not get through here, so the relay is used over TLS";
 pub(crate) const REASON_UDP_AGAIN: &str = "the relay answers over UDP again";
 pub(crate) const REASON_MOVED: &str = "the peer has another address at its relay";
@@ -72,6 +76,14 @@ fn reason_first(path: &Path) -> &'static str {
         Address::Direct(_) => REASON_DIRECT,
         Address::Relayed(Transport::Udp, _) => REASON_RELAYED,
         Address::Relayed(Transport::Tls, _) => REASON_TLS,
+    }
+}
+
+/// Why another path takes over from one that has died.
+fn reason_next(before: Option<&Path>, next: &Path) -> &'static str {
+    match (before.map(|path| path.address), next.address) {
+        (Some(Address::Relayed(was, _)), Address::Relayed(is, _)) if was == is => REASON_OTHER_RELAY,
+        _ => reason_first(next),
     }
 }
 

@@ -31,7 +31,7 @@ use crate::path::candidates::MAX_DIRECT;
 use crate::path::choice::{self, choose};
 use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow};
 use crate::path::{Address, Due, Pace, Path, PathState};
-use crate::relay::Transport;
+use crate::relay::{MAX_RELAYS, Transport};
 use crate::rng::Rng;
 use crate::shard::message::{Slot, Traffic};
 use ice::Ice;
@@ -48,9 +48,9 @@ const QUIET_FOR: Duration = Duration::from_secs(30);
 /// Data of this age says that a path brings some.
 const FED_FOR: Duration = Duration::from_millis(250);
 
-/// Most paths of a peer: its direct candidates, up to four relayed (it changes its relayed address, this node the way to its
-/// relay), and some that were seen on its probes.
-const MAX_PATHS: usize = MAX_DIRECT + 6;
+/// Most paths of a peer: its direct candidates, up to four relayed for each relay (it changes its relayed address, this node
+/// the way to the relay), and some that were seen on its probes.
+const MAX_PATHS: usize = MAX_DIRECT + 4 * MAX_RELAYS + 2;
 
 /// What a peer wants done.
 #[derive(Debug, PartialEq)]
@@ -111,10 +111,10 @@ pub(crate) struct Peer {
     traffic: Traffic,
     /// Since when no path works.
     seeking: Option<Instant>,
-    /// The peer's relayed address, as it reports.
-    relayed: Option<SocketAddr>,
-    /// The one before, while there are paths to it: it may carry on until the new one is proven.
-    former: Option<SocketAddr>,
+    /// The peer's relayed addresses, one for each relay, as it reports.
+    relayed: Vec<SocketAddr>,
+    /// Those before, while there are paths to them: they may carry on until the new ones are proven.
+    former: Vec<SocketAddr>,
     /// Where this node is seen from outside.
     reflexive: Option<SocketAddr>,
     /// Where the peer has said that it is seen from outside.
@@ -164,8 +164,8 @@ impl Peer {
             link: Link::default(),
             traffic: Traffic::default(),
             seeking: None,
-            relayed: None,
-            former: None,
+            relayed: Vec::new(),
+            former: Vec::new(),
             reflexive: None,
             seen_at: None,
             seen_at_news: None,
@@ -185,14 +185,6 @@ impl Peer {
         kind(self.active)
     }
 
-    /// The way to the relay that traffic takes, when it goes through a relay.
-    pub(crate) fn relayed_over(&self) -> Option<Transport> {
-        match self.active {
-            Some(Address::Relayed(transport, _)) => Some(transport),
-            Some(Address::Direct(_)) | None => None,
-        }
-    }
-
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -208,14 +200,22 @@ impl Peer {
         self.renew_credentials();
     }
 
-    /// The peer's relayed address, as it reports it.
-    pub(crate) fn relayed_candidate(&self) -> Option<SocketAddr> {
-        self.relayed
+    /// The way to the relay that traffic takes, when it goes through a relay, and the peer's address there.
+    pub(crate) fn relayed_via(&self) -> Option<(Transport, SocketAddr)> {
+        match self.active {
+            Some(Address::Relayed(transport, address)) => Some((transport, address)),
+            Some(Address::Direct(_)) | None => None,
+        }
+    }
+
+    /// The peer's relayed addresses, as it reports them.
+    pub(crate) fn relayed_candidates(&self) -> &[SocketAddr] {
+        &self.relayed
     }
 
     /// The relayed addresses to which this node's relay needs channels.
-    pub(crate) fn relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
-        self.relayed.into_iter().chain(self.former)
+    pub(crate) fn relayed_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.relayed.iter().chain(&self.former).copied()
     }
 
     /// News from the coordinator. `usable` says which of the peer's direct addresses are worth a try.
@@ -518,7 +518,7 @@ impl Peer {
         if address != self.active {
             self.switch(address, now);
         }
-        let known = !self.paths.is_empty() || self.relayed.is_some();
+        let known = !self.paths.is_empty() || !self.relayed.is_empty();
         let situation = Situation { known, quality, path: kind(self.active), reason: self.reason };
         self.link.update(situation, now, &mut self.actions);
         if let Some(address) = address.filter(|_| self.link.is_up()) {

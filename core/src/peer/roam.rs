@@ -46,7 +46,7 @@ impl Peer {
     pub(super) fn follow(&mut self, ping: &Probe, via: Address, now: Instant) {
         if let Address::Relayed(_, address) = via {
             if self.relayed_addresses().all(|known| known != address) {
-                self.set_relayed(Some(address));
+                self.learn_relayed(address);
             }
             if ping.observed.is_some() && ping.observed != self.seen_at {
                 self.seen_at = ping.observed;

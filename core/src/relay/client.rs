@@ -247,6 +247,11 @@ impl RelayClient {
             .retain(|request| !matches!(request.purpose, Purpose::Bind { peer: other, .. } if other == peer));
     }
 
+    /// Whether payload to and from this peer is wanted.
+    pub fn wants(&self, peer: SocketAddr) -> bool {
+        self.channels.wants(canonical(peer))
+    }
+
     /// The channel bound to a peer, for a data path that makes its headers itself ([`channel_header`]).
     pub fn channel(&self, peer: SocketAddr) -> Option<u16> {
         self.channels.number(canonical(peer)).filter(|_| self.relayed_address().is_some())

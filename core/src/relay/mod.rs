@@ -36,6 +36,9 @@ pub use client::{KEEPALIVE, RelayClient, SILENCE};
 
 use crate::stun::CHANNEL_HEADER;
 
+/// Most relays of a network that are used at a time: each costs an allocation, and each peer a channel on it.
+pub const MAX_RELAYS: usize = 4;
+
 /// User name and password for a TURN server (RFC 8489, section 9.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct RelayCredentials {

@@ -120,6 +120,10 @@ pub struct World {
     /// Devices with stock WireGuard, on the public network.
     pub devices: Vec<stock::Device>,
     pub turn: TurnServer,
+    /// Relays besides that one, behind it in the list.
+    pub other_turns: Vec<TurnServer>,
+    /// What goes to this address or comes from it takes so much longer.
+    pub slow: Option<(SocketAddr, Duration)>,
     /// Port of TURN over streams at the relay, where there is one.
     pub tls_port: Option<u16>,
     pub streams: streams::Streams,
@@ -167,6 +171,8 @@ impl World {
             nats: Vec::new(),
             devices: Vec::new(),
             turn: TurnServer::new(RELAY.parse().unwrap()),
+            other_turns: Vec::new(),
+            slow: None,
             tls_port: None,
             streams: streams::Streams::default(),
             latency: ms(5),
@@ -340,7 +346,14 @@ impl World {
             username: format!("user-{host}"),
             password: turn::PASSWORD.into(),
         };
-        self.command(host, Command::SetRelays { network: network(), relays: vec![relay] });
+        let others = self.other_turns.iter().enumerate().map(|(index, turn)| RelayServer {
+            name: format!("relay-{}", index + 2),
+            address: turn.address,
+            tls_port: None,
+            ..relay.clone()
+        });
+        let relays = std::iter::once(relay.clone()).chain(others).collect();
+        self.command(host, Command::SetRelays { network: network(), relays });
     }
 
     /// Tells a host what is known of the others.
@@ -524,7 +537,8 @@ impl World {
         let jitter = self.jitter.as_micros();
         let jitter = Duration::from_micros(self.random(u64::try_from(jitter).unwrap()));
         self.order += 1;
-        let at = self.now + self.latency + jitter;
+        let slow = self.slow.filter(|(address, _)| [from, to].contains(address));
+        let at = self.now + self.latency + jitter + slow.map_or(Duration::ZERO, |(_, more)| more);
         self.queue.insert((at, self.order), InFlight { from, to, bytes });
     }
 
@@ -543,6 +557,11 @@ impl World {
             if let Some((to, bytes)) = self.turn.handle(from, &bytes) {
                 self.launch(self.turn.address, to, bytes);
             }
+            return;
+        }
+        if let Some(turn) = self.other_turns.iter_mut().find(|turn| turn.address == to) {
+            let (relay, answer) = (turn.address, turn.handle(from, &bytes));
+            answer.into_iter().for_each(|(to, bytes)| self.launch(relay, to, bytes));
             return;
         }
         if let Some(device) = self.devices.iter().position(|device| device.address == to) {
