@@ -15,7 +15,9 @@ pub fn run(runs: usize) -> Result<Vec<f64>> {
     let key = site.key()?;
     let b = site.agent("robot-b", &["--join-file", &key])?;
     let address = b.address()?;
-    site.agent("robot-a", &["--join-file", &key])?.process.terminate(Duration::from_secs(5))?;
+    let mut first = site.agent("robot-a", &["--join-file", &key])?;
+    first.address()?;
+    first.process.terminate(Duration::from_secs(5))?;
     let (mut pings, mut directs) = (Vec::new(), Vec::new());
     for run in 1..=runs {
         let mut a = site.agent("robot-a", &[])?;
