@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::nat::{Filtering, Mapping};
-use common::{World, ms, network, node, packet, two_behind};
+use common::{World, ms, network, node, overlay, packet, two_behind};
 use ria_core::filter::{Filter, Verdict};
 use ria_core::ip::IpPacket;
 use ria_core::{Command, DropReason, Event, LinkState, PathKind, PingOutcome, PrivateKey};
@@ -229,6 +229,23 @@ fn replayed_data_and_probes_are_dropped_and_counted() {
     }
     assert_eq!(world.drops(1, DropReason::Replayed) - before, datagrams.len() as u64);
     assert_eq!(world.hosts[1].received.len(), 1);
+}
+
+#[test]
+fn no_path_runs_through_the_tunnel_itself() {
+    let mut world = two(1);
+    world.record = true;
+    world.run_till("up", ms(1000), World::both_up);
+    let (from, to) = (world.hosts[0].address, world.hosts[1].address);
+    let probe = world
+        .recorded
+        .iter()
+        .find(|(source, target, bytes)| (*source, *target) == (from, to) && bytes.first() == Some(&0xd1));
+    let (_, _, probe) = probe.expect("they probe each other").clone();
+    let before = world.drops(1, DropReason::Unexpected);
+    world.inject(1, (overlay(0), 41820).into(), &probe);
+    assert_eq!(world.drops(1, DropReason::Unexpected) - before, 1);
+    assert_eq!(world.peer(1, 0).endpoint, Some(from));
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod rekey;
 mod relay;
 mod relays;
 mod roam;
+mod settle;
 mod slots;
 pub mod status;
 mod streams;

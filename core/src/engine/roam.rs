@@ -10,6 +10,7 @@ use super::control::{Control, Via};
 use super::relays::RelayId;
 use super::slots::PeerId;
 use crate::counters::DropReason;
+use crate::path::Address;
 use crate::path::candidates::usable;
 use crate::path::probe::pair_tag;
 use crate::peer::Peer;
@@ -139,6 +140,10 @@ impl Control {
         let peer_id = *self.tags.get(&tag).ok_or(DropReason::Stranger)?;
         if via.network.is_some_and(|network| network != peer_id.0) {
             return Err(DropReason::Stranger);
+        }
+        // A member can send anything through the tunnel, but no path runs inside of an overlay.
+        if matches!(via.address, Address::Direct(from) if self.is_inside_overlay(from.ip())) {
+            return Err(DropReason::Unexpected);
         }
         let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
         let peer = network.peers.get_mut(&peer_id.1).ok_or(DropReason::Stranger)?;
