@@ -20,7 +20,7 @@ use super::network::Network;
 use super::relay::Relay;
 use super::roam::Families;
 use super::slots::{PeerId, Slots};
-use super::status::{LinkState, NetworkStatus};
+use super::status::NetworkStatus;
 use crate::beacon::{Attention, Beacons};
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::Filter;
@@ -29,11 +29,11 @@ use crate::packet::SocketIndex;
 use crate::path::Address;
 use crate::path::probe::{PairKeys, PairTag};
 use crate::peer::stock::Role;
-use crate::peer::{Action, NewPeer, Peer};
+use crate::peer::{NewPeer, Peer};
 use crate::rng::Rng;
 use crate::routes::Routes;
 use crate::session::{Initiator, SessionFactory};
-use crate::shard::message::{Route, ShardCommand, ShardEvent, Slot};
+use crate::shard::message::{ShardCommand, ShardEvent, Slot};
 
 /// Most networks of one engine: each costs a trial of every handshake of a stranger.
 pub(super) const MAX_NETWORKS: usize = 64;

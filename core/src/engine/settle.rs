@@ -47,7 +47,13 @@ impl Control {
         }
     }
 
-    fn handle_action(&mut self, (network, peer): PeerId, slot: Slot, action: Action, now: Instant) {
+    pub(super) fn handle_action(
+        &mut self,
+        (network, peer): PeerId,
+        slot: Slot,
+        action: Action,
+        now: Instant,
+    ) {
         match action {
             Action::Send { address: Address::Direct(to), from, datagram } => {
                 let (socket, bytes) = (SocketIndex::MAIN, datagram.to_vec());
