@@ -9,6 +9,7 @@ use netlab::{Host, HostSpec, Nat, Process};
 use support::{Robot, Site, Team, eventually};
 
 const LIBRARY: &str = "198.51.100.30";
+const WORKSHOP: &str = "198.51.100.31";
 const SECRET: &str = "shared-with-the-library";
 
 fn start_coturn(host: &Host) -> Process {
@@ -70,4 +71,38 @@ fn robots_meet_at_a_stock_coturn_and_learn_their_addresses_there() {
     add_coturn(&team, "library", LIBRARY);
     a.wait_for_link("robot-b", "up");
     assert_eq!(a.ping(&b.address(), 10), 10);
+}
+
+#[test]
+fn a_relay_that_dies_under_traffic_is_left_for_another_one() {
+    let settings = &[("RIA_RELAY_ENABLED", "false")];
+    let mut team = Team::with_settings("agent-relays", &Site::Apart(Nat::Symmetric), settings);
+    let mut servers = Vec::new();
+    for (name, address) in [("library", LIBRARY), ("workshop", WORKSHOP)] {
+        team.lab.add_host(name, HostSpec::on("internet").at(address.parse().unwrap())).unwrap();
+        servers.push((name, start_coturn(&team.host(name))));
+        add_coturn(&team, name, address);
+    }
+    let (a, b) = team.pair();
+    let address = b.address();
+    eventually("both relays are ready", || {
+        let status = a.status()["candidates"].to_string();
+        status.contains(LIBRARY) && status.contains(WORKSHOP)
+    });
+    assert_eq!(a.ping(&address, 10), 10);
+    let used = relay(&a, "robot-b").1;
+    let other = if used == "library" { "workshop" } else { "library" };
+    let arrived = std::thread::scope(|scope| {
+        let pinging = scope.spawn(|| a.ping(&address, 100));
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let (_, dead) = servers.iter_mut().find(|(name, _)| *name == used).unwrap();
+        dead.kill().unwrap();
+        pinging.join().unwrap()
+    });
+    // Ten pings a second: a second without any, twice over, on a machine that is busy.
+    assert!(arrived >= 80, "{arrived} of 100");
+    assert_eq!(relay(&a, "robot-b"), ("relay_udp".to_owned(), other.to_owned()));
+    assert_eq!(relay(&b, "robot-a"), ("relay_udp".to_owned(), other.to_owned()));
+    assert!(!a.conditions().contains(&"relay-down".to_owned()), "there is another one");
+    assert_eq!(a.ping(&address, 10), 10);
 }
