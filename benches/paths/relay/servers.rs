@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use data_encoding::BASE64;
 use netlab::{Host, HostSpec, Lab, NetworkSpec, Process};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use ria_core::relay::RelayCredentials;
 use ria_protocol::id::{NetworkId, NodeId};
@@ -58,6 +58,15 @@ pub struct Servers {
     site: Site,
     coturn: Process,
     secret: Vec<u8>,
+    /// Where this thread may run when all is over.
+    cores: CpuSet,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        // It was allowed before.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.cores);
+    }
 }
 
 impl Servers {
@@ -73,18 +82,22 @@ impl Servers {
         let secret = std::fs::read_to_string(host.path("/var/lib/ria-coordinator/identity/relay.secret"))?;
         let secret = BASE64.decode(secret.trim().as_bytes())?;
         let coturn = start_coturn(&host, &site.log("coturn"))?;
-        let cores = std::thread::available_parallelism()?.get();
-        ensure!(cores > 1, "this needs two cores, one for the server and one for the load");
+        let cores = sched_getaffinity(Pid::from_raw(0))?;
+        let usable: Vec<usize> =
+            (0..CpuSet::count()).filter(|core| cores.is_set(*core) == Ok(true)).collect();
+        let (Some(first), Some(last)) = (usable.first(), usable.last().filter(|_| usable.len() > 1)) else {
+            bail!("this needs two cores, one for the server and one for the load");
+        };
         for process in [site.coordinator()?, &coturn] {
             let pid = process.id().to_string();
-            let line = ["taskset", "-a", "-c", "-p", &(cores - 1).to_string(), &pid];
+            let line = ["taskset", "-a", "-c", "-p", &last.to_string(), &pid];
             let status = std::process::Command::new(line[0]).args(&line[1..]).output()?;
             ensure!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
         }
         let mut own = CpuSet::new();
-        own.set(0)?;
+        own.set(*first)?;
         sched_setaffinity(Pid::from_raw(0), &own)?;
-        Ok(Self { site, coturn, secret })
+        Ok(Self { site, coturn, secret, cores })
     }
 
     /// One run against one of them.
