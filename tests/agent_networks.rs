@@ -110,11 +110,11 @@ fn verbs_ask_which_network_is_meant(a: &Robot) {
     let (both, one) = (a.ria(&["env"]), a.ria(&["env", "--network", "field"]));
     assert_eq!((both.code, one.code), (0, 0), "{both:?} {one:?}");
     let profile = |out: &str| {
-        let value = out.split("CYCLONEDDS_URI='file://").nth(1).unwrap_or_else(|| panic!("{out}"));
+        let value = out.split("FASTDDS_DEFAULT_PROFILES_FILE='").nth(1).unwrap_or_else(|| panic!("{out}"));
         std::fs::read_to_string(a.host.path(value.split('\'').next().unwrap())).unwrap()
     };
-    assert!(profile(&both.out).contains("\"ria0\"") && profile(&both.out).contains("\"ria1\""));
-    assert!(!profile(&one.out).contains("\"ria0\"") && profile(&one.out).contains("\"ria1\""));
+    assert!(profile(&both.out).contains(">ria0<") && profile(&both.out).contains(">ria1<"));
+    assert!(!profile(&one.out).contains(">ria0<") && profile(&one.out).contains(">ria1<"));
 }
 
 fn leaving_one_leaves_the_other(a: &Robot, b: &Robot, field_b: &str) {
