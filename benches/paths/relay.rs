@@ -25,12 +25,12 @@ pub struct Sample {
 pub const UDP_METRICS: &[&str] = &[
     "relay_udp_mbps",
     "coturn_udp_mbps",
-    "relay_ratio_vs_coturn",
+    "relay_runs_ratio_vs_coturn",
     "relay_udp_cpu_s_per_gb",
     "coturn_udp_cpu_s_per_gb",
     "relay_single_udp_mbps",
     "coturn_single_udp_mbps",
-    "relay_single_ratio_vs_coturn",
+    "relay_ratio_vs_coturn",
 ];
 
 /// Figures of [`over_tls`].
