@@ -12,6 +12,7 @@ use ria_protocol::message::{LiveUpdate, from_bytes, to_bytes};
 use crate::config::Config;
 use crate::netcheck::stun;
 use crate::state::membership::{Contact, Identity, NodeKeys};
+use crate::state::untold::Untold;
 use crate::state::{file, map};
 
 pub use crate::portmap::fuzz::answers as router_answers;
@@ -57,6 +58,7 @@ pub fn state_file(data: &[u8]) {
     part::<Snapshot>(data);
     part::<Vec<Live>>(data);
     part::<Contact>(data);
+    part::<Untold>(data);
 }
 
 /// What was written is read again; a file that is cut short or changed is not.

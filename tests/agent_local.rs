@@ -24,7 +24,7 @@ fn audit(team: &Team, action: &str) -> Vec<Value> {
 
 #[test]
 fn the_audit_log_says_who_on_the_robot_did_it() {
-    let mut team = Team::new("agent-who", &Site::Together);
+    let team = Team::new("agent-who", &Site::Together);
     let (a, b) = team.pair();
     let reported = |action: &str, count: usize| {
         eventually(action, || audit(&team, action).len() == count);
@@ -71,16 +71,36 @@ fn the_audit_log_says_who_on_the_robot_did_it() {
     let row = audit(&team, "key.created").pop().unwrap();
     assert_eq!((&row["actor"], &row["detail"]["caller"]["user"]), (&"uid:0".into(), &"root".into()));
     assert_eq!(team.admin(&["audit", "list"]).code, 0, "the chain is whole");
+}
 
-    // What a coordinator that is away can't be told, it is told when it is back.
+#[test]
+fn a_coordinator_that_is_away_is_told_later_and_once_whatever_happens_to_the_robot() {
+    let mut team = Team::new("agent-untold", &Site::Together);
+    let (_a, mut b) = team.pair();
     team.kill_coordinator();
     assert_eq!(b.ria(&["down"]).code, 0);
     assert_eq!(b.status()["state"], "disabled");
     assert_eq!(b.ria(&["up"]).code, 0);
+    let keys = || {
+        let networks = std::fs::read_dir(b.host.path("/var/lib/ria/networks")).unwrap();
+        let read = |network: std::fs::DirEntry| std::fs::read(network.path().join("keys")).unwrap();
+        networks.map(|network| read(network.unwrap())).collect::<Vec<_>>()
+    };
+    let before = keys();
+    let _rotating = b.begin(&["rotate-key"]);
+    eventually("another key is made", || keys() != before);
+    b.kill();
+    b.start(&[]);
     team.start_coordinator();
-    eventually("both are told", || {
-        audit(&team, "node.switched-off").len() == 3 && audit(&team, "node.switched-on").len() == 2
-    });
+    let told = || {
+        let count = |action| audit(&team, action).len();
+        [count("node.switched-off"), count("node.switched-on"), count("node.asked-for-key")]
+    };
+    eventually("all is told", || told() == [1, 1, 1]);
+    b.kill();
+    b.start(&[]);
+    eventually("it is back", || b.status()["coordinator_state"] == "connected");
+    assert_eq!(told(), [1, 1, 1], "once");
 }
 
 /// A user of the robot, neither root nor the agent's own.

@@ -6,12 +6,14 @@ use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume};
 use ria_protocol::time::UnixTime;
 
+use tokio::time::Instant;
+
 use super::enrol::EnrolError;
 use super::greet::{Greeted, greet};
 use super::reach::Reach;
-use super::session::Note;
 use super::tls::{self, Trust};
 use crate::state::membership::NodeKeys;
+use crate::state::untold::Note;
 
 /// What it takes.
 #[derive(Debug)]
@@ -56,12 +58,12 @@ impl Farewell {
     async fn attempt(&self) -> Result<(), EnrolError> {
         let trust = Trust::Authorities(self.certificate.authorities.clone());
         let tls = tls::client_config(trust, self.time, &self.keys, Some(&self.certificate.leaf))?;
-        let Greeted { mut stream, .. } = greet(&self.reach, &self.urls, &tls).await?;
+        let Greeted { mut stream, time, .. } = greet(&self.reach, &self.urls, &tls).await?;
         let (network, node, boot) = (self.network, self.node, self.boot);
         let resume = Resume { network, node, revision: None, boot, clock: None, trusts: None };
         stream.send(&NodeMessage::Resume(resume)).await?;
         for note in &self.notes {
-            stream.send(&note.message()).await?;
+            stream.send(&note.message(time.now(Instant::now()))).await?;
         }
         stream.send(&NodeMessage::Leave).await?;
         while stream.answer().await? != CoordinatorMessage::Left {}

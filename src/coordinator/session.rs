@@ -30,6 +30,7 @@ use super::stream::{Stream, StreamError, unexpected};
 use super::tls::{self, Trust};
 use crate::state::kept::Kept;
 use crate::state::membership::{NodeKeys, WgKey};
+use crate::state::untold::Note;
 
 /// Candidates change in bursts (an interface brings several addresses); one report follows after this quiet time.
 const REPORT_DELAY: Duration = Duration::from_millis(50);
@@ -84,38 +85,15 @@ pub enum Order {
     Resynchronise,
     /// The coordinator may be found at these URLs from now on.
     Urls(Vec<String>),
-    /// Tell the coordinator what was changed on this machine, now or as soon as it is there.
+    /// Tell the coordinator what was changed on this machine. Without a stream this is nothing: whoever orders it does
+    /// so again when there is one.
     Note(Note),
-    /// The same, and end; answers what could not be told.
-    Retire(Note, oneshot::Sender<Vec<Note>>),
+    /// End, after all that was ordered before.
+    Retire,
     /// This node wants to be known by this WireGuard key.
     Rotate(WgKey),
     /// Tell the coordinator that the node leaves for good, and who wants that; answers whether it heard.
     Leave(Requester, oneshot::Sender<bool>),
-}
-
-/// Something that was changed on this machine, for the coordinator to know.
-#[derive(Debug, Clone)]
-pub struct Note {
-    /// What.
-    pub deed: LocalDeed,
-    /// By whom.
-    pub by: Requester,
-    /// When.
-    pub at: Instant,
-}
-
-impl Note {
-    /// As of now.
-    pub fn new(deed: LocalDeed, by: Requester) -> Self {
-        Self { deed, by, at: Instant::now() }
-    }
-
-    /// For the stream.
-    pub fn message(&self) -> NodeMessage {
-        let ago = u32::try_from(self.at.elapsed().as_secs()).unwrap_or(u32::MAX);
-        NodeMessage::Changed(LocalChange { deed: self.deed, by: self.by.clone(), ago })
-    }
 }
 
 /// To the agent's loop.
@@ -154,6 +132,8 @@ pub enum SessionEvent {
     Kept(Box<Kept>),
     /// Whom to trust from now on.
     Authorities(Vec<Authority>),
+    /// The coordinator was told of all notes up to this number.
+    Told(u64),
 }
 
 /// The door to a session's task. The task ends when this is dropped.
@@ -175,7 +155,8 @@ impl Session {
             report: None,
             report_at: None,
             clock: None,
-            away: Away::default(),
+            new_urls: None,
+            told: 0,
             challenge: None,
             proved: None,
         };
@@ -188,17 +169,10 @@ impl Session {
         let _ = self.orders.send(order);
     }
 
-    /// Ends the session in good order, with a last word; returns what could not be told.
-    pub async fn retire(mut self, note: Note) -> Vec<Note> {
-        let (answer, untold) = oneshot::channel();
-        self.order(Order::Retire(note.clone(), answer));
-        let untold = match timeout(LEAVE_TIMEOUT, untold).await {
-            Ok(Ok(untold)) => untold,
-            Ok(Err(_)) | Err(_) => vec![note],
-        };
-        // The stream is closed behind the answer.
+    /// Ends the session in good order, when what was ordered is told.
+    pub async fn retire(mut self) {
+        self.order(Order::Retire);
         let _ = timeout(LEAVE_TIMEOUT, &mut self.task).await;
-        untold
     }
 }
 
@@ -223,16 +197,10 @@ struct Runner {
     challenge: Option<Challenge>,
     /// The key that was proved on this connection.
     proved: Option<WgPublicKey>,
-    away: Away,
-}
-
-/// What comes while no stream is open and waits for the next one.
-#[derive(Default)]
-struct Away {
-    /// What the coordinator does not know yet, oldest first.
-    notes: Vec<Note>,
-    /// Where it may be found from now on.
-    urls: Option<Vec<String>>,
+    /// Where the coordinator may be found from now on, said while no stream was open.
+    new_urls: Option<Vec<String>>,
+    /// The last note that was told.
+    told: u64,
 }
 
 /// What a proof is bound to.
@@ -316,12 +284,12 @@ impl Runner {
 
     /// One connection from beginning to end; also tells whether the session was open.
     async fn connect_and_serve(&mut self) -> (End, bool) {
-        if let Some(urls) = self.away.urls.take() {
+        if let Some(urls) = self.new_urls.take() {
             self.config.urls = urls;
         }
         let opened = tokio::select! {
             opened = open(&self.config, self.revision) => opened,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.away) => {
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.new_urls) => {
                 return (end, false);
             }
         };
@@ -336,10 +304,7 @@ impl Runner {
         }
         self.tell(connected).await;
         self.report_at = self.report.is_some().then(Instant::now);
-        let end = match self.tell_notes(&mut stream).await {
-            Ok(()) => self.serve(&mut stream).await.err().unwrap_or(End::Stop),
-            Err(error) => error.into(),
-        };
+        let end = self.serve(&mut stream).await.err().unwrap_or(End::Stop);
         stream.close().await;
         (end, true)
     }
@@ -435,32 +400,20 @@ impl Runner {
                 self.revision = None;
                 return Err(End::Reconnect);
             }
+            // One that came while the stream was being replaced is ordered twice.
+            Order::Note(note) if note.number <= self.told => {}
             Order::Note(note) => {
-                self.away.notes.push(note);
-                self.tell_notes(stream).await?;
+                stream.send(&note.message(self.time())).await?;
+                self.told = note.number;
+                self.tell(SessionEvent::Told(note.number)).await;
             }
-            Order::Retire(note, reply) => {
-                self.away.notes.push(note);
-                // What stays untold is answered.
-                let _ = timeout(LEAVE_TIMEOUT, self.tell_notes(stream)).await;
-                let _ = reply.send(std::mem::take(&mut self.away.notes));
-                return Err(End::Stop);
-            }
+            Order::Retire => return Err(End::Stop),
             Order::Leave(by, reply) => {
-                let note = Note::new(LocalDeed::Left, by);
-                let left = timeout(LEAVE_TIMEOUT, leave(stream, &note)).await.unwrap_or(false);
+                let change = LocalChange { deed: LocalDeed::Left, by, ago: 0 };
+                let left = timeout(LEAVE_TIMEOUT, leave(stream, change)).await.unwrap_or(false);
                 let _ = reply.send(left);
                 return Err(End::Stop);
             }
-        }
-        Ok(())
-    }
-
-    /// Tells what the coordinator does not know yet.
-    async fn tell_notes(&mut self, stream: &mut Stream) -> Result<(), StreamError> {
-        while let Some(note) = self.away.notes.first() {
-            stream.send(&note.message()).await?;
-            self.away.notes.remove(0);
         }
         Ok(())
     }
@@ -483,7 +436,7 @@ impl Runner {
     async fn wait(&mut self, wait: Duration) -> Option<End> {
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.away) => {
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.new_urls) => {
                 Some(end)
             }
         }
@@ -491,9 +444,12 @@ impl Runner {
 
     /// When to ask for a new certificate, by the coordinator's clock: when a third of its life has passed.
     fn renewal(&self) -> Instant {
-        let now = Instant::now();
-        let coordinator = self.clock.map_or(self.config.time, |clock| clock.now(now));
-        now + renewal_due(&self.config.certificate).since(coordinator)
+        Instant::now() + renewal_due(&self.config.certificate).since(self.time())
+    }
+
+    /// The coordinator's time.
+    fn time(&self) -> UnixTime {
+        self.clock.map_or(self.config.time, |clock| clock.now(Instant::now()))
     }
 
     async fn tell(&self, event: SessionEvent) {
@@ -526,8 +482,10 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<Open
     Ok((stream, SessionEvent::Connected { url, address, version, time, protocol }, challenge))
 }
 
-async fn leave(stream: &mut Stream, note: &Note) -> bool {
-    if stream.send(&note.message()).await.is_err() || stream.send(&NodeMessage::Leave).await.is_err() {
+async fn leave(stream: &mut Stream, change: LocalChange) -> bool {
+    if stream.send(&NodeMessage::Changed(change)).await.is_err()
+        || stream.send(&NodeMessage::Leave).await.is_err()
+    {
         return false;
     }
     loop {
@@ -546,23 +504,20 @@ async fn orders_while_away(
     inbox: &mut mpsc::UnboundedReceiver<Order>,
     report: &mut Option<Vec<Candidate>>,
     revision: &mut Option<Revision>,
-    away: &mut Away,
+    new_urls: &mut Option<Vec<String>>,
 ) -> End {
     loop {
         match inbox.recv().await {
             None => return End::Stop,
             Some(Order::Report(candidates)) => *report = Some(candidates),
             Some(Order::Reconnect) => return End::Reconnect,
-            Some(Order::Urls(urls)) => away.urls = Some(urls),
+            Some(Order::Urls(urls)) => *new_urls = Some(urls),
             Some(Order::Resynchronise) => *revision = None,
             // The next Resume tells the revision, and the map that comes then whether a key is wanted.
             Some(Order::Acknowledge(_) | Order::Rotate(_)) => {}
-            Some(Order::Note(note)) => away.notes.push(note),
-            Some(Order::Retire(note, reply)) => {
-                away.notes.push(note);
-                let _ = reply.send(std::mem::take(&mut away.notes));
-                return End::Stop;
-            }
+            // What is not told yet comes again with the next stream.
+            Some(Order::Note(_)) => {}
+            Some(Order::Retire) => return End::Stop,
             Some(Order::Leave(_, reply)) => {
                 let _ = reply.send(false);
                 return End::Stop;

@@ -31,7 +31,7 @@ use super::times::Look;
 use crate::beacon::Beacons;
 use crate::config::Config;
 use crate::coordinator::reach::Reach;
-use crate::coordinator::session::{Note, SessionEvent};
+use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
 use crate::netdev::host::Host;
 use crate::netdev::netlink::Netlink;
@@ -82,7 +82,6 @@ pub enum Input {
     /// A network has said good-bye, heard or not.
     Left { network: NetworkId, untold: Option<Requester>, reply: Reply<()> },
     /// The session of a network that was switched off has ended without telling this.
-    Untold(NetworkId, Vec<Note>),
     /// The coordinator answers at the URL that a person has set.
     UrlFound { network: NetworkId, url: String, by: Requester, reply: Reply<()> },
     /// Addresses of relays are known.
@@ -299,11 +298,6 @@ impl Control {
             Input::Pending(network, event) => self.handle_pending(network, event).await,
             Input::FarewellHeard(network, node) => self.handle_farewell_heard(network, node),
             Input::Left { network, untold, reply } => self.handle_left(network, untold, reply).await,
-            Input::Untold(network, notes) => {
-                if let Some(network) = self.networks.get_mut(&network) {
-                    notes.into_iter().for_each(|note| network.note(note));
-                }
-            }
             Input::UrlFound { network, url, by, reply } => self.handle_url_found(network, url, by, reply),
             Input::Relays(network, relays) => {
                 let command = ria_core::Command::SetRelays { network, relays };

@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use super::control::{Control, Input};
 use crate::coordinator::backoff::Backoff;
 use crate::coordinator::farewell::Farewell;
-use crate::coordinator::session::Note;
 use crate::state::enrolment::StoredFarewell;
+use crate::state::untold::Note;
 
 /// A farewell under way.
 pub struct Leaving {
@@ -42,6 +42,10 @@ impl Control {
             farewell.network_name, farewell.name
         );
         let inputs = self.inputs.clone();
+        let notes = farewell.notes.unwrap_or_else(|| {
+            // Stored by an older agent, which did not say when.
+            vec![Note { number: 0, deed: LocalDeed::Left, by: farewell.by, at: farewell.time }]
+        });
         let farewell = Farewell {
             reach: self.reach.clone(),
             network: farewell.network,
@@ -51,7 +55,7 @@ impl Control {
             keys: farewell.keys,
             certificate: farewell.certificate,
             time: farewell.time,
-            notes: vec![Note::new(LocalDeed::Left, farewell.by)],
+            notes,
         };
         let task = tokio::spawn(async move {
             let mut backoff = Backoff::default();

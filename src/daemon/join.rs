@@ -193,6 +193,7 @@ impl NewMembership {
             live: Vec::new(),
             contact: Contact { address, time, ..Contact::default() },
             kept: Default::default(),
+            untold: Default::default(),
         }
     }
 }

@@ -40,6 +40,7 @@ mod storage;
 mod suspension;
 mod telling;
 mod times;
+mod untold;
 mod uplink;
 mod whereabouts;
 

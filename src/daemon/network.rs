@@ -15,12 +15,13 @@ use tokio::time::Instant;
 use super::conditions::Conditions;
 use super::handle::Reply;
 use super::rotation::Rotating;
+use super::times::Look;
 use super::uplink::put_out_code;
 use crate::coordinator::farewell::Farewell;
 use crate::coordinator::finding;
 use crate::coordinator::greet::CoordinatorTime;
 use crate::coordinator::reach::Reach;
-use crate::coordinator::session::{Note, Order, Session, SessionConfig};
+use crate::coordinator::session::{Order, Session, SessionConfig};
 use crate::netdev::tun::{TunPlan, own_addresses};
 use crate::state::map;
 use crate::state::membership::Membership;
@@ -63,8 +64,6 @@ pub struct Network {
     pub clock_stored: Option<Instant>,
     /// By how much the clock was off when that was told last.
     pub clock_told: Option<i64>,
-    /// Changes made on this machine that the coordinator does not know yet, while there is no session.
-    pub untold: Vec<Note>,
     /// Whether the coordinator keeps this machine out because another one has its identity.
     pub kept_out: bool,
     /// Since when the stored live state is older than the known one.
@@ -160,7 +159,6 @@ impl Network {
             clock: None,
             clock_stored: None,
             clock_told: None,
-            untold: Vec::new(),
             kept_out: false,
             live_unsaved: None,
         }
@@ -225,33 +223,18 @@ impl Network {
 
     /// What it takes to leave without a session.
     pub fn farewell(&self, by: Requester, reach: &Reach) -> Farewell {
-        let Membership { identity, keys, certificate, contact, .. } = &self.membership;
-        let mut notes = self.untold.clone();
-        notes.push(Note::new(LocalDeed::Left, by));
+        let Membership { identity, keys, certificate, contact, mut untold, .. } = self.membership.clone();
+        untold.add(LocalDeed::Left, by, self.time(&Look::now()));
         Farewell {
             reach: reach.clone(),
             network: identity.network,
             node: identity.node,
             boot: self.boot,
-            urls: identity.urls.clone(),
-            keys: keys.clone(),
-            certificate: certificate.clone(),
+            urls: identity.urls,
+            keys,
+            certificate,
             time: contact.time,
-            notes,
-        }
-    }
-
-    /// Has the coordinator told of something, now or as soon as it is there.
-    pub fn note(&mut self, note: Note) {
-        /// The newest are kept.
-        const MAX: usize = 16;
-        match &self.session {
-            Some(session) => session.order(Order::Note(note)),
-            None => {
-                self.untold.push(note);
-                let excess = self.untold.len().saturating_sub(MAX);
-                self.untold.drain(..excess);
-            }
+            notes: untold.notes().to_vec(),
         }
     }
 

@@ -32,9 +32,6 @@ impl Control {
             if network.membership.identity.suspended.is_none() {
                 network.state = NetworkState::Joining;
             }
-            for note in std::mem::take(&mut network.untold) {
-                network.note(note);
-            }
         }
         self.changed = true;
         self.start_engine(id).await;

@@ -18,7 +18,8 @@ use super::handle::{Command, Reply};
 use super::join::{self, JoinOutcome, JoinTask, Known, Origin};
 use super::network::{Network, Waiting};
 use super::pings;
-use crate::coordinator::session::{Note, Order};
+use super::times::Look;
+use crate::coordinator::session::Order;
 use crate::state::Part;
 use crate::state::enrolment::StoredFarewell;
 use crate::state::membership::Membership;
@@ -235,12 +236,12 @@ impl Control {
             network.membership.identity.enabled = enabled;
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
         }
-        if !enabled {
-            self.switch_off(id, changes.then(|| Note::new(LocalDeed::SwitchedOff, by))).await;
-            return Ok(());
-        }
         if changes {
-            network.note(Note::new(LocalDeed::SwitchedOn, by));
+            self.note(id, if enabled { LocalDeed::SwitchedOn } else { LocalDeed::SwitchedOff }, by);
+        }
+        if !enabled {
+            self.switch_off(id).await;
+            return Ok(());
         }
         self.bring_up(id).await;
         match self.networks.get(&id) {
@@ -253,21 +254,13 @@ impl Control {
 
     /// Interface, peers and relay go at once. The coordinator hears who did it on the way, and sees the node go
     /// offline.
-    async fn switch_off(&mut self, id: NetworkId, note: Option<Note>) {
+    async fn switch_off(&mut self, id: NetworkId) {
         let session = self.networks.get_mut(&id).and_then(|network| network.session.take());
         self.take_down(id, NetworkState::Disabled).await;
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.conditions.clear_all();
-        match (session, note) {
-            (Some(session), Some(note)) => {
-                let inputs = self.inputs.clone();
-                tokio::spawn(async move {
-                    // Only fails while the agent stops.
-                    let _ = inputs.send(Input::Untold(id, session.retire(note).await));
-                });
-            }
-            (None, Some(note)) => network.note(note),
-            (_, None) => {}
+        if let Some(session) = session {
+            tokio::spawn(session.retire());
         }
     }
 
@@ -307,7 +300,7 @@ impl Control {
         let identity = &network.membership.identity;
         let heard = untold.is_none();
         if let Some(by) = untold {
-            let farewell = StoredFarewell::of(&network.membership, by);
+            let farewell = StoredFarewell::of(&network.membership, by, network.time(&Look::now()));
             if let Err(error) = self.state.put_farewell(&farewell) {
                 tracing::warn!(%error, "a farewell can't be stored; it is told in this run only");
             }

@@ -22,7 +22,7 @@ use super::control::Control;
 use super::events::Draft;
 use super::handle::Reply;
 use super::network::Network;
-use crate::coordinator::session::{Note, Order};
+use crate::coordinator::session::Order;
 use crate::state::membership::Membership;
 use crate::state::{Part, map};
 
@@ -79,8 +79,8 @@ impl Control {
             let _ = reply.send(Err(error));
             return;
         }
+        self.note(id, LocalDeed::AskedForKey, by);
         let Some(network) = self.networks.get_mut(&id) else { return };
-        network.note(Note::new(LocalDeed::AskedForKey, by));
         network.key_unstored |= network.membership.keys.prepare_next();
         network.rotating.push(Rotating { reply, until: Instant::now() + PATIENCE });
         let keys = &network.membership.keys;

@@ -120,6 +120,7 @@ impl Control {
             Part::Live => self.saver.put(id, part, &membership.live, 0),
             Part::Contact => self.saver.put(id, part, &membership.contact, 0),
             Part::Kept => self.saver.put(id, part, &membership.kept, 0),
+            Part::Untold => self.saver.put(id, part, &membership.untold, 0),
             Part::Map => match &membership.map {
                 Some(map) => self.saver.put(id, part, map, map.revision.0),
                 None => _ = self.storage.unsaved.remove(&(id, part)),

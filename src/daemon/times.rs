@@ -67,7 +67,7 @@ impl Network {
     }
 
     /// The time, as well as it is known.
-    fn time(&self, look: &Look) -> UnixTime {
+    pub fn time(&self, look: &Look) -> UnixTime {
         let remembered = || look.system.max(self.membership.contact.time);
         self.clock.map_or_else(remembered, |clock| clock.now(look.monotonic))
     }

@@ -23,6 +23,10 @@ pub const fn put_out_code(ended: bool) -> &'static str {
 impl Control {
     /// A session tells something.
     pub(super) async fn handle_session_event(&mut self, id: NetworkId, event: SessionEvent) {
+        if let SessionEvent::Told(number) = event {
+            // Also the last word of a session that was ended.
+            return self.handle_told(id, number);
+        }
         if self.networks.get(&id).is_none_or(|n| n.session.is_none()) {
             return;
         }
@@ -49,6 +53,7 @@ impl Control {
                 network.coordinator.protocol = Some(protocol);
                 tracing::debug!(%protocol, "connected with the coordinator");
                 network.clock = Some(time);
+                network.tell_untold();
                 let contact = &mut network.membership.contact;
                 let moved = std::mem::replace(&mut contact.address, address) != address || address.is_none();
                 let (resolve, in_engine) = (moved && network.in_engine, network.in_engine);
@@ -82,6 +87,7 @@ impl Control {
                 network.membership.kept = *kept;
                 self.saver.put(id, Part::Kept, &network.membership.kept, 0);
             }
+            SessionEvent::Told(number) => self.handle_told(id, number),
             SessionEvent::Authorities(authorities) => {
                 let Some(network) = self.networks.get_mut(&id) else { return };
                 tracing::info!(

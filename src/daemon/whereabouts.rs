@@ -9,7 +9,7 @@ use super::control::{Control, Input};
 use super::handle::Reply;
 use crate::coordinator::finding::{self, FindError};
 use crate::coordinator::greet::GreetError;
-use crate::coordinator::session::{Note, Order};
+use crate::coordinator::session::Order;
 use crate::state::Part;
 
 impl Control {
@@ -74,8 +74,8 @@ impl Control {
         network.membership.contact.by_hand = Some(url);
         self.saver.put(id, Part::Contact, &network.membership.contact, 0);
         self.tell_urls(id);
-        if let Some(network) = self.networks.get_mut(&id) {
-            network.note(Note::new(LocalDeed::SetUrl, by));
+        self.note(id, LocalDeed::SetUrl, by);
+        if let Some(network) = self.networks.get(&id) {
             network.order(Order::Reconnect);
         }
         self.changed = true;

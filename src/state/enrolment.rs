@@ -17,10 +17,11 @@ use ria_protocol::id::{KeyId, NetworkId, NodeId};
 use ria_protocol::join_key::{JoinKey, JoinSecret};
 use ria_protocol::keys::SpkiHash;
 use ria_protocol::name::Name;
-use ria_protocol::requester::Requester;
+use ria_protocol::requester::{LocalDeed, Requester};
 use ria_protocol::time::UnixTime;
 
 use super::membership::{Membership, NodeKeys};
+use super::untold::Note;
 use super::{SaveError, StateDir, disk, file};
 
 /// Keys of left networks that are remembered.
@@ -105,12 +106,17 @@ pub struct StoredFarewell {
     /// Who had this machine leave.
     #[n(8)]
     pub by: Requester,
+    /// What else the coordinator has not been told of, and when it was left; last that.
+    #[n(9)]
+    pub notes: Option<Vec<Note>>,
 }
 
 impl StoredFarewell {
     /// That of a membership.
-    pub fn of(membership: &Membership, by: Requester) -> Self {
+    pub fn of(membership: &Membership, by: Requester, now: UnixTime) -> Self {
         let identity = &membership.identity;
+        let mut untold = membership.untold.clone();
+        untold.add(LocalDeed::Left, by.clone(), now);
         Self {
             network: identity.network,
             network_name: identity.network_name.clone(),
@@ -121,6 +127,7 @@ impl StoredFarewell {
             certificate: membership.certificate.clone(),
             time: membership.contact.time,
             by,
+            notes: Some(untold.notes().to_vec()),
         }
     }
 }
@@ -279,7 +286,7 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         state.admit(&membership(1)).unwrap();
         state.admit(&membership(2)).unwrap();
-        let farewell = StoredFarewell::of(&membership(1), Requester::default());
+        let farewell = StoredFarewell::of(&membership(1), Requester::default(), UnixTime(5));
         state.put_farewell(&farewell).unwrap();
         assert_eq!(state.load_farewells().len(), 1);
         let left: Vec<_> = state.load().memberships.iter().map(|m| m.identity.network).collect();

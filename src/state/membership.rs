@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::state::kept::Kept;
+use crate::state::untold::Untold;
 use minicbor::{Decode, Encode};
 use rand_core::{OsRng, RngCore};
 use ria_protocol::enrol::Certificate;
@@ -115,6 +116,8 @@ pub struct Membership {
     pub contact: Contact,
     /// What is kept for the coordinator.
     pub kept: Kept,
+    /// What the coordinator has not been told of.
+    pub untold: Untold,
 }
 
 /// A key pair for TLS can't be made.

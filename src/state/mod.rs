@@ -12,6 +12,7 @@
 //!               live         where members were last
 //!               contact      the coordinator's address and time, relays with credentials
 //!               kept         what the coordinator has given to be handed back after a restore
+//!               untold       changes made on this machine that the coordinator does not know of yet
 //! unusable/<id>.<n>          what was left of a damaged network when this machine joined it anew
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod machine;
 pub mod map;
 pub mod membership;
 pub mod saver;
+pub mod untold;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -100,6 +102,8 @@ pub enum Part {
     Contact,
     /// What is kept for the coordinator.
     Kept,
+    /// What it has not been told of.
+    Untold,
 }
 
 impl Part {
@@ -112,6 +116,7 @@ impl Part {
             Self::Live => "live",
             Self::Contact => "contact",
             Self::Kept => "kept",
+            Self::Untold => "untold",
         }
     }
 
@@ -389,6 +394,7 @@ impl StateDir {
             live: self.spare(id, Part::Live, &mut damage).unwrap_or_default(),
             contact: self.spare(id, Part::Contact, &mut damage).unwrap_or_default(),
             kept: self.spare(id, Part::Kept, &mut damage).unwrap_or_default(),
+            untold: self.spare(id, Part::Untold, &mut damage).unwrap_or_default(),
         };
         Ok((membership, damage))
     }
@@ -436,7 +442,12 @@ impl StateDir {
                 |e| format!("and can't be set aside: {e}"),
                 |aside| format!("and was kept as {}", aside.display()),
             );
-            let text = format!("{error} {kept}; what was in it comes again from the coordinator");
+            let loss = if part == Part::Untold {
+                "the coordinator's audit log lacks what was changed on this machine without contact"
+            } else {
+                "what was in it comes again from the coordinator"
+            };
+            let text = format!("{error} {kept}; {loss}");
             damage.push(Damage { network: id, part: Some(part), text });
             None
         })

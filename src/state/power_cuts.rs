@@ -250,7 +250,9 @@ fn a_part_is_the_old_one_or_the_new_one_and_the_new_one_once_it_was_said_so() {
                     Part::Identity => is.identity == new.identity,
                     Part::Keys => is.keys == new.keys,
                     Part::Certificate => is.certificate == new.certificate,
-                    Part::Contact | Part::Map | Part::Live | Part::Kept => is.contact == new.contact,
+                    Part::Contact | Part::Map | Part::Live | Part::Kept | Part::Untold => {
+                        is.contact == new.contact
+                    }
                 };
                 assert!(replaced || !returned, "{part:?} was said to be stored");
                 if replaced {
@@ -258,7 +260,7 @@ fn a_part_is_the_old_one_or_the_new_one_and_the_new_one_once_it_was_said_so() {
                         Part::Identity => wanted.identity = new.identity.clone(),
                         Part::Keys => wanted.keys = new.keys.clone(),
                         Part::Certificate => wanted.certificate = new.certificate.clone(),
-                        Part::Contact | Part::Map | Part::Live | Part::Kept => {
+                        Part::Contact | Part::Map | Part::Live | Part::Kept | Part::Untold => {
                             wanted.contact = new.contact.clone()
                         }
                     }

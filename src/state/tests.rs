@@ -38,6 +38,7 @@ pub(crate) fn membership(id: u8) -> Membership {
         live: vec![],
         contact: Contact { time: UnixTime(9), ..Contact::default() },
         kept: Default::default(),
+        untold: Default::default(),
     }
 }
 
