@@ -165,17 +165,24 @@ pub(crate) enum Due {
 pub(crate) struct Retransmission {
     schedule: Schedule,
     wait: Duration,
+    first: Instant,
     sent: u32,
     next: Instant,
 }
 
 impl Retransmission {
     pub(crate) fn sent(schedule: Schedule, now: Instant) -> Self {
-        Self { schedule, wait: schedule.initial, sent: 1, next: now + schedule.initial }
+        Self { schedule, wait: schedule.initial, first: now, sent: 1, next: now + schedule.initial }
     }
 
     pub(crate) fn deadline(&self) -> Instant {
         self.next
+    }
+
+    /// An answer has come: until when copies of the request may still arrive at the server. `None` when there are none.
+    pub(crate) fn copies_until(&self, now: Instant) -> Option<Instant> {
+        // The way there takes no longer than the exchange has.
+        (self.sent > 1).then(|| now + now.saturating_duration_since(self.first))
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Due {

@@ -28,6 +28,8 @@ const LIFETIME: u32 = 600;
 enum State {
     /// Asks for an allocation, or for the end of a former one that is in the way.
     Allocating,
+    /// Has ended a former allocation; a late copy of that request would end the next one, too.
+    Clearing { until: Instant },
     /// Has one.
     Allocated { relayed: SocketAddr, refresh_at: Instant },
     /// Failed; tries again then.
@@ -141,7 +143,11 @@ impl RelayClient {
     pub fn relayed_address(&self) -> Option<SocketAddr> {
         match self.state {
             State::Allocated { relayed, .. } => Some(relayed),
-            State::Allocating | State::Waiting { .. } | State::Releasing | State::Released => None,
+            State::Allocating
+            | State::Clearing { .. }
+            | State::Waiting { .. }
+            | State::Releasing
+            | State::Released => None,
         }
     }
 
@@ -159,7 +165,7 @@ impl RelayClient {
         self.next_credentials = Some(credentials);
         match self.state {
             State::Allocated { .. } => self.send(Purpose::Adopt, 0, now),
-            State::Allocating | State::Waiting { .. } => self.allocate(now),
+            State::Allocating | State::Clearing { .. } | State::Waiting { .. } => self.allocate(now),
             State::Releasing | State::Released => {}
         }
     }
@@ -204,7 +210,7 @@ impl RelayClient {
     pub fn prod(&mut self, now: Instant) {
         match self.state {
             State::Allocated { .. } => self.send(Purpose::Refresh, 0, now),
-            State::Allocating | State::Waiting { .. } => self.try_anew(now),
+            State::Allocating | State::Clearing { .. } | State::Waiting { .. } => self.try_anew(now),
             State::Releasing | State::Released => {}
         }
     }
@@ -333,7 +339,7 @@ impl RelayClient {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.state {
             State::Allocating | State::Releasing | State::Released => None,
-            State::Waiting { until } => Some(until),
+            State::Clearing { until } | State::Waiting { until } => Some(until),
             State::Allocated { refresh_at, .. } => {
                 let silence = self.unheard_since.map(|since| since + SILENCE);
                 [Some(refresh_at), silence, self.channels.deadline()].into_iter().flatten().min()
@@ -347,6 +353,12 @@ impl RelayClient {
         self.handle_request_timers(now);
         match self.state {
             State::Allocating | State::Releasing | State::Released => {}
+            State::Clearing { until } => {
+                if until <= now {
+                    self.state = State::Allocating;
+                    self.send(Purpose::Allocate, 0, now);
+                }
+            }
             State::Waiting { until } => {
                 if until <= now {
                     self.allocate(now);

@@ -63,7 +63,7 @@ impl RelayClient {
             }
             Purpose::Reclaim => self.handle_reclaimed(message, now),
             Purpose::Release if self.state == State::Releasing => self.state = State::Released,
-            Purpose::Release => self.send(Purpose::Allocate, 0, now),
+            Purpose::Release => self.allocate_behind(&request, now),
             Purpose::Bind { peer, .. } => {
                 if self.channels.handle_bound(peer, now) {
                     self.events.push_back(RelayEvent::ChannelBound { peer });
@@ -94,7 +94,23 @@ impl RelayClient {
             self.send(Purpose::Allocate, 0, now);
             return;
         }
-        self.handle_failure(request.purpose, RelayFailure::from_code(code), now);
+        let reason = RelayFailure::from_code(code);
+        if request.purpose == Purpose::Release
+            && reason == RelayFailure::Mismatch
+            && self.state != State::Releasing
+        {
+            // There was nothing to release after all.
+            return self.allocate_behind(&request, now);
+        }
+        self.handle_failure(request.purpose, reason, now);
+    }
+
+    /// Allocates when nothing is left of a release on its way: packets overtake each other.
+    fn allocate_behind(&mut self, release: &Request, now: Instant) {
+        match release.timer.copies_until(now) {
+            Some(until) => self.state = State::Clearing { until },
+            None => self.send(Purpose::Allocate, 0, now),
+        }
     }
 
     fn handle_challenge(&mut self, request: &Request, code: u16, challenge: Challenge, now: Instant) {
@@ -172,8 +188,6 @@ impl RelayClient {
                 self.released = true;
                 self.send(Purpose::Release, 0, now);
             }
-            // There was nothing to release after all.
-            Purpose::Release if reason == RelayFailure::Mismatch => self.send(Purpose::Allocate, 0, now),
             Purpose::Allocate | Purpose::Reclaim | Purpose::Release => self.wait(reason, now),
             // The old credentials serve on until the allocation ends.
             Purpose::Adopt => {}
