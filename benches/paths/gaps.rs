@@ -9,11 +9,16 @@ use super::robots;
 use crate::support::{Agent, LIMIT, Site, median, percentile, until};
 
 pub const FAILOVER_METRICS: &[&str] = &["failover_gap_ms", "failover_gap_ms_p99"];
-pub const ROAM_METRICS: &[&str] = &["roam_gap_ms", "roam_gap_ms_p99"];
+pub const UDP_CLOSED_METRICS: &[&str] = &["udp_closed_gap_ms", "udp_closed_gap_ms_p99"];
+pub const ROAM_METRICS: &[&str] =
+    &["roam_gap_ms", "roam_gap_ms_p99", "roam_gap_udp_ms", "roam_gap_udp_ms_p99"];
 pub const BLACKOUT_METRICS: &[&str] = &["blackout_recovery_s_30"];
 
 /// In which everything that follows from an event has happened.
 const SETTLING: Duration = Duration::from_secs(4);
+
+/// After which a stream to a relay that nobody needs is closed, and a little.
+const STREAM_ENDS: Duration = Duration::from_secs(33);
 
 struct Pair {
     site: Site,
@@ -70,22 +75,50 @@ pub fn failover(runs: usize) -> Result<Vec<f64>> {
     Ok(gaps(&found))
 }
 
-/// Robot A moves to another Wi-Fi, behind another NAT, under a TCP stream to B.
-pub fn roam(runs: usize) -> Result<Vec<f64>> {
-    let mut pair = direct_pair()?;
-    let meter = Meter::tcp(&pair.a.host, &pair.b.host, &pair.to)?;
+/// A firewall before robot A lets no UDP through any more, under way; the relay's TLS remains.
+pub fn udp_closed(runs: usize) -> Result<Vec<f64>> {
+    let pair = direct_pair()?;
+    let meter = Meter::udp(&pair.a.host, &pair.b.host, &pair.to)?;
     let mut found = Vec::new();
     for run in 1..=runs {
-        std::thread::sleep(Duration::from_secs(2));
+        // Until the stream of the run before has been closed, since it would be there already.
+        std::thread::sleep(STREAM_ENDS + Duration::from_millis(137 * run as u64));
         meter.reset();
-        pair.site.lab.move_host("robot-a", if run % 2 == 1 { "hall" } else { "wifi-1" })?;
+        let rules = "add table inet closed; add chain inet closed out { type filter hook output priority 0; }; \
+                     add chain inet closed in { type filter hook input priority 0; }; \
+                     add rule inet closed out oifname eth0 meta l4proto udp drop; \
+                     add rule inet closed in iifname eth0 meta l4proto udp drop";
+        pair.a.host.run(&["nft", rules])?;
         std::thread::sleep(SETTLING);
         let gap = meter.longest().as_secs_f64() * 1000.0;
+        anyhow::ensure!(pair.a.peers_by("relay_tls") == 1, "the relay is not used over TLS");
+        pair.a.host.run(&["nft", "delete table inet closed"])?;
         eprintln!("run {run} of {runs}: {gap:.0} ms");
         found.push(gap);
         pair.until_direct()?;
     }
     Ok(gaps(&found))
+}
+
+/// Robot A moves to another Wi-Fi, behind another NAT, under a TCP stream to B, and datagrams beside it.
+pub fn roam(runs: usize) -> Result<Vec<f64>> {
+    let mut pair = direct_pair()?;
+    let stream = Meter::tcp(&pair.a.host, &pair.b.host, &pair.to)?;
+    let datagrams = Meter::udp(&pair.a.host, &pair.b.host, &pair.to)?;
+    let (mut found, mut found_udp) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        std::thread::sleep(Duration::from_secs(2));
+        stream.reset();
+        datagrams.reset();
+        pair.site.lab.move_host("robot-a", if run % 2 == 1 { "hall" } else { "wifi-1" })?;
+        std::thread::sleep(SETTLING);
+        let [gap, udp] = [&stream, &datagrams].map(|meter| meter.longest().as_secs_f64() * 1000.0);
+        eprintln!("run {run} of {runs}: {gap:.0} ms by TCP, {udp:.0} ms by UDP");
+        found.push(gap);
+        found_udp.push(udp);
+        pair.until_direct()?;
+    }
+    Ok([gaps(&found), gaps(&found_udp)].concat())
 }
 
 /// Nothing passes robot A's link for half a minute, while packets are sent.

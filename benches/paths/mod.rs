@@ -15,6 +15,7 @@ use crate::support::{Measurement, measure};
 const MEASUREMENTS: &[Measurement] = &[
     (meet::METRICS, |runs| meet::run(runs.unwrap_or(20))),
     (gaps::FAILOVER_METRICS, |runs| gaps::failover(runs.unwrap_or(6))),
+    (gaps::UDP_CLOSED_METRICS, |runs| gaps::udp_closed(runs.unwrap_or(6))),
     (gaps::ROAM_METRICS, |runs| gaps::roam(runs.unwrap_or(8))),
     (gaps::BLACKOUT_METRICS, |runs| gaps::blackout(runs.unwrap_or(3))),
     (idle::METRICS, |_| idle::run()),

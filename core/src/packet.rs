@@ -95,6 +95,8 @@ pub struct Transmit<'a> {
     pub from: Option<IpAddr>,
     /// Socket to send from.
     pub socket: SocketIndex,
+    /// Probes, checks, handshakes, keepalives and what is said to relays: never to wait behind packets.
+    pub urgent: bool,
     /// Length of each datagram but the last.
     pub segment_size: usize,
     /// The datagrams, back to back.
@@ -114,6 +116,7 @@ pub(crate) struct Destination {
     pub(crate) to: SocketAddr,
     pub(crate) from: Option<IpAddr>,
     pub(crate) socket: SocketIndex,
+    pub(crate) urgent: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +156,7 @@ impl DatagramBatch {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        self.push_to(Destination { to, from, socket: SocketIndex::MAIN }, len, fill)
+        self.push_to(Destination { to, from, socket: SocketIndex::MAIN, urgent: false }, len, fill)
     }
 
     /// The same with any socket.
@@ -212,15 +215,17 @@ impl DatagramBatch {
         self.entries.clear();
     }
 
-    /// What to send: runs of datagrams that fit one segmented send each (at most 64 segments and 65 507 bytes).
+    /// What to send, the urgent first: runs of datagrams that fit one segmented send each (at most 64 segments and
+    /// 65 507 bytes).
     pub fn transmits(&self) -> impl Iterator<Item = Transmit<'_>> {
-        Transmits { batch: self, next: 0 }
+        [true, false].into_iter().flat_map(|urgent| Transmits { batch: self, next: 0, urgent })
     }
 }
 
 struct Transmits<'a> {
     batch: &'a DatagramBatch,
     next: usize,
+    urgent: bool,
 }
 
 impl<'a> Iterator for Transmits<'a> {
@@ -228,6 +233,9 @@ impl<'a> Iterator for Transmits<'a> {
 
     fn next(&mut self) -> Option<Transmit<'a>> {
         let rest = self.batch.entries.get(self.next..)?;
+        let skipped = rest.iter().position(|entry| entry.destination.urgent == self.urgent)?;
+        self.next += skipped;
+        let rest = rest.get(skipped..)?;
         let first = rest.first()?;
         let mut bytes = first.len;
         let mut count = 1;
@@ -245,8 +253,8 @@ impl<'a> Iterator for Transmits<'a> {
         }
         self.next += count;
         let contents = self.batch.bytes.get(first.start..first.start + bytes)?;
-        let Destination { to, from, socket } = first.destination;
-        Some(Transmit { to, from, socket, segment_size: first.len, contents })
+        let Destination { to, from, socket, urgent } = first.destination;
+        Some(Transmit { to, from, socket, urgent, segment_size: first.len, contents })
     }
 }
 
@@ -360,6 +368,25 @@ mod tests {
         assert_eq!(sends, [(1, 100, 240), (1, 100, 100), (2, 100, 100)]);
         let first: Vec<_> = batch.transmits().next().unwrap().datagrams().map(<[u8]>::len).collect();
         assert_eq!(first, [100, 100, 40]);
+    }
+
+    #[test]
+    fn what_is_urgent_goes_before_all_else_and_in_its_order() {
+        let mut batch = DatagramBatch::default();
+        for (n, urgent) in [(0, false), (1, true), (2, false), (3, true), (4, false)] {
+            let to = Destination { to: address(1), from: None, socket: SocketIndex::MAIN, urgent };
+            assert!(batch.push_to(to, 9, |room| {
+                room.fill(n);
+                Some(9)
+            }));
+        }
+        let sent: Vec<_> = batch
+            .transmits()
+            .map(|t| (t.urgent, t.datagrams().map(|datagram| datagram[0]).collect::<Vec<_>>()))
+            .collect();
+        let expected =
+            [(true, vec![1]), (true, vec![3]), (false, vec![0]), (false, vec![2]), (false, vec![4])];
+        assert_eq!(sent, expected);
     }
 
     #[test]

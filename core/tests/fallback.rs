@@ -98,7 +98,7 @@ fn udp_that_opens_takes_over_without_a_gap_and_the_stream_ends() {
 }
 
 #[test]
-fn udp_that_closes_under_way_is_left_within_seconds() {
+fn udp_that_closes_under_way_is_left_within_a_second_and_a_half() {
     for (seed, pause) in [(1, 5_000), (2, 60_000)] {
         let mut world = relayed(seed);
         reach_coordinator(&mut world);
@@ -107,7 +107,7 @@ fn udp_that_closes_under_way_is_left_within_seconds() {
         assert_eq!(world.streams.sent, 0, "UDP answers, so nothing else is asked");
         block_udp(&mut world);
         let gap = world.stream(ms(10), ms(8000));
-        assert!(gap < ms(3500), "seed {seed}: {gap:?}");
+        assert!(gap < ms(1500), "seed {seed}: {gap:?}");
         assert!(world.both_on(PathKind::RelayTls));
         // It opens for a while, and closes again: within the stream's last half minute, and after it.
         world.cut = None;
@@ -117,7 +117,7 @@ fn udp_that_closes_under_way_is_left_within_seconds() {
         assert_eq!(stays, pause < 20_000);
         block_udp(&mut world);
         let gap = world.stream(ms(10), ms(8000));
-        assert!(gap < if stays { ms(1200) } else { ms(3500) }, "seed {seed}: {gap:?}");
+        assert!(gap < if stays { ms(1200) } else { ms(1500) }, "seed {seed}: {gap:?}");
         assert!(world.both_on(PathKind::RelayTls));
     }
 }
@@ -206,4 +206,34 @@ fn a_direct_path_takes_over_from_a_stream_too() {
     let gap = world.stream(ms(10), ms(12_000));
     assert!(gap < ms(100), "{gap:?}");
     assert!(world.both_on(PathKind::Direct));
+}
+
+#[test]
+fn udp_that_closes_under_a_direct_path_is_left_within_a_second_and_a_half() {
+    for seed in 0..10 {
+        let mut world = two_behind(seed, Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+        offer_tls(&mut world);
+        reach_coordinator(&mut world);
+        world.run_till("direct", ms(2000), |w| w.both_on(PathKind::Direct));
+        world.stream(ms(10), ms(3000 + 37 * seed));
+        // At one host only, as where it has come into another room.
+        let closed = world.nats[0].public();
+        world.cut = Some(Box::new(move |from, to| from.ip() == closed || to.ip() == closed));
+        let gap = world.stream(ms(10), ms(5000));
+        assert!(gap < ms(1500), "seed {seed}: {gap:?}");
+        assert_eq!((world.path(0, 1), world.path(1, 0)), (PathKind::RelayTls, PathKind::RelayUdp));
+    }
+}
+
+#[test]
+fn a_peer_that_falls_silent_costs_no_stream_to_a_relay_that_answers() {
+    let mut world = relayed(1);
+    reach_coordinator(&mut world);
+    world.run_till("up over UDP", ms(1000), |w| w.both_on(PathKind::RelayUdp));
+    world.stream(ms(10), ms(1000));
+    world.suspend(1);
+    world.streams.sent = 0;
+    world.stream(ms(10), ms(5000));
+    assert!(!world.both_up());
+    assert_eq!((world.streams.open(), world.streams.sent), (0, 0), "the relay of host 0 answers");
 }

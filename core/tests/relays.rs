@@ -9,8 +9,12 @@ use std::net::SocketAddr;
 use common::nat::{Filtering, Mapping};
 use common::turn::TurnServer;
 use common::{World, ms};
+use ria_core::relay::{RelayClient, RelayCredentials};
+use ria_core::stun::Randomness;
 use ria_core::{Event, LinkState, PathKind};
 use ria_protocol::map::CandidateKind;
+use stun_types::message::Message;
+use turn_types::attribute::XorRelayedAddress;
 
 const SECOND: &str = "198.51.100.77:3478";
 
@@ -119,4 +123,68 @@ fn a_relay_that_is_taken_off_the_list_is_left_at_once() {
     let endpoint = world.peer(0, 1).endpoint.unwrap();
     assert_eq!(endpoint.ip(), second().ip());
     drop(former);
+}
+
+/// A client and the server, without latency; all that the client has sent is kept.
+struct Exchange {
+    server: TurnServer,
+    client: RelayClient,
+    sent: Vec<Vec<u8>>,
+    now: std::time::Instant,
+}
+
+impl Exchange {
+    fn begin(server: TurnServer, run: u8) -> Self {
+        let now = World::new(1).now;
+        let credentials =
+            RelayCredentials { username: "user-1".into(), password: common::turn::PASSWORD.into() };
+        let client = RelayClient::new(server.address, credentials, Randomness::new([run; 32]), now);
+        let mut exchange = Self { server, client, sent: Vec::new(), now };
+        exchange.settle();
+        exchange
+    }
+
+    fn settle(&mut self) {
+        while let Some(outgoing) = self.client.poll_transmit() {
+            self.sent.push(outgoing.payload.clone());
+            self.deliver(&outgoing.payload);
+        }
+    }
+
+    /// A datagram of the client's comes to the server, and the answer back; it is also returned.
+    fn deliver(&mut self, datagram: &[u8]) -> Vec<u8> {
+        let from = "203.0.113.9:41820".parse().unwrap();
+        let (_, answer) = self.server.handle(from, datagram).unwrap();
+        self.client.handle_datagram(self.server.address, &answer, self.now);
+        answer
+    }
+
+    /// The last request of this method.
+    fn last(&self, method: [u8; 2]) -> Vec<u8> {
+        self.sent.iter().rfind(|datagram| datagram[..2] == method).unwrap().clone()
+    }
+}
+
+#[test]
+fn an_allocation_that_a_late_copy_of_a_release_has_ended_is_given_up_for_a_new_one() {
+    const ALLOCATE: [u8; 2] = [0, 3];
+    const REFRESH: [u8; 2] = [0, 4];
+    // The second run of an agent ends the allocation of the first, and gets one of its own.
+    let first = Exchange::begin(TurnServer::new(second()), 1);
+    let mut exchange = Exchange::begin(first.server, 2);
+    let before = exchange.client.relayed_address().unwrap();
+    let (release, allocate) = (exchange.last(REFRESH), exchange.last(ALLOCATE));
+    exchange.deliver(&allocate);
+    assert_eq!(exchange.client.relayed_address(), Some(before), "an answer that came twice changes nothing");
+    // What was sent twice comes once more, in the order that a network may make of it.
+    exchange.deliver(&release);
+    exchange.deliver(&allocate);
+    assert_eq!(exchange.client.relayed_address(), None);
+    exchange.settle();
+    let believed = exchange.client.relayed_address().unwrap();
+    let answer = exchange.deliver(&exchange.last(ALLOCATE));
+    let answer = Message::from_bytes(&answer).unwrap();
+    let granted = answer.attribute::<XorRelayedAddress>().unwrap().addr(answer.transaction_id());
+    assert_eq!(believed, granted);
+    assert_ne!(believed, before);
 }

@@ -19,13 +19,14 @@ use ria_core::offload::Coalescer;
 use ria_core::relay::framing;
 use ria_core::{
     Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch, Received,
-    Sinks, SocketIndex, StreamNews, Transmit,
+    Sinks, SocketIndex, StreamNews,
 };
 use ria_protocol::id::NetworkId;
 use tokio::sync::{mpsc, oneshot};
 use tun_rs::SyncDevice;
 
 use crate::beacon::{self, Heard};
+use crate::netdev::backlog::Backlog;
 use crate::netdev::frames::{Frames, PacketDevice};
 use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
 use crate::relay::queue::{Queue, StreamQueues};
@@ -34,8 +35,8 @@ use crate::relay::{self, FromStream, StreamEvent};
 /// UDP batches taken per turn; each is up to 16 receive runs.
 const UDP_ROUNDS: usize = 4;
 
-/// How long a full socket buffer may hold up the thread before datagrams are dropped, as a network card would.
-const SEND_PATIENCE: Duration = Duration::from_millis(5);
+/// How soon it is tried again to send what the kernel had no room for.
+const SEND_AGAIN: Duration = Duration::from_millis(2);
 
 /// From the agent's loop.
 pub enum Order {
@@ -60,6 +61,10 @@ pub struct PacketStatus {
     pub engine: EngineStatus,
     /// Datagrams that the kernel did not take.
     pub send_refused: u64,
+    /// Packets that were too old when there was room for them.
+    pub send_stale: u64,
+    /// Packets for which there was no room.
+    pub send_full: u64,
     /// Packets that an interface did not take.
     pub interface_refused: u64,
     /// Datagrams that were too old when a stream to a relay could take them.
@@ -188,6 +193,8 @@ struct Mover {
     frames: Frames,
     coalescer: Coalescer,
     to_udp: DatagramBatch,
+    /// What the sockets had no room for.
+    backlog: Backlog,
     to_interfaces: PacketBatch,
     interface_refused: u64,
 }
@@ -198,6 +205,7 @@ enum Wake {
     Beacon(Heard),
     Packets,
     Timer,
+    Room,
 }
 
 impl Mover {
@@ -218,6 +226,7 @@ impl Mover {
             frames: Frames::default(),
             coalescer: Coalescer::default(),
             to_udp: DatagramBatch::default(),
+            backlog: Backlog::default(),
             to_interfaces: PacketBatch::default(),
             interface_refused: 0,
         })
@@ -231,16 +240,17 @@ impl Mover {
                 Wake::Stream(news) => {
                     self.take(news);
                     // One after the other, neither streams nor sockets have to wait for a pause of the others.
-                    self.turn().await;
+                    self.turn();
                 }
                 Wake::Beacon(Heard { from, datagram }) => {
                     self.engine.handle_beacon(from, &datagram, Instant::now());
-                    self.turn().await;
+                    self.turn();
                 }
-                Wake::Packets => self.turn().await,
+                Wake::Packets => self.turn(),
                 Wake::Timer => self.engine.handle_timeout(Instant::now()),
+                Wake::Room => {}
             }
-            self.flush().await;
+            self.flush();
             while let Some(event) = self.engine.poll_event() {
                 // Nobody listens any more while the agent stops.
                 let _ = self.events.send(event);
@@ -265,25 +275,26 @@ impl Mover {
             Some(heard) = self.inboxes.beacons.recv() => Wake::Beacon(heard),
             () = any_socket_readable(&self.sockets) => Wake::Packets,
             () = any_readable(&self.interfaces) => Wake::Packets,
+            () = tokio::time::sleep(SEND_AGAIN), if !self.backlog.is_empty() => Wake::Room,
         }
     }
 
     /// One bounded batch from every source.
-    async fn turn(&mut self) {
+    fn turn(&mut self) {
         for number in 0..self.sockets.len() {
-            self.receive(number).await;
+            self.receive(number);
         }
         for index in 0..self.interfaces.len() {
             let Some(interface) = self.interfaces.get(index) else { continue };
             if self.frames.read(&interface.device) {
                 let network = interface.network;
                 self.engine.handle_tun(network, &mut self.frames, Instant::now(), &mut self.to_udp);
-                self.flush().await;
+                self.flush();
             }
         }
     }
 
-    async fn receive(&mut self, number: usize) {
+    fn receive(&mut self, number: usize) {
         let Ok(index) = u8::try_from(number).map(SocketIndex::new) else { return };
         for _ in 0..UDP_ROUNDS {
             let Some(socket) = self.sockets.get_mut(number) else { return };
@@ -294,7 +305,7 @@ impl Mover {
             let sinks = Sinks { tun: &mut self.to_interfaces, udp: &mut self.to_udp };
             self.engine.handle_udp_at(index, socket.received(count), Instant::now(), sinks);
             self.write_interfaces();
-            self.flush().await;
+            self.flush();
         }
     }
 
@@ -331,32 +342,32 @@ impl Mover {
         self.to_interfaces.clear();
     }
 
-    /// Sends what is waiting, the engine's own datagrams too.
-    async fn flush(&mut self) {
-        self.engine.poll_transmit(Instant::now(), &mut self.to_udp);
-        if self.to_udp.is_empty() {
-            return;
-        }
-        let mut patience = SEND_PATIENCE;
+    /// Sends what is waiting: what is urgent first, then what the kernel had no room for, then the rest.
+    fn flush(&mut self) {
+        let now = Instant::now();
+        self.engine.poll_transmit(now, &mut self.to_udp);
+        let mut drained = self.backlog.is_empty();
         for mut transmit in self.to_udp.transmits() {
             if transmit.socket.is_stream() {
                 self.streams.push(&transmit);
                 continue;
             }
-            let Some(socket) = socket_for(&mut self.sockets, &transmit) else {
+            if !transmit.urgent && !std::mem::replace(&mut drained, true) {
+                drain(&mut self.backlog, &mut self.sockets, now);
+            }
+            let Some(socket) = socket_for(&mut self.sockets, transmit.socket) else {
                 let lost = transmit.datagrams().count() as u64;
                 self.socket_missing = self.socket_missing.saturating_add(lost);
                 continue;
             };
-            while socket.send(&mut transmit) == Sent::Busy {
-                let begin = Instant::now();
-                if tokio::time::timeout(patience, socket.writable()).await.is_err() {
-                    let given_up = transmit.datagrams().count() as u64;
-                    socket.refused = socket.refused.saturating_add(given_up);
-                    break;
-                }
-                patience = patience.saturating_sub(begin.elapsed());
+            if transmit.urgent {
+                socket.send_urgent(&transmit);
+            } else if self.backlog.holds(&transmit) || socket.send(&mut transmit, now) == Sent::Busy {
+                self.backlog.push(&transmit, now);
             }
+        }
+        if !drained {
+            drain(&mut self.backlog, &mut self.sockets, now);
         }
         self.to_udp.clear();
         self.streams.flush();
@@ -407,6 +418,8 @@ impl Mover {
                     engine: self.engine.status(Instant::now()),
                     send_refused: self.sockets.iter().map(|socket| socket.refused).sum::<u64>()
                         + self.socket_missing,
+                    send_stale: self.backlog.stale,
+                    send_full: self.backlog.full,
                     interface_refused: self.interface_refused,
                     stream_stale,
                     stream_full,
@@ -416,10 +429,18 @@ impl Mover {
     }
 }
 
+/// Sends what the sockets have room for now.
+fn drain(backlog: &mut Backlog, sockets: &mut [Udp], now: Instant) {
+    backlog.drain(now, |transmit| match sockets.get_mut(transmit.socket.number()) {
+        Some(socket) => socket.send(transmit, now),
+        None => Sent::Done,
+    });
+}
+
 /// The socket that a datagram is to leave from, opened with its first one. Its port follows the main one's where that
 /// is free, so that an agent that starts again is known to the relay.
-fn socket_for<'s>(sockets: &'s mut Vec<Udp>, transmit: &Transmit<'_>) -> Option<&'s mut Udp> {
-    let number = transmit.socket.number();
+fn socket_for(sockets: &mut Vec<Udp>, index: SocketIndex) -> Option<&mut Udp> {
+    let number = index.number();
     while sockets.len() <= number {
         let main = sockets.first().map_or(0, Udp::port);
         let wanted = u16::try_from(sockets.len()).ok().and_then(|n| main.checked_add(n)).unwrap_or_default();

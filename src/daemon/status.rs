@@ -136,6 +136,8 @@ fn drops(packets: &PacketStatus) -> BTreeMap<String, u64> {
     let engine = drops.iter().map(|(reason, count)| (reason.name().to_owned(), count));
     let edges = [
         ("send-refused", packets.send_refused),
+        ("send-stale", packets.send_stale),
+        ("send-full", packets.send_full),
         ("interface-refused", packets.interface_refused),
         ("stream-stale", packets.stream_stale),
         ("stream-full", packets.stream_full),

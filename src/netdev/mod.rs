@@ -2,9 +2,12 @@
 //!
 //! Nothing here knows peers, keys or coordinators.
 
+pub mod backlog;
 pub mod exclusions;
 pub mod frames;
 pub mod host;
 pub mod netlink;
+pub mod room;
 pub mod tun;
 pub mod udp;
+pub mod urgent;

@@ -5,13 +5,17 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use ria_core::{Received, Transmit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+use super::room::Room;
+use super::urgent;
 
 /// Asked for in both directions: a burst of a few milliseconds at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -19,6 +23,9 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Receive buffers. Each takes a whole GRO run, and memory is only touched when one comes.
 const BUFFERS: usize = 16;
 const BUFFER_LEN: usize = 65_535;
+
+/// The kernel is asked how much it holds when so much was sent since.
+const ASK_AFTER: usize = 64 * 1024;
 
 /// The socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +86,7 @@ fn enlarge_buffers(socket: &Socket) {
 pub enum Sent {
     /// The kernel has it, or never will (no route, too large): nothing more to do.
     Done,
-    /// The socket's buffer is full; try again when it is writable.
+    /// The kernel's queue is as full as it may be; try again a moment later.
     Busy,
 }
 
@@ -91,6 +98,10 @@ pub struct Udp {
     /// All receive buffers in one piece, of which the kernel provides what is touched.
     memory: Vec<u8>,
     meta: [RecvMeta; BUFFERS],
+    /// How much may wait in the kernel.
+    room: Room,
+    /// Bytes that were sent since the kernel was asked how much waits.
+    unasked: usize,
     /// Datagrams that the kernel refused.
     pub refused: u64,
 }
@@ -102,7 +113,9 @@ impl Udp {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let v6 = socket.local_addr()?.is_ipv6();
         let memory = vec![0; BUFFERS * BUFFER_LEN];
-        Ok(Self { socket, state, v6, memory, meta: [RecvMeta::default(); BUFFERS], refused: 0 })
+        let room = Room::new(getsockopt(&socket, sockopt::SndBuf).unwrap_or(SOCKET_BUFFER));
+        let meta = [RecvMeta::default(); BUFFERS];
+        Ok(Self { socket, state, v6, memory, meta, room, unasked: 0, refused: 0 })
     }
 
     /// Waits until something is there.
@@ -113,11 +126,6 @@ impl Udp {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.socket.local_addr().map_or(0, |address| address.port())
-    }
-
-    /// Waits until sending may work again.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.socket.writable().await
     }
 
     /// Takes what is there; returns how many buffers were filled, 0 when none.
@@ -144,11 +152,29 @@ impl Udp {
         })
     }
 
-    /// Sends a run of datagrams; what has been sent is taken off it.
-    pub fn send(&mut self, transmit: &mut Transmit<'_>) -> Sent {
+    /// Sends datagrams before what waits.
+    pub fn send_urgent(&mut self, transmit: &Transmit<'_>) {
+        let (to, from) = (self.outer(transmit.to), transmit.from.filter(|ip| !ip.is_unspecified()));
+        for datagram in transmit.datagrams() {
+            let sent = urgent::send(&self.socket, to, from, datagram);
+            // A source address may be gone.
+            let again = |_| urgent::send(&self.socket, to, None, datagram);
+            if let Err(error) = sent.or_else(again) {
+                tracing::trace!(to = %transmit.to, %error, "datagram refused");
+                self.refused = self.refused.saturating_add(1);
+            }
+        }
+    }
+
+    /// Sends a run of datagrams, as long as not too many wait; what has been sent is taken off it.
+    pub fn send(&mut self, transmit: &mut Transmit<'_>, now: Instant) -> Sent {
         let most = self.state.max_gso_segments().max(1) * transmit.segment_size.max(1);
         while !transmit.contents.is_empty() {
+            if self.unasked >= ASK_AFTER && !self.room.admits(urgent::held(&self.socket), now) {
+                return Sent::Busy;
+            }
             let (run, rest) = transmit.contents.split_at(most.min(transmit.contents.len()));
+            self.unasked = if self.unasked >= ASK_AFTER { run.len() } else { self.unasked + run.len() };
             match self.send_run(transmit, run) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Busy,
@@ -170,8 +196,7 @@ impl Udp {
             segment_size: (run.len() > transmit.segment_size).then_some(transmit.segment_size),
             src_ip: transmit.from.filter(|ip| !ip.is_unspecified()),
         };
-        self.socket
-            .try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.socket), &message))
+        self.state.try_send(UdpSockRef::from(&self.socket), &message)
     }
 
     /// A driver may refuse segmented sends, and a source address may be gone: each datagram gets one plain attempt.
@@ -232,9 +257,7 @@ mod tests {
         }
         assert!(batch.push(to, None, &[99; 20]));
         for mut transmit in batch.transmits() {
-            while a.send(&mut transmit) == Sent::Busy {
-                a.writable().await.unwrap();
-            }
+            assert_eq!(a.send(&mut transmit, Instant::now()), Sent::Done);
         }
         let mut seen = Vec::new();
         while seen.len() < 11 {

@@ -209,8 +209,8 @@ mod tests {
         let serving = tokio::spawn(async move { serve(&plan(), ours, &mut end, &out).await.to_string() });
         let opened = events.recv().await.unwrap();
         assert!(matches!(opened.what, StreamEvent::Opened) && opened.socket.is_stream());
-        queue.push(&channel_data(5), Instant::now());
-        queue.push(&channel_data(8), Instant::now());
+        queue.push(&channel_data(5), false, Instant::now());
+        queue.push(&channel_data(8), false, Instant::now());
         queue.flush();
         let (mut reader, mut writer) = tokio::io::split(theirs);
         let mut sent = [0; 24];
@@ -247,13 +247,13 @@ mod tests {
         let serving = tokio::spawn(async move { serve(&plan(), ours, &mut end, &out).await.to_string() });
         events.recv().await.unwrap();
         for n in 0..4 {
-            queue.push(&channel_data(n * 4), Instant::now());
-            (0..200).for_each(|_| queue.push(&channel_data(200), Instant::now()));
+            queue.push(&channel_data(n * 4), false, Instant::now());
+            (0..200).for_each(|_| queue.push(&channel_data(200), false, Instant::now()));
             queue.flush();
         }
         // The other end stands still for longer than anything may wait.
         tokio::time::sleep(queue::MAX_AGE * 2).await;
-        queue.push(&channel_data(77), Instant::now());
+        queue.push(&channel_data(77), false, Instant::now());
         queue.flush();
         let (mut seen, mut last) = (Vec::new(), Vec::new());
         while last != channel_data(77) {

@@ -254,7 +254,7 @@ impl Engine {
         }
         while let Some(datagram) = self.control.outbox.pop_front() {
             let ControlDatagram { to, from, socket, bytes } = datagram;
-            let copied = udp.push_to(Destination { to, from, socket }, bytes.len(), |room| {
+            let copied = udp.push_to(Destination { to, from, socket, urgent: true }, bytes.len(), |room| {
                 room.copy_from_slice(&bytes);
                 Some(bytes.len())
             });

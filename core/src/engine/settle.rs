@@ -106,6 +106,7 @@ impl Control {
                     self.note_lost(network, now);
                 }
             }
+            Action::CheckRelays { patience } => self.check_relays(network, patience, now),
             Action::ForgetRelayed(address) => self.close_channels(network, address),
             Action::PingFinished { id, outcome } => {
                 self.events.push_back(Event::PingFinished { id, network, peer, outcome });

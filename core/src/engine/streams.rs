@@ -2,7 +2,7 @@
 //! coming and going does to paths. Opening it and moving its bytes is the caller's.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ria_protocol::id::NetworkId;
 
@@ -143,6 +143,15 @@ impl Control {
             stream.way = None;
         }
         self.handle_relay_failure(at, format!("it does not answer over UDP, and not over TLS: {reason}"));
+    }
+
+    /// All ways to a peer have fallen silent: where a relay over UDP does so too, it is spoken to over a stream soon.
+    pub(super) fn check_relays(&mut self, id: NetworkId, patience: Duration, now: Instant) {
+        for relay in self.networks.get_mut(&id).into_iter().flat_map(|network| &mut network.relays) {
+            relay.udp.client.check(now);
+            relay.fallback.hurry(now + patience);
+        }
+        self.flush_relays(now);
     }
 
     /// A path through a relay died: whose end of it is to blame shows when the relays are asked.

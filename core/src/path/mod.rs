@@ -76,10 +76,14 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(100);
 /// ... this often, ...
 const SUSPECT_EVERY: Duration = Duration::from_millis(100);
 
+/// (while the peer's data comes over it, it is full rather than dead, and probes may get lost in queues on the way: so it
+/// is asked twice as often, to be judged by twice as many pings in the same time)
+const SUSPECT_EVERY_FED: Duration = Duration::from_millis(50);
+
 /// ... and is dead when so many pings in a row are unanswered (at 10 % loss each way a false alarm per 750 such cases),
 const DEAD_AFTER_PINGS: u32 = 4;
 
-/// or so many while the peer's data comes over it: then it is full rather than dead, and probes get lost in its queues;
+/// or so many while the peer's data comes over it;
 const DEAD_AFTER_PINGS_FED: u32 = 8;
 
 /// of which the first is at least so old (or three round-trip times).
@@ -385,6 +389,7 @@ impl Path {
         }
         let interval = pace.interval(self.is_relayed());
         match self.unanswered_since {
+            Some(_) if self.suspect && self.fed => last + SUSPECT_EVERY_FED,
             Some(_) if self.suspect => last + SUSPECT_EVERY,
             Some(since) => (since + self.suspect_after()).min(last + interval),
             // The peer's pings tell that the path works, and hold the NATs open. It notices when the answers don't come.

@@ -48,6 +48,9 @@ const QUIET_FOR: Duration = Duration::from_secs(30);
 /// Data of this age says that a path brings some.
 const FED_FOR: Duration = Duration::from_millis(250);
 
+/// Least time that a relay is given to answer when all ways to a peer seem dead.
+const RELAY_PATIENCE: Duration = Duration::from_millis(250);
+
 /// Most paths of a peer: its direct candidates, up to four relayed for each relay (it changes its relayed address, this node
 /// the way to the relay), and some that were seen on its probes.
 const MAX_PATHS: usize = MAX_DIRECT + 4 * MAX_RELAYS + 2;
@@ -81,6 +84,9 @@ pub(crate) enum Action {
         paths: (PathKind, PathKind),
         reason: &'static str,
     },
+    /// No way answers any more, as it seems, while one was in use: find out whether relays can be reached at all, those
+    /// that answer doing it within this time.
+    CheckRelays { patience: Duration },
     /// The peer is not at this relayed address any more.
     ForgetRelayed(SocketAddr),
     /// A ping has ended.
@@ -111,6 +117,8 @@ pub(crate) struct Peer {
     traffic: Traffic,
     /// Since when no path works.
     seeking: Option<Instant>,
+    /// Whether all paths seem dead, and relays have been asked therefore.
+    all_silent: bool,
     /// The peer's relayed addresses, one for each relay, as it reports.
     relayed: Vec<SocketAddr>,
     /// Those before, while there are paths to them: they may carry on until the new ones are proven.
@@ -164,6 +172,7 @@ impl Peer {
             link: Link::default(),
             traffic: Traffic::default(),
             seeking: None,
+            all_silent: false,
             relayed: Vec::new(),
             former: Vec::new(),
             reflexive: None,
@@ -440,9 +449,24 @@ impl Peer {
             // Whether the others still work must be known when this one dies.
             self.ping_standby(now);
         }
+        self.note_silence();
         self.forget_strays(now);
         self.pings.expire(now, &mut self.actions);
         self.update(now);
+    }
+
+    /// When all ways fall silent at once, it may be the network here that has closed. Whoever waits for the last of them to
+    /// be dead loses half a second.
+    fn note_silence(&mut self) {
+        let mut proven = self.paths.iter().filter(|path| path.state == PathState::Proven).peekable();
+        let silent = proven.peek().is_some() && proven.all(Path::is_suspect);
+        if silent && !std::mem::replace(&mut self.all_silent, true) {
+            let relayed =
+                self.paths.iter().filter(|path| path.is_relayed() && path.state == PathState::Proven);
+            let slowest = relayed.map(Path::rtt).max().unwrap_or_default();
+            self.actions.push_back(Action::CheckRelays { patience: RELAY_PATIENCE.max(2 * slowest) });
+        }
+        self.all_silent &= silent;
     }
 
     /// Whether the peer's data comes over a path at the moment.

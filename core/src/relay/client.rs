@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use requests::{Purpose, Request};
+use stun_types::message::TransactionId;
 
 use super::channels::Channels;
 use super::message::{self, Challenge, Signer};
@@ -70,6 +71,8 @@ pub struct RelayClient {
     former: Option<SocketAddr>,
     /// A former allocation was released already during this attempt.
     released: bool,
+    /// The request that this allocation was the answer to.
+    granted: Option<(TransactionId, Signer)>,
     failures: u32,
     requests: Vec<Request>,
     channels: Channels,
@@ -122,6 +125,7 @@ impl RelayClient {
             v6: false,
             former: None,
             released: false,
+            granted: None,
             failures: 0,
             requests: Vec::new(),
             channels: Channels::default(),
@@ -196,7 +200,7 @@ impl RelayClient {
         if matches!(self.state, State::Releasing | State::Released) {
             return;
         }
-        (self.challenge, self.former) = (None, None);
+        (self.challenge, self.former, self.granted) = (None, None, None);
         self.try_anew(now);
     }
 

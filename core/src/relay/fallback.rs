@@ -49,6 +49,8 @@ pub(crate) struct Fallback {
     reached: bool,
     /// Whether UDP has given no answer for too long.
     silent: bool,
+    /// When the stream is opened if the relay, which was asked in a hurry, has not answered over UDP by then.
+    hurried: Option<Instant>,
     /// Since when the stream is open without need.
     needless_since: Option<Instant>,
 }
@@ -66,7 +68,12 @@ impl Fallback {
 
     /// Another network: what held in the one before says nothing.
     pub(crate) fn start_anew(&mut self) {
-        (self.silent, self.needless_since) = (false, None);
+        (self.silent, self.needless_since, self.hurried) = (false, None, None);
+    }
+
+    /// No way to some peer answers any more, and the relay has just been asked, too: one answer that is missing is enough.
+    pub(crate) fn hurry(&mut self, until: Instant) {
+        self.hurried.get_or_insert(until);
     }
 
     /// Whether UDP does not get through, as far as known.
@@ -80,7 +87,8 @@ impl Fallback {
 
     /// Draws conclusions. `open` says whether a stream is open or being opened, `in_use` whether traffic takes it.
     pub(crate) fn decide(&mut self, udp: Udp, open: bool, in_use: bool, now: Instant) -> Decision {
-        if udp.deaf_since.is_some_and(|since| since + self.patience() <= now) {
+        let hurried = self.is_over(udp, now);
+        if hurried || udp.deaf_since.is_some_and(|since| since + self.patience() <= now) {
             self.silent = true;
         } else if udp.allocated && udp.deaf_since.is_none() {
             self.silent = false;
@@ -104,11 +112,21 @@ impl Fallback {
         Decision::Stay
     }
 
+    /// Whether the answer that was waited for in a hurry has not come. Each hurry ends here, one way or the other.
+    fn is_over(&mut self, udp: Udp, now: Instant) -> bool {
+        let over = self.hurried.is_some_and(|until| until <= now) && udp.deaf_since.is_some();
+        if over || udp.deaf_since.is_none() {
+            self.hurried = None;
+        }
+        over
+    }
+
     /// When to decide again, should nothing happen before.
     pub(crate) fn deadline(&self, udp: Udp) -> Option<Instant> {
         let silence = udp.deaf_since.filter(|_| !self.silent).map(|since| since + self.patience());
         let close = self.needless_since.map(|since| since + LINGER);
-        [silence, close].into_iter().flatten().min()
+        let hurry = self.hurried.filter(|_| udp.deaf_since.is_some());
+        [silence, close, hurry].into_iter().flatten().min()
     }
 }
 
@@ -137,6 +155,28 @@ mod tests {
             assert!(fallback.is_silent());
             assert_eq!(fallback.decide(DEAF(now), true, false, now + patience * 9), Decision::Stay);
         }
+    }
+
+    #[test]
+    fn in_a_hurry_a_stream_is_opened_in_case_unless_udp_answers() {
+        let (mut fallback, now) = (Fallback::default(), start());
+        let deaf = Udp { allocated: true, deaf_since: Some(now) };
+        let (soon, hurry) = (Duration::from_millis(249), Duration::from_millis(250));
+        for _ in 0..2 {
+            fallback.hurry(now + hurry);
+            assert_eq!(fallback.decide(deaf, false, false, now), Decision::Stay);
+            assert_eq!(fallback.deadline(deaf), Some(now + hurry));
+            assert_eq!(fallback.decide(deaf, false, false, now + soon), Decision::Stay);
+            assert_eq!(fallback.decide(WELL, false, false, now + soon), Decision::Stay, "it answers");
+            assert_eq!(fallback.decide(deaf, false, false, now + hurry), Decision::Stay, "that was over");
+        }
+        fallback.hurry(now + hurry);
+        assert_eq!(fallback.decide(deaf, false, false, now + hurry), Decision::Open);
+        assert_eq!(fallback.decide(deaf, true, false, now + hurry), Decision::Stay);
+        assert!(fallback.is_silent());
+        assert_eq!(fallback.decide(WELL, true, false, now + hurry), Decision::Stay);
+        assert!(!fallback.is_silent(), "it was late");
+        assert_eq!(fallback.decide(WELL, true, false, now + hurry + LINGER), Decision::Close);
     }
 
     #[test]

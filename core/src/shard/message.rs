@@ -98,8 +98,8 @@ impl Route {
         Self { to, from, socket: SocketIndex::MAIN, channel: None, rtt }
     }
 
-    pub(crate) fn destination(&self) -> Destination {
-        Destination { to: self.to, from: self.from, socket: self.socket }
+    pub(crate) fn destination(&self, urgent: bool) -> Destination {
+        Destination { to: self.to, from: self.from, socket: self.socket, urgent }
     }
 }
 

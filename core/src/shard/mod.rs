@@ -367,7 +367,7 @@ impl Shard {
         if reply.is_empty() {
             return;
         }
-        let sent = slot::send(out, back, reply.len(), |room| {
+        let sent = slot::send_urgent(out, back, reply.len(), |room| {
             room.copy_from_slice(reply);
             Some(reply.len())
         });

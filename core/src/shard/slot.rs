@@ -16,7 +16,7 @@ use super::message::{Conduct, Route, Traffic};
 use super::pending::Pending;
 use super::stock::STOCK_RETRY;
 use crate::multicast::PeerMulticast;
-use crate::packet::DatagramBatch;
+use crate::packet::{DatagramBatch, Destination};
 use crate::relay::channel_header;
 use crate::session::handover::hand_over;
 use crate::session::{HANDSHAKE_ROOM, OVERHEAD, Session};
@@ -184,7 +184,7 @@ impl PeerSlot {
         }
         self.catch_up(now, out);
         let session = &mut self.session;
-        send(out, &route, HANDSHAKE_ROOM, |room| session.initiate(room));
+        send_urgent(out, &route, HANDSHAKE_ROOM, |room| session.initiate(room));
         let first = if self.is_stock() { STOCK_RETRY } else { RETRY.max(3 * route.rtt) };
         let wait = first.saturating_mul(1 << self.attempts.min(8)).min(LONGEST_RETRY);
         self.attempts += 1;
@@ -204,7 +204,7 @@ impl PeerSlot {
         let session = &mut self.session;
         match self.route {
             Some(route) => {
-                send(out, &route, HANDSHAKE_ROOM, |room| session.tick(room));
+                send_urgent(out, &route, HANDSHAKE_ROOM, |room| session.tick(room));
             }
             None => {
                 session.tick(&mut [0; HANDSHAKE_ROOM]);
@@ -273,10 +273,12 @@ impl PeerSlot {
     /// Encrypts a packet straight into the batch. `false` when there is no room or no way.
     pub(crate) fn seal(&mut self, packet: &[u8], now: Instant, out: &mut DatagramBatch) -> bool {
         let Some(route) = self.route else { return false };
-        let session = &mut self.session;
-        let sent = send(out, &route, (packet.len() + OVERHEAD).max(HANDSHAKE_ROOM), |room| {
-            session.seal(packet, room)
-        });
+        let (session, room) = (&mut self.session, (packet.len() + OVERHEAD).max(HANDSHAKE_ROOM));
+        let sent = if packet.is_empty() {
+            send_urgent(out, &route, room, |room| session.seal(packet, room))
+        } else {
+            send(out, &route, room, |room| session.seal(packet, room))
+        };
         if sent && !packet.is_empty() {
             self.traffic.tx_packets += 1;
             self.traffic.tx_bytes += packet.len() as u64;
@@ -358,16 +360,36 @@ impl PeerSlot {
     }
 }
 
-/// Appends a datagram of at most `len` bytes on a route. On a relayed one, the ChannelData header stands directly before
-/// what `fill` writes, so nothing is copied.
-pub(crate) fn send(
+/// Appends a datagram of at most `len` bytes on a route, behind what waits already.
+fn send(
     out: &mut DatagramBatch,
     route: &Route,
     len: usize,
     fill: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> bool {
-    let Some(channel) = route.channel else { return out.push_to(route.destination(), len, fill) };
-    out.push_to(route.destination(), CHANNEL_HEADER + len, |room| {
+    append(out, route.destination(false), route.channel, len, fill)
+}
+
+/// The same before it.
+pub(crate) fn send_urgent(
+    out: &mut DatagramBatch,
+    route: &Route,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> bool {
+    append(out, route.destination(true), route.channel, len, fill)
+}
+
+/// On a relayed route, the ChannelData header stands directly before what `fill` writes, so nothing is copied.
+fn append(
+    out: &mut DatagramBatch,
+    to: Destination,
+    channel: Option<u16>,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> bool {
+    let Some(channel) = channel else { return out.push_to(to, len, fill) };
+    out.push_to(to, CHANNEL_HEADER + len, |room| {
         let (header, payload) = room.split_at_mut(CHANNEL_HEADER);
         let written = fill(payload)?;
         header.copy_from_slice(&channel_header(channel, written)?);

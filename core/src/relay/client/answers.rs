@@ -40,8 +40,28 @@ impl RelayClient {
                 MessageClass::Request | MessageClass::Indication => {}
             }
             self.bind_due(now);
+        } else {
+            self.handle_answer_again(&message, now);
         }
         RelayInput::Consumed
+    }
+
+    /// The request for this allocation was answered before. When the server grants it again, with another address, the one
+    /// before has been ended: by a Release of the attempt before, sent twice, whose second copy was overtaken. As its
+    /// answers may have been overtaken, too, which address it is now can't be told.
+    fn handle_answer_again(&mut self, message: &Message<'_>, now: Instant) {
+        let Some((id, signer)) = &self.granted else { return };
+        let is_grant = message.class() == MessageClass::Success
+            && message.method() == Purpose::Allocate.method()
+            && message.transaction_id() == *id
+            && signer.verify(message);
+        let Some(granted) = message::granted(message).filter(|_| is_grant) else { return };
+        if self.relayed_address().is_some_and(|own| own != granted.relayed) {
+            self.events.push_back(RelayEvent::Lost(RelayFailure::Mismatch));
+            (self.granted, self.released, self.state) = (None, true, State::Allocating);
+            self.requests.clear();
+            self.send(Purpose::Release, 0, now);
+        }
     }
 
     fn handle_success(&mut self, index: usize, message: &Message<'_>, now: Instant) {
@@ -52,7 +72,10 @@ impl RelayClient {
         let request = self.requests.swap_remove(index);
         self.note_received();
         match request.purpose {
-            Purpose::Allocate => self.handle_allocated(message, now),
+            Purpose::Allocate => {
+                self.granted = request.signer.map(|signer| (request.id, signer));
+                self.handle_allocated(message, now);
+            }
             Purpose::Refresh => self.handle_refreshed(message, now),
             Purpose::Adopt => {
                 if let Some(credentials) = self.next_credentials.take() {
@@ -234,7 +257,7 @@ impl RelayClient {
         }
         self.requests.clear();
         self.outbox.clear();
-        self.released = false;
+        (self.released, self.granted) = (false, None);
         self.unheard_since = None;
         self.state = State::Allocating;
         // As long as nothing is heard, no request may be made that would have an effect if only its answer got lost.
