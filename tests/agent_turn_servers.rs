@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use netlab::{Host, HostSpec, Nat, Process};
+use netlab::{Host, HostSpec, Link, Nat, Process};
 use support::{Robot, Site, Team, eventually};
 
 const LIBRARY: &str = "198.51.100.30";
@@ -13,12 +13,15 @@ const WORKSHOP: &str = "198.51.100.31";
 const SECRET: &str = "shared-with-the-library";
 
 fn start_coturn(host: &Host) -> Process {
+    start_coturn_with(host, &["--no-tls"])
+}
+
+fn start_coturn_with(host: &Host, options: &[&str]) -> Process {
     let address = host.address().to_string();
-    let line = [
+    let own = [
         "turnserver",
         "-n",
         "--no-cli",
-        "--no-tls",
         "--no-dtls",
         "--listening-ip",
         &address,
@@ -34,7 +37,8 @@ fn start_coturn(host: &Host) -> Process {
         "--pidfile",
         "/run/coturn.pid",
     ];
-    host.spawn(&line, Path::new("/dev/null")).expect("coturn is installed: scripts/test installs it")
+    host.spawn(&[&own, options].concat(), Path::new("/dev/null"))
+        .expect("coturn is installed: scripts/test installs it")
 }
 
 fn relay(robot: &Robot, peer: &str) -> (String, String) {
@@ -44,10 +48,14 @@ fn relay(robot: &Robot, peer: &str) -> (String, String) {
 }
 
 fn add_coturn(team: &Team, name: &str, address: &str) {
+    add_coturn_with(team, name, address, &[]);
+}
+
+fn add_coturn_with(team: &Team, name: &str, address: &str, options: &[&str]) {
     let file = team.host("coordinator").path("/run/turn-secret");
     std::fs::write(file, format!("{SECRET}\n")).unwrap();
     let line = ["relay", "add-turn", name, "--host", address, "--secret-file", "/run/turn-secret", "--json"];
-    let added = team.admin(&line);
+    let added = team.admin(&[&line, options].concat());
     assert_eq!(added.code, 0, "{added:?}");
     assert!(!added.out.contains(SECRET), "{added:?}");
 }
@@ -105,4 +113,75 @@ fn a_relay_that_dies_under_traffic_is_left_for_another_one() {
     assert_eq!(relay(&b, "robot-a"), ("relay_udp".to_owned(), other.to_owned()));
     assert!(!a.conditions().contains(&"relay-down".to_owned()), "there is another one");
     assert_eq!(a.ping(&address, 10), 10);
+}
+
+/// Makes a certificate that has signed itself, with its key, in files of this host.
+fn make_certificate(host: &Host, name: &str, address: &str) {
+    let (key, certificate) = (format!("/run/{name}.key"), format!("/run/{name}.pem"));
+    let alternative = format!("subjectAltName=IP:{address}");
+    let line = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "30",
+        "-subj",
+        "/CN=turn",
+        "-addext",
+        &alternative,
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ];
+    let made = host.output(&line).unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[test]
+fn robots_without_udp_meet_at_a_stock_coturn_over_tls_if_they_can_verify_it() {
+    let settings = &[("RIA_RELAY_ENABLED", "false")];
+    let mut team = Team::with_settings("agent-turns", &Site::Apart(Nat::Symmetric), settings);
+    team.lab.add_host("turn", HostSpec::on("internet").at(LIBRARY.parse().unwrap())).unwrap();
+    let (turn, coordinator) = (team.host("turn"), team.host("coordinator"));
+    for name in ["own", "other"] {
+        make_certificate(&turn, name, LIBRARY);
+        std::fs::copy(turn.path(&format!("/run/{name}.pem")), coordinator.path(&format!("/run/{name}.pem")))
+            .unwrap();
+    }
+    let tls = ["--tls-listening-port", "5349", "--cert", "/run/own.pem", "--pkey", "/run/own.key"];
+    let _coturn = start_coturn_with(&turn, &tls);
+    for robot in ["robot-a", "robot-b"] {
+        let mut link = Link::default();
+        link.set_all(&["udp=blocked"]).unwrap();
+        team.lab.set_link(robot, link).unwrap();
+    }
+    let alone = team.admin(&[
+        "relay",
+        "add-turn",
+        "x",
+        "--host",
+        LIBRARY,
+        "--secret-file",
+        "-",
+        "--tls-port",
+        "5349",
+    ]);
+    assert_eq!(alone.code, 2, "{alone:?}");
+    add_coturn_with(&team, "library", LIBRARY, &["--tls-port", "5349", "--tls-ca", "/run/own.pem"]);
+    let (a, b) = team.pair();
+    assert_eq!(relay(&a, "robot-b"), ("relay_tls".to_owned(), "library".to_owned()));
+    assert_eq!(a.ping(&b.address(), 10), 10);
+
+    // Another certificate than the one that the server has.
+    assert_eq!(team.admin(&["relay", "remove", "library"]).code, 0);
+    eventually("no relay is there any more", || a.peer("robot-b")["path"] == "none");
+    add_coturn_with(&team, "library", LIBRARY, &["--tls-port", "5349", "--tls-ca", "/run/other.pem"]);
+    eventually("it is not believed", || a.conditions().contains(&"relay-down".to_owned()));
+    assert_eq!(a.peer("robot-b")["path"], "none");
 }

@@ -4,12 +4,11 @@
 mod support;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use netlab::HostSpec;
-use ria_protocol::id::{NetworkId, NodeId};
-use ring::hmac;
+use support::turn_client::{self, Credentials, credentials, is_kept_out, is_lossless, later, now};
 use support::{COORDINATOR, Ended, Site, Team};
 
 /// Where relayed addresses can be reached from outside, and at which address.
@@ -19,45 +18,14 @@ const SETTINGS: &[(&str, &str)] =
 /// Somebody outside who sends everything back.
 const ECHO: &str = "198.51.100.40";
 
-struct Credentials {
-    username: String,
-    password: String,
-}
-
-/// As the coordinator makes them for a member, to end then.
-fn credentials(team: &Team, key: Option<&[u8]>, ends: Duration) -> Credentials {
+/// The key of the coordinator's own relay.
+fn own_key(team: &Team) -> Vec<u8> {
     let file = team.host("coordinator").path("/var/lib/ria-coordinator/identity/relay.secret");
-    let own = BASE64.decode(std::fs::read_to_string(file).unwrap().trim().as_bytes()).unwrap();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key.unwrap_or(&own));
-    let (network, node) = (NetworkId::from_bytes([1; 10]), NodeId::from_bytes([1; 10]));
-    let username = format!("{}:{network}:{node}", ends.as_secs());
-    let password = BASE64.encode(hmac::sign(&key, username.as_bytes()).as_ref());
-    Credentials { username, password }
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
-}
-
-fn run(team: &Team, line: &[&str]) -> Ended {
-    let output = team.host("robot-a").output(&[&["timeout", "60"], line].concat()).unwrap();
-    Ended {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    BASE64.decode(std::fs::read_to_string(file).unwrap().trim().as_bytes()).unwrap()
 }
 
 fn uclient(team: &Team, with: &Credentials, options: &[&str]) -> Ended {
-    let own = ["turnutils_uclient", "-u", &with.username, "-w", &with.password, "-c", "-n", "50", "-z", "5"];
-    run(team, &[&own, options, &[COORDINATOR]].concat())
-}
-
-/// Whether all messages of all clients came back, and there were some.
-fn is_lossless(ended: &Ended, messages: u32) -> bool {
-    ended.code == 0
-        && ended.out.contains("Total lost packets 0 ")
-        && ended.out.contains(&format!("tot_recv_msgs={messages}"))
+    turn_client::uclient(&team.host("robot-a"), COORDINATOR, with, options)
 }
 
 /// Two pairs of clients that talk to each other, by channels and by indications.
@@ -66,7 +34,7 @@ const PAIRS: &[&str] = &["-y", "-m", "4", "-l", "171"];
 #[test]
 fn clients_of_coturn_lose_nothing_over_udp_tcp_and_tls() {
     let team = Team::with_settings("relay-foreign", &Site::Together, SETTINGS);
-    let good = credentials(&team, None, now() + Duration::from_secs(3600));
+    let good = credentials(&own_key(&team), later());
     // Over TLS this client loses what comes while it reads something else, with coturn's own server, too: not so fast.
     let tls = &["-t", "-S", "-p", "443", "-n", "25", "-z", "100"];
     for (transport, messages) in [(&["-p", "3478"][..], 200), (&["-t", "-p", "443"], 200), (tls, 100)] {
@@ -75,7 +43,8 @@ fn clients_of_coturn_lose_nothing_over_udp_tcp_and_tls() {
             assert!(is_lossless(&ended, messages), "{transport:?} {form:?}: {ended:?}");
         }
     }
-    let mapped = run(&team, &["turnutils_stunclient", "-p", "3478", COORDINATOR]);
+    let mapped =
+        turn_client::run(&team.host("robot-a"), &["turnutils_stunclient", "-p", "3478", COORDINATOR]);
     assert!(mapped.out.contains("UDP reflexive addr: 198.51.100."), "{mapped:?}");
 }
 
@@ -85,7 +54,7 @@ fn ordinary_addresses_are_peers_where_the_operator_gives_ports_and_others_are_re
     team.lab.add_host("echo", HostSpec::on("internet").at(ECHO.parse().unwrap())).unwrap();
     let line = ["turnutils_peer", "-p", "3490", "-L", ECHO];
     let _echo = team.host("echo").spawn(&line, Path::new("/dev/null")).unwrap();
-    let good = credentials(&team, None, now() + Duration::from_secs(3600));
+    let good = credentials(&own_key(&team), later());
     for transport in [&["-p", "3478"][..], &["-t", "-p", "443"]] {
         for form in [&[][..], &["-s"]] {
             let peers = ["-m", "4", "-l", "171", "-e", ECHO, "-r", "3490"];
@@ -106,15 +75,14 @@ fn ordinary_addresses_are_peers_where_the_operator_gives_ports_and_others_are_re
 fn credentials_that_are_expired_or_foreign_are_refused() {
     let team = Team::with_settings("relay-refuse", &Site::Together, SETTINGS);
     let bad = [
-        ("expired", credentials(&team, None, now().saturating_sub(Duration::from_secs(5)))),
-        ("foreign", credentials(&team, Some(&[9; 32]), now() + Duration::from_secs(3600))),
+        ("expired", credentials(&own_key(&team), now().saturating_sub(Duration::from_secs(5)))),
+        ("foreign", credentials(&[9; 32], later())),
     ];
     for (what, with) in bad {
         let ended = uclient(&team, &with, &["-y", "-m", "2"]);
-        assert!(ended.code != 0 && ended.out.contains("Cannot complete Allocation"), "{what}: {ended:?}");
-        assert!(!ended.out.contains("Total lost packets"), "{what}: {ended:?}");
+        assert!(is_kept_out(&ended), "{what}: {ended:?}");
     }
-    let good = credentials(&team, None, now() + Duration::from_secs(3600));
+    let good = credentials(&own_key(&team), later());
     let ended = uclient(&team, &good, &["-y", "-m", "2"]);
     assert!(is_lossless(&ended, 100), "{ended:?}");
 }

@@ -4,8 +4,11 @@ use ria_protocol::keys::SpkiHash;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::admin::api::{AuditView, CreateKey, CreateNetwork, KeyView, NetworkView, NodeView, Rename, Tag};
-use crate::config::Config;
+use crate::admin::api::{
+    AddRelay, AddTurn, AuditView, CreateKey, CreateNetwork, KeyView, NetworkView, NodeView, RelayView,
+    Rename, Tag,
+};
+use crate::config::{Config, Standalone};
 use crate::duration::Lifetime;
 use crate::enrol::check_request;
 pub use crate::relay::fuzz::{relay_server, relay_stream};
@@ -28,6 +31,9 @@ pub fn coordinator_config(data: &[u8]) {
     if let Err(error) = Config::from_text("coordinator.toml", text) {
         assert!(!error.mistakes.is_empty() && error.mistakes.iter().all(|mistake| !mistake.is_empty()));
     }
+    if let Err(error) = Standalone::from_text("relay.toml", text) {
+        assert!(!error.mistakes.is_empty() && error.mistakes.iter().all(|mistake| !mistake.is_empty()));
+    }
     if let Ok(lifetime) = text.parse::<Lifetime>() {
         assert_ne!(lifetime.seconds(), Some(0));
     }
@@ -43,6 +49,9 @@ pub fn admin_json(data: &[u8]) {
     json::<KeyView>(data);
     json::<NodeView>(data);
     json::<AuditView>(data);
+    json::<RelayView>(data);
+    json::<AddRelay>(data);
+    json::<AddTurn>(data);
 }
 
 /// What was read is written to a text that reads back to the same text.

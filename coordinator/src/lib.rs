@@ -26,6 +26,7 @@ pub mod relays;
 pub mod server;
 pub mod session;
 mod site;
+pub mod standalone;
 pub mod state;
 pub mod store;
 pub mod tls;

@@ -242,7 +242,7 @@ pub(crate) fn lock(data_dir: &Path) -> Result<Flock<fs::File>, StartError> {
 }
 
 /// Listens; where all IPv6 addresses are meant and there is no IPv6, on all IPv4 addresses.
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = bind(address).or_else(|error| {
         let no_ipv6 = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
         if no_ipv6 && address.is_ipv6() && address.ip().is_unspecified() {

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use ria_protocol::{MAX_NODE_MESSAGE, STREAM_PATH};
+use ria_protocol::{MAX_NODE_MESSAGE, RELAY_PATH, STREAM_PATH};
 use serde_json::json;
 
 use crate::session::{self, Peer, Services};
@@ -18,7 +18,7 @@ const READ_BUFFER: usize = 4 * 1024;
 
 /// For connections by `ria/1`.
 pub fn node_router(services: Arc<Services>) -> Router {
-    Router::new().route(STREAM_PATH, get(stream)).with_state(services)
+    Router::new().route(STREAM_PATH, get(stream)).route(RELAY_PATH, get(relay)).with_state(services)
 }
 
 /// For all others.
@@ -37,6 +37,21 @@ async fn stream(
         .max_message_size(MAX_NODE_MESSAGE)
         .max_frame_size(MAX_NODE_MESSAGE)
         .on_upgrade(move |socket| services.tasks.clone().track_future(session::run(socket, peer, services)))
+}
+
+async fn relay(
+    State(services): State<Arc<Services>>,
+    Extension(peer): Extension<Peer>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(MAX_NODE_MESSAGE)
+        .max_frame_size(MAX_NODE_MESSAGE)
+        .on_upgrade(move |socket| {
+            services.tasks.clone().track_future(session::run_relay(socket, peer, services))
+        })
 }
 
 /// Says whether it works, and nothing about the lab: anybody may ask.

@@ -13,17 +13,19 @@ use crate::message::{CoordinatorMessage, NodeMessage, from_bytes, to_bytes};
 use crate::name::Name;
 use crate::prefix::Prefix;
 use crate::record::SignedRecord;
+use crate::relay::{FromRelay, RelayKey, RelayTerms, ToRelay};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("node_message", node_message),
     ("coordinator_message", coordinator_message),
     ("member_record", member_record),
     ("join_key", join_key),
     ("texts", texts),
+    ("relay_link", relay_link),
 ];
 
 /// What a coordinator reads from nodes.
@@ -54,9 +56,20 @@ pub fn member_record(data: &[u8]) {
     reads_back::<SignedRecord>(data);
 }
 
-/// Join keys as people paste them.
+/// What passes between a stand-alone relay and its coordinator, both ways, and what such a relay stores of it.
+pub fn relay_link(data: &[u8]) {
+    reads_back::<FromRelay>(data);
+    reads_back::<ToRelay>(data);
+    reads_back::<RelayTerms>(data);
+}
+
+/// Join keys, and keys of relays, as people paste them.
 pub fn join_key(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(key) = RelayKey::parse(text) {
+        assert_eq!(RelayKey::parse(&key.to_text()).as_ref(), Ok(&key));
+        assert!(JoinKey::parse(text).is_err(), "one text, two kinds of key");
+    }
     if let Ok(key) = JoinKey::parse(text) {
         let again = JoinKey::parse(&key.to_text());
         assert_eq!(again.as_ref(), Ok(&key));

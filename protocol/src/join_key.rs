@@ -11,15 +11,13 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::id::{KeyId, base32};
+use crate::id::KeyId;
+use crate::key_text::{self, Unreadable};
 use crate::keys::SpkiHash;
 
 const PREFIX: &str = "ria1_";
-const CHECKSUM_LEN: usize = 4;
-/// Far above any real key; keeps a wrong file from being decoded at length.
-const MAX_TEXT: usize = 4096;
 
-/// The 128-bit secret of a join key.
+/// The 128-bit secret of a join key, or of a relay's key.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, Zeroize, ZeroizeOnDrop)]
 #[cbor(transparent)]
 pub struct JoinSecret(#[cbor(with = "minicbor::bytes")] [u8; 16]);
@@ -89,51 +87,24 @@ pub enum ParseJoinKeyError {
 impl JoinKey {
     /// The text form. Treat it as a password.
     pub fn to_text(&self) -> String {
-        let mut bytes = crate::message::to_bytes(self);
-        let sum = checksum(&bytes);
-        bytes.extend_from_slice(&sum);
-        format!("{PREFIX}{}", base32().encode(&bytes))
+        key_text::write(PREFIX, &crate::message::to_bytes(self))
     }
 
     /// Reads the text form; surrounding white space, letter case and an editor's byte order mark do not matter.
     pub fn parse(text: &str) -> Result<Self, ParseJoinKeyError> {
         use ParseJoinKeyError::{Damaged, Empty, NewerFormat, NoUrl, NotAJoinKey};
-        let text = text.trim_start_matches('\u{feff}').trim();
-        if text.is_empty() {
-            return Err(Empty);
-        }
-        let Some(body) =
-            text.get(..PREFIX.len()).filter(|p| p.eq_ignore_ascii_case(PREFIX)).map(|p| &text[p.len()..])
-        else {
-            return Err(if is_newer(text) { NewerFormat } else { NotAJoinKey });
-        };
-        if body.len() > MAX_TEXT {
-            return Err(Damaged);
-        }
-        let bytes = base32().decode(body.as_bytes()).map_err(|_| Damaged)?;
-        let (content, sum) = bytes.split_at_checked(bytes.len().wrapping_sub(CHECKSUM_LEN)).ok_or(Damaged)?;
-        if sum != checksum(content) {
-            return Err(Damaged);
-        }
-        let key: Self = crate::message::from_bytes(content).map_err(|_| Damaged)?;
+        let content = key_text::read(PREFIX, text).map_err(|error| match error {
+            Unreadable::Empty => Empty,
+            Unreadable::Foreign => NotAJoinKey,
+            Unreadable::Newer => NewerFormat,
+            Unreadable::Damaged => Damaged,
+        })?;
+        let key: Self = crate::message::from_bytes(&content).map_err(|_| Damaged)?;
         if key.urls.is_empty() || key.urls.iter().any(|u| !u.starts_with("https://")) {
             return Err(NoUrl);
         }
         Ok(key)
     }
-}
-
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let mut sum = [0; CHECKSUM_LEN];
-    sum.copy_from_slice(&digest.as_ref()[..CHECKSUM_LEN]);
-    sum
-}
-
-/// `ria2_…` and later.
-fn is_newer(text: &str) -> bool {
-    let Some((head, _)) = text.split_once('_') else { return false };
-    head.to_ascii_lowercase().strip_prefix("ria").is_some_and(|n| n.parse::<u32>().is_ok_and(|n| n > 1))
 }
 
 #[cfg(test)]

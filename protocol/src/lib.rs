@@ -16,12 +16,14 @@ pub mod error;
 pub mod fuzz;
 pub mod id;
 pub mod join_key;
+mod key_text;
 pub mod keys;
 pub mod map;
 pub mod message;
 pub mod name;
 pub mod prefix;
 pub mod record;
+pub mod relay;
 pub mod requester;
 pub mod rotation;
 pub mod time;
@@ -39,6 +41,9 @@ pub const COORDINATOR_TLS_NAME: &str = "coordinator.ria.internal";
 
 /// HTTP path of the node stream's WebSocket.
 pub const STREAM_PATH: &str = "/ria/v1/stream";
+
+/// HTTP path of the WebSocket between a stand-alone relay and its coordinator.
+pub const RELAY_PATH: &str = "/ria/v1/relay";
 
 /// Largest message that a coordinator takes from a node, in bytes.
 pub const MAX_NODE_MESSAGE: usize = 64 * 1024;

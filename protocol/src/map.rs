@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::enrol::Authority;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{LockKey, PresharedKey};
 use crate::name::Name;
@@ -239,6 +240,21 @@ pub struct Relay {
     /// A relay within the coordinator shows the coordinator's own certificate there.
     #[n(6)]
     pub tls_port: Option<u16>,
+    /// What certificate another relay shows at `tls_port`; absent for one within the coordinator.
+    #[n(7)]
+    pub tls: Option<RelayTls>,
+}
+
+/// By what a relay is known that is not within the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RelayTls {
+    /// The name, or the address, that its certificate is for.
+    #[n(0)]
+    pub name: String,
+    /// The authorities of which one has issued it; absent when it is the coordinator's own.
+    #[n(1)]
+    pub authorities: Option<Vec<Authority>>,
 }
 
 impl std::fmt::Debug for Relay {

@@ -245,5 +245,6 @@ fn relay(node: NodeId) -> Relay {
         password: turn::PASSWORD.into(),
         expires: UnixTime(u64::MAX),
         tls_port: None,
+        tls: None,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ria_protocol::enrol::Authority;
 use ria_protocol::keys::SpkiHash;
+use ria_protocol::map::RelayTls;
 use ria_protocol::{ALPN_NODE, ALPN_TURN, COORDINATOR_TLS_NAME};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -75,7 +76,8 @@ pub fn client_config(
         Some(leaf) => CertificateDer::from(leaf.to_vec()),
         None => self_signed(keys)?,
     };
-    let verifier = CoordinatorVerifier { trust: trust.clone(), provider: provider.clone() };
+    let name = COORDINATOR_TLS_NAME.to_owned();
+    let verifier = CoordinatorVerifier { trust: trust.clone(), name, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -87,14 +89,22 @@ pub fn client_config(
     Ok(CoordinatorTls { config: Arc::new(config), trust, floor })
 }
 
-/// For TURN over TLS at a relay that shows a certificate of the coordinator's authority. The node itself shows none: its
+/// For TURN over TLS. Of a relay of Ria's, its certificate is of the coordinator's authority: in the coordinator's name for
+/// the one within it, else in its own. Of another server, as the coordinator says. The node itself shows none: its
 /// credentials for the relay say who it is.
-pub fn turn_config(authorities: Vec<Authority>) -> Result<Arc<ClientConfig>, TlsSetupError> {
+pub fn turn_config(
+    authorities: Vec<Authority>,
+    shown: Option<RelayTls>,
+) -> Result<Arc<ClientConfig>, TlsSetupError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let trust = Trust::Authorities(authorities);
-    let verifier = CoordinatorVerifier { trust, provider: provider.clone() };
+    let (name, foreign) =
+        shown.map_or((COORDINATOR_TLS_NAME.to_owned(), None), |tls| (tls.name, tls.authorities));
+    // Who runs a server that is not Ria's may have an older library.
+    let versions: &[_] = if foreign.is_some() { rustls::ALL_VERSIONS } else { &[&rustls::version::TLS13] };
+    let trust = Trust::Authorities(foreign.unwrap_or(authorities));
+    let verifier = CoordinatorVerifier { trust, name, provider: provider.clone() };
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
@@ -111,10 +121,23 @@ fn self_signed(keys: &NodeKeys) -> Result<CertificateDer<'static>, TlsSetupError
 #[derive(Debug)]
 struct CoordinatorVerifier {
     trust: Trust,
+    /// The name that the certificate has to be for, whatever was dialled.
+    name: String,
     provider: Arc<CryptoProvider>,
 }
 
 impl Trust {
+    /// Whether a server's own certificate is one of those that are believed: one that it has signed itself needs no other,
+    /// and may say that it is an authority's.
+    fn names(&self, leaf: &CertificateDer<'_>) -> bool {
+        match self {
+            Self::Pin(_) => false,
+            Self::Authorities(authorities) => {
+                authorities.iter().any(|authority| authority.0 == leaf.as_ref())
+            }
+        }
+    }
+
     /// The certificates that are believed, with what the server shows.
     pub(super) fn anchors<'c>(&self, chain: &[CertificateDer<'c>]) -> Vec<CertificateDer<'c>> {
         match self {
@@ -150,8 +173,14 @@ impl ServerCertVerifier for CoordinatorVerifier {
         ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let name = ServerName::try_from(COORDINATOR_TLS_NAME)
-            .map_err(|_| rustls::Error::General("the coordinator's TLS name is no DNS name".into()))?;
+        let name = ServerName::try_from(self.name.as_str()).map_err(|_| {
+            rustls::Error::General(format!("{:?} is neither a DNS name nor an address", self.name))
+        })?;
+        if self.trust.names(leaf) {
+            let leaf = rustls::server::ParsedCertificate::try_from(leaf)?;
+            rustls::client::verify_server_name(&leaf, &name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
         WebPkiServerVerifier::builder_with_provider(Arc::new(self.anchors(chain)?), self.provider.clone())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?

@@ -55,12 +55,24 @@ impl Control {
         address: SocketAddr,
     ) {
         let Some(network) = self.networks.get(&id) else { return };
-        let tls = match tls::turn_config(network.membership.certificate.authorities.clone()) {
+        let listed = network.membership.contact.relays.iter().find(|listed| listed.name == relay);
+        let shown = listed.and_then(|listed| listed.tls.clone());
+        let must_name = shown.as_ref().is_none_or(|tls| tls.authorities.is_none());
+        let tls = match tls::turn_config(network.membership.certificate.authorities.clone(), shown) {
             Ok(tls) => tls,
             Err(error) => return tracing::error!(%error, "no stream to the relay"),
         };
         let (host, port) = (relay_host(network, relay, address), address.port());
-        let plan = StreamPlan { network: id, socket, address, host, port, reach: self.reach.clone(), tls };
+        let plan = StreamPlan {
+            network: id,
+            socket,
+            address,
+            host,
+            port,
+            reach: self.reach.clone(),
+            tls,
+            must_name,
+        };
         match self.relay_streams.start(plan, self.packets.stream_door()) {
             // Only fails while the agent stops.
             Ok(queue) => _ = self.packets.attach_stream(socket, queue),

@@ -50,6 +50,8 @@ pub struct StreamPlan {
     pub reach: Reach,
     /// Whom to believe.
     pub tls: Arc<ClientConfig>,
+    /// Whether the server has to say that it speaks TURN (ALPN), as Ria's own do; others may know nothing of that.
+    pub must_name: bool,
 }
 
 /// From a stream to the packet thread.

@@ -98,7 +98,8 @@ async fn open(plan: &StreamPlan) -> Result<TlsStream<TcpStream>, StreamError> {
     let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
     let tls = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, tcp)).await.unwrap_or_else(late);
     let tls = tls.map_err(failed)?;
-    if tls.get_ref().1.alpn_protocol() != Some(ALPN_TURN) {
+    let named = tls.get_ref().1.alpn_protocol();
+    if named != Some(ALPN_TURN) && (plan.must_name || named.is_some()) {
         return Err(StreamError::NoTurn(format!("{host}:{port}")));
     }
     Ok(tls)
@@ -185,7 +186,7 @@ mod tests {
     use crate::coordinator::reach::Reach;
 
     fn plan() -> StreamPlan {
-        let tls = crate::coordinator::tls::turn_config(Vec::new()).unwrap();
+        let tls = crate::coordinator::tls::turn_config(Vec::new(), None).unwrap();
         StreamPlan {
             network: NetworkId::from_bytes([1; 10]),
             socket: SocketIndex::stream(3),
@@ -194,6 +195,7 @@ mod tests {
             port: 1,
             reach: Reach::default(),
             tls,
+            must_name: true,
         }
     }
 

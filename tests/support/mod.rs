@@ -4,6 +4,7 @@
 pub mod listener;
 pub mod office;
 pub mod transfer;
+pub mod turn_client;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! What the admin socket says: the JSON that `--json` prints. Fields are only ever added. Times are seconds since
 //! 1970-01-01 UTC.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ria_protocol::id::{BootId, KeyId, NetworkId, NodeId};
@@ -312,13 +313,82 @@ pub struct UrlView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayView {
     pub name: String,
-    /// `own`: the coordinator's; `turn`: another TURN server.
+    /// `own`: the coordinator's; `standalone`: Ria's on another machine; `turn`: another TURN server.
     pub kind: String,
-    /// Absent where nodes find it as they find the coordinator.
+    /// Absent where nodes find it as they find the coordinator, and while a relay has not said where it is.
     pub host: Option<String>,
+    /// 0 while a relay has not said where it is.
     pub udp_port: u16,
     /// Where TURN over TLS is spoken, too.
     pub tls_port: Option<u16>,
+    /// Of a stand-alone relay.
+    #[serde(default)]
+    pub standalone: Option<StandaloneView>,
+    /// Absent where that is not known.
+    #[serde(default)]
+    pub load: Option<RelayLoadView>,
+}
+
+/// What else there is to say of a stand-alone relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandaloneView {
+    pub state: RelayState,
+    /// Since when it is in this state, if that is known.
+    pub since: Option<UnixTime>,
+    /// Its version; absent when it was not connected since the coordinator was started.
+    pub version: Option<String>,
+    /// From where it is connected, or was last.
+    pub from: Option<IpAddr>,
+    /// The networks that it serves; absent for all.
+    pub networks: Option<Vec<Name>>,
+    /// Until when its key is good for its first connection.
+    pub key_expires: Option<UnixTime>,
+}
+
+/// Whether a stand-alone relay is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayState {
+    /// Its key was not used yet.
+    Expected,
+    Connected,
+    Away,
+}
+
+/// What a relay has to do. Packets, bytes and drops count from its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayLoadView {
+    /// Allocations now.
+    pub clients: u64,
+    /// Of these, over TCP or TLS.
+    pub streams: u64,
+    pub packets: u64,
+    pub bytes: u64,
+    /// Datagrams that went nowhere, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// A stand-alone relay to expect.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRelay {
+    pub name: Name,
+    /// The networks that it serves; empty for all.
+    #[serde(default)]
+    pub networks: Vec<Name>,
+    /// Seconds in which it has to connect for the first time; absent for any time.
+    pub expires_after: Option<u64>,
+}
+
+/// A stand-alone relay that is expected.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddedRelay {
+    /// Its key. It is shown only once.
+    pub key: String,
+    #[serde(flatten)]
+    pub view: RelayView,
+    /// Where it will look for the coordinator.
+    pub urls: Vec<String>,
 }
 
 /// Another TURN server to tell nodes of.
@@ -328,6 +398,12 @@ pub struct AddTurn {
     pub name: String,
     pub host: String,
     pub udp_port: u16,
+    /// Where it speaks TURN over TLS.
+    #[serde(default)]
+    pub tls_port: Option<u16>,
+    /// Certificates (PEM) of the authorities of which one has issued its own.
+    #[serde(default)]
+    pub tls_ca: Option<String>,
     /// What credentials for it are made of.
     pub secret: String,
 }

@@ -332,22 +332,25 @@ const NO_PUBLIC_URL: &str = "robots could not find this coordinator: it has no p
     address under which robots reach it, with `--public-url https://ria.lab.example` on `ria-coordinator serve`, \
     RIA_PUBLIC_URL in its environment, or public_url in /etc/ria/coordinator.toml, restart it and try again";
 
+/// What stands in keys: where the coordinator is found.
+pub(super) fn urls_for_keys(admin: &Admin) -> Result<Vec<String>, Problem> {
+    let urls: Vec<String> =
+        super::upkeep::views(admin).into_iter().filter(|view| view.told).map(|view| view.url).collect();
+    if !urls.is_empty() {
+        return Ok(urls);
+    }
+    let set: Vec<_> = admin.public_urls.iter().map(PublicUrl::as_str).collect();
+    let also =
+        if set.is_empty() { String::new() } else { format!(" ({} is this machine only)", set.join(", ")) };
+    Err(problem(ProblemCode::NotReady, format!("{NO_PUBLIC_URL}{also}")))
+}
+
 async fn create_key(
     State(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<CreateKey>,
 ) -> Answer<CreatedKey> {
-    let urls: Vec<String> =
-        super::upkeep::views(&admin).into_iter().filter(|view| view.told).map(|view| view.url).collect();
-    if urls.is_empty() {
-        let set: Vec<_> = admin.public_urls.iter().map(PublicUrl::as_str).collect();
-        let also = if set.is_empty() {
-            String::new()
-        } else {
-            format!(" ({} is this machine only)", set.join(", "))
-        };
-        return Err(problem(ProblemCode::NotReady, format!("{NO_PUBLIC_URL}{also}")));
-    }
+    let urls = urls_for_keys(&admin)?;
     let world = admin.services.registry.world();
     let network = choose_network(&world, request.network.as_ref().map(ria_protocol::name::Name::as_str))?;
     let now = UnixTime::from(SystemTime::now());

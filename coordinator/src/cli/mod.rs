@@ -7,6 +7,7 @@ mod commands;
 mod enrolment;
 mod relays;
 mod serve;
+mod standalone;
 mod stock;
 mod table;
 mod upkeep;
@@ -75,9 +76,15 @@ enum Command {
     /// Where nodes are told to find this coordinator, besides the public_url of its settings
     #[command(subcommand)]
     Url(UrlCommand),
-    /// Relays: where nodes meet that find no direct path, besides the coordinator's own
-    #[command(subcommand)]
-    Relay(relays::RelayCommand),
+    /// Relays: where nodes meet that find no direct path, besides the coordinator's own; without a verb, run one here
+    #[command(
+        after_help = "Without a verb it runs a relay on this machine, which needs nothing but a key of the coordinator's.\n\n\
+        Examples:\n  on the coordinator: ria-coordinator relay add vps > relay.key\n  \
+        on the other machine: ria-coordinator relay --key-file relay.key\n\n\
+        Each setting is taken from its flag, else its RIA_* variable, else the configuration file, else the default.\n\
+        Exit codes of a relay that runs: 0 stopped, 1 failed, 2 wrong usage or settings, 4 refused by the coordinator"
+    )]
+    Relay(relays::RelayArgs),
     /// Write all that the coordinator is into one file; it may serve meanwhile
     #[command(
         after_help = "Examples:\n  ria-coordinator backup /mnt/safe/ria.backup --passphrase-file /root/ria-passphrase\n  \
@@ -452,6 +459,7 @@ enum UrlCommand {
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_RUNNING: u8 = 3;
+const REFUSED: u8 = 4;
 
 /// A variable of the environment.
 fn environment(name: &str) -> Option<String> {
@@ -475,7 +483,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Audit(AuditCommand::List(args)) => commands::run(commands::Request::Audit(args)),
         Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),
-        Command::Relay(command) => commands::run(commands::Request::Relay(command)),
+        Command::Relay(args) => relays::dispatch(args),
         Command::Backup(args) => upkeep::backup(args),
         Command::Restore(args) => upkeep::restore(args),
     }

@@ -14,21 +14,9 @@ use crate::server::Coordinator;
 
 /// Runs until it is told to stop.
 pub(super) fn serve(args: ServeArgs) -> ExitCode {
-    let wanted = environment("RIA_LOG").filter(|text| !text.is_empty());
-    let filter = match log_filter(wanted.as_deref().unwrap_or("info")) {
-        Ok(filter) => filter,
-        Err(error) => {
-            complain(&format!("RIA_LOG: {error}; give a level, such as debug, or TARGET=LEVEL with commas"));
-            return ExitCode::from(USAGE);
-        }
-    };
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
+    if let Err(code) = start_log() {
+        return code;
+    }
     let config = match Config::load(args.into_flags(), &environment) {
         Ok(config) => config,
         Err(error) => return report(&error),
@@ -49,6 +37,23 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
     }
 }
 
+/// Logs on standard error from now on, as much as RIA_LOG says.
+pub(super) fn start_log() -> Result<(), ExitCode> {
+    let wanted = environment("RIA_LOG").filter(|text| !text.is_empty());
+    let filter = log_filter(wanted.as_deref().unwrap_or("info")).map_err(|error| {
+        complain(&format!("RIA_LOG: {error}; give a level, such as debug, or TARGET=LEVEL with commas"));
+        ExitCode::from(USAGE)
+    })?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+    Ok(())
+}
+
 /// What libraries say of ordinary things, such as a packet of a stranger, is left out unless it is asked for.
 fn log_filter(wanted: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     EnvFilter::builder().parse(format!("sqlx=warn,stun_types=error,{wanted}"))
@@ -67,7 +72,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(error: &ConfigError) -> ExitCode {
+pub(super) fn report(error: &ConfigError) -> ExitCode {
     for mistake in &error.mistakes {
         complain(mistake);
     }

@@ -48,7 +48,7 @@ use crate::tls::authority::Authority;
 use crate::witness::Testified;
 
 pub use edit::NodeEdit;
-pub use relays::RelayError;
+pub use relays::{Arrived, RelayError};
 pub use testify::Learnt;
 pub use urls::UrlError;
 pub use waiting::Former;
@@ -518,6 +518,11 @@ impl Registry {
     /// Takes one away.
     pub async fn remove_relay(&self, name: String, actor: Actor) -> Result<(), RelayError> {
         self.ask(|reply| Command::Relays(relays::Edit::Remove(name), actor, reply)).await
+    }
+
+    /// A stand-alone relay is known by this key and is at this place from now on.
+    pub async fn place_relay(&self, arrived: Arrived) -> Result<(), RelayError> {
+        self.ask(|reply| Command::Relays(relays::Edit::Arrived(arrived), Actor::Coordinator, reply)).await
     }
 
     async fn ask<T, E: From<Unavailable>>(

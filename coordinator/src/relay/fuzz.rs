@@ -20,7 +20,7 @@ use turn_types::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, REFRESH, SE
 
 use super::server::{Action, Clock, Outside, PeerPolicy, Server, ServerConfig, Tuple, Via};
 use super::streams::framing;
-use super::{Limits, RelayCredentials};
+use super::{Limits, RelayCredentials, Terms};
 
 const SECRET: [u8; 32] = [7; 32];
 const START: UnixTime = UnixTime(1_800_000_000);
@@ -130,10 +130,11 @@ impl Client {
 pub fn relay_server(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let now = Instant::now();
-    let limits = Limits { allocations: 3, allocations_per_node: 2, ..Limits::default() };
+    let limits = Limits { allocations: 3, ..Limits::default() };
+    let terms = Terms { allocations_per_node: 2, ..Terms::new(SECRET) };
     let policy = PeerPolicy { own: vec![RELAY], ..PeerPolicy::default() };
     let outside = Some(Outside { ports: 50_000..=50_001, peers: policy.clone() });
-    let config = ServerConfig { secret: SECRET, external: vec![RELAY], outside, limits };
+    let config = ServerConfig { terms, external: vec![RELAY], outside, limits };
     let mut server = Server::new(config, Box::new(Counter(1)), now);
     let mut clock = Clock { now, unix: START };
     let mut clients: Vec<Client> = (0..5).map(client).collect();

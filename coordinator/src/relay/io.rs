@@ -14,13 +14,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::RelayConfig;
 use super::counters::{Counters, RelayCounters};
 use super::outside::OutsideSockets;
 use super::server::{Alternates, Clock, Server, ServerConfig};
 use super::socket::{Listener, ReceiveBuffers};
 use super::streams::{BACKLOG, StreamDoor, StreamNews};
 use super::traffic::Traffic;
+use super::{RelayConfig, Terms};
 
 /// Of the sockets that only answer a question now and then.
 const SMALL_BUFFER: usize = 64 * 1024;
@@ -39,14 +39,14 @@ pub struct Relay {
     handle: RelayHandle,
     orders: mpsc::UnboundedReceiver<Order>,
     news: mpsc::Receiver<StreamNews>,
-    credentials: Duration,
 }
 
 /// What a running relay is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Order {
-    Revoke(NodeId),
+    Revoke(NodeId, UnixTime),
     Readmit(NodeId),
+    Terms(Box<Terms>),
 }
 
 /// Speaks to a running relay.
@@ -58,10 +58,15 @@ pub struct RelayHandle {
 }
 
 impl RelayHandle {
-    /// Ends a node's allocations and refuses its credentials, all that were ever issued.
-    pub fn revoke(&self, node: NodeId) {
+    /// Ends a node's allocations and refuses its credentials, all that were ever issued and end before `until`.
+    pub fn revoke(&self, node: NodeId, until: UnixTime) {
         // A relay that has ended relays nothing for this node either.
-        let _ = self.orders.send(Order::Revoke(node));
+        let _ = self.orders.send(Order::Revoke(node, until));
+    }
+
+    /// Serves others from now on, or otherwise.
+    pub fn set_terms(&self, terms: Terms) {
+        let _ = self.orders.send(Order::Terms(Box::new(terms)));
     }
 
     /// Takes a node's credentials again after [`Self::revoke`].
@@ -91,7 +96,7 @@ impl Relay {
         }
         let outside = OutsideSockets::new(config.outside.as_ref());
         let settings = ServerConfig {
-            secret: config.secret,
+            terms: config.terms,
             external: config.external,
             outside: config.outside,
             limits: config.limits,
@@ -103,7 +108,7 @@ impl Relay {
         let counters = server.counters();
         let door = StreamDoor::new(news_sender, counters.clone());
         let handle = RelayHandle { orders: sender, door, counters };
-        Ok(Self { listeners, outside, server, handle, orders, news, credentials: config.credentials })
+        Ok(Self { listeners, outside, server, handle, orders, news })
     }
 
     /// The port to publish: that of the first address.
@@ -119,8 +124,8 @@ impl Relay {
     /// Relays until it is cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
         // A relay of which nobody keeps the handle runs on.
-        let Self { listeners, outside, server, mut orders, mut news, credentials, handle: _handle } = self;
-        let mut traffic = Traffic::new(listeners, outside, server, credentials);
+        let Self { listeners, outside, server, mut orders, mut news, handle: _handle } = self;
+        let mut traffic = Traffic::new(listeners, outside, server);
         let mut buffers = ReceiveBuffers::new();
         let mut heard = Vec::with_capacity(NEWS_IN_A_ROW);
         let mut first = 0;

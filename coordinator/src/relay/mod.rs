@@ -32,8 +32,12 @@ mod socket;
 mod streams;
 mod traffic;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use ria_protocol::id::NetworkId;
+use zeroize::Zeroizing;
 
 pub use counters::{Counters, DropReason, RelayCounters};
 pub use credentials::RelayCredentials;
@@ -50,13 +54,11 @@ pub const DEFAULT_CREDENTIALS: Duration = Duration::from_secs(48 * 3600);
 pub struct RelayConfig {
     /// UDP addresses to listen on. `[::]` takes IPv4 too.
     pub listen: Vec<SocketAddr>,
-    /// Key of the credentials.
-    pub secret: [u8; 32],
+    /// Whom it serves, and how much.
+    pub terms: Terms,
     /// Addresses (at most one of each family) that relayed addresses show instead of the one at which a request
     /// arrived. They need not be reachable: nobody outside of the relay sends to them.
     pub external: Vec<IpAddr>,
-    /// How long credentials are good for at most: so long a node that was removed is remembered.
-    pub credentials: Duration,
     /// How allocations reach, and are reached from, addresses outside of the relay; usually not at all.
     pub outside: Option<Outside>,
     /// Bounds.
@@ -65,15 +67,8 @@ pub struct RelayConfig {
 
 impl RelayConfig {
     /// With the usual bounds.
-    pub fn new(listen: Vec<SocketAddr>, secret: [u8; 32]) -> Self {
-        Self {
-            listen,
-            secret,
-            external: Vec::new(),
-            credentials: DEFAULT_CREDENTIALS,
-            outside: None,
-            limits: Limits::default(),
-        }
+    pub fn new(listen: Vec<SocketAddr>, terms: Terms) -> Self {
+        Self { listen, terms, external: Vec::new(), outside: None, limits: Limits::default() }
     }
 }
 
@@ -87,31 +82,52 @@ impl std::fmt::Debug for RelayConfig {
     }
 }
 
+/// Whom a relay serves, and how much; may change while it runs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Key of the credentials.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// The networks that it serves; `None` for all that it is shown credentials for.
+    pub networks: Option<BTreeSet<NetworkId>>,
+    /// Bytes per second that one node may have relayed, in all its allocations together; none unless it is set.
+    pub bytes_per_second_of_node: Option<u64>,
+    /// Allocations of one node; the one that was idle longest makes room for a new one. A robot that roams leaves one
+    /// behind at each access point for ten minutes. Default 16.
+    pub allocations_per_node: usize,
+}
+
+impl Terms {
+    /// With the usual bounds.
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self {
+            secret: Zeroizing::new(secret),
+            networks: None,
+            bytes_per_second_of_node: None,
+            allocations_per_node: 16,
+        }
+    }
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terms").field("networks", &self.networks).finish_non_exhaustive()
+    }
+}
+
 /// Bounds of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Allocations in all. One takes about 1 KiB, and 100 B for each of its peers. Default 16 384.
     pub allocations: usize,
-    /// Allocations of one node; the one that was idle longest makes room for a new one. A robot that roams leaves one
-    /// behind at each access point for ten minutes. Default 16.
-    pub allocations_per_node: usize,
     /// Answers per second to one IP address (IPv6: /64) as long as it has not shown credentials. Many robots may share
     /// one address behind a NAT. Default 200.
     pub strangers_per_second: u32,
-    /// Bytes per second that one node may have relayed, in all its allocations together; none unless it is set.
-    pub bytes_per_second_of_node: Option<u64>,
     /// Bytes that the sockets may hold in each direction, as asked of the kernel. Default 4 MiB.
     pub socket_buffer: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            allocations: 16_384,
-            allocations_per_node: 16,
-            strangers_per_second: 200,
-            bytes_per_second_of_node: None,
-            socket_buffer: 4 << 20,
-        }
+        Self { allocations: 16_384, strangers_per_second: 200, socket_buffer: 4 << 20 }
     }
 }

@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
-use tracing::info;
+use tracing::debug;
 
 use super::counters::{Counters, DropReason};
 use super::io::{Order, clock};
@@ -26,23 +26,17 @@ pub(super) struct Traffic {
     streams: Streams,
     server: Server,
     counters: Arc<Counters>,
-    credentials: Duration,
     outbox: Outbox,
     /// Where a datagram gets a header before it.
     wrapped: Vec<u8>,
 }
 
 impl Traffic {
-    pub(super) fn new(
-        listeners: Vec<Listener>,
-        outside: OutsideSockets,
-        server: Server,
-        credentials: Duration,
-    ) -> Self {
+    pub(super) fn new(listeners: Vec<Listener>, outside: OutsideSockets, server: Server) -> Self {
         let counters = server.counters();
         let streams = Streams::new(counters.clone());
         let (outbox, wrapped) = (Outbox::default(), Vec::new());
-        Self { listeners, outside, streams, server, counters, credentials, outbox, wrapped }
+        Self { listeners, outside, streams, server, counters, outbox, wrapped }
     }
 
     /// Sockets on which something may come: the relay's own, then those of relayed addresses.
@@ -52,14 +46,23 @@ impl Traffic {
 
     pub(super) fn obey(&mut self, order: Order, clock: Clock) {
         match order {
-            Order::Revoke(node) => {
-                self.server.revoke(node, clock.unix.plus(self.credentials));
-                self.follow_sockets();
-                self.end_unbound(clock.now);
-                info!("a node was revoked; the relay serves it no more");
+            Order::Revoke(node, until) => {
+                self.server.revoke(node, until);
+                self.end_allocations(clock.now);
+                debug!(%node, "a node was revoked; the relay serves it no more");
             }
             Order::Readmit(node) => self.server.readmit(node),
+            Order::Terms(terms) => {
+                self.server.set_terms(*terms);
+                self.end_allocations(clock.now);
+            }
         }
+    }
+
+    /// Some may have ended: so do their sockets and streams.
+    fn end_allocations(&mut self, now: Instant) {
+        self.follow_sockets();
+        self.end_unbound(now);
     }
 
     /// When [`Self::handle_timeout`] is to be called.

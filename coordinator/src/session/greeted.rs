@@ -115,7 +115,7 @@ fn attested(peer: &Peer, services: &Services, time: UnixTime) -> Option<Vec<u8>>
 }
 
 /// A version as people may be shown it: a stranger's text ends up on an administrator's terminal.
-fn shown_version(text: &str) -> String {
+pub(super) fn shown_version(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
 }
 

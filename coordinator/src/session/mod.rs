@@ -12,6 +12,7 @@
 
 mod greeted;
 mod member;
+mod relay;
 mod socket;
 mod waiting;
 
@@ -32,6 +33,7 @@ use crate::tls::authority::NodeLifetimes;
 use crate::tls::succession::Authorities;
 use crate::tls::verifier::Identity;
 use crate::witness::Witness;
+pub use relay::run as run_relay;
 use socket::{Closed, Socket};
 
 /// What all sessions share.

@@ -60,6 +60,22 @@ impl Socket {
 
     /// The next message; pings meanwhile. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<NodeMessage, Closed> {
+        self.next_as().await
+    }
+
+    /// The next message before `deadline`, of whatever kind is spoken here.
+    pub async fn next_as_before<M>(&mut self, deadline: Instant) -> Result<M, Closed>
+    where
+        M: for<'b> minicbor::Decode<'b, ()>,
+    {
+        timeout_at(deadline, self.next_as()).await.unwrap_or(Err(Closed::Silent))
+    }
+
+    /// The same as [`Self::next`].
+    pub async fn next_as<M>(&mut self) -> Result<M, Closed>
+    where
+        M: for<'b> minicbor::Decode<'b, ()>,
+    {
         loop {
             let wake = self.ping_at.min(self.heard + SILENCE);
             let received = tokio::select! {

@@ -76,6 +76,12 @@ impl World {
             .map_or(Epoch { number: 1, id: EpochId::from_bytes([0; EpochId::LEN]) }, |e| e.epoch)
     }
 
+    /// What nodes were told last of where the coordinator is.
+    pub fn told_urls(&self) -> Vec<String> {
+        let told = self.networks.values().map(|network| &network.info.urls);
+        told.into_iter().find(|urls| !urls.is_empty()).cloned().unwrap_or_default()
+    }
+
     /// The network of this name.
     pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
         self.networks.values().find(|n| n.info.name.as_str() == name)

@@ -21,6 +21,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
 pub use enrolment::{Departure, KeyUse};
 pub use file::{missing_file, path_of as sqlite_file};
 pub use load::AuditQuery;
+pub use relays::authorities;
 pub use write::Write;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");

@@ -29,16 +29,15 @@ use tokio_rustls::server::TlsStream;
 use super::begun::{Begun, TurnStream};
 use super::leaf::{Leaf, LeafError};
 use super::succession::Authorities;
+use super::turn;
 use super::verifier::{NodeVerifier, identify};
-use crate::accept_gate::{AnonymousSlot, Gate};
-use crate::relay::{self, Ends};
+use crate::accept_gate::AnonymousSlot;
+use crate::relay;
 use crate::session::{Peer, Services};
 use crate::web;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// After accept failed for want of file descriptors, for example.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// TLS configurations of the port.
 #[derive(Debug, Clone)]
@@ -63,11 +62,7 @@ impl Tls {
         // Every connection proves its key anew.
         node.session_storage = Arc::new(NoServerSessionStorage {});
         node.send_tls13_tickets = 0;
-        let mut turn = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(node_leaf.clone() as Arc<dyn ResolvesServerCert>);
-        turn.alpn_protocols = vec![ALPN_TURN.to_vec()];
+        let turn = turn::config(node_leaf.clone())?;
         let mut pages = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -104,24 +99,10 @@ pub async fn serve(listener: TcpListener, tls: Tls, services: Arc<Services>) {
         pages: web::pages_router(services.clone()),
         services: services.clone(),
     };
-    let mut gate = Gate::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = services.draining.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                if let Some(slot) = gate.enter(from.ip()) {
-                    services.tasks.spawn(handle_connection(stream, from, slot, port.clone()));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    turn::accept_all(listener, &services.draining, |stream, from, slot| {
+        services.tasks.spawn(handle_connection(stream, from, slot, port.clone()));
+    })
+    .await;
 }
 
 /// A connection, and what its first words say of whom it is for.
@@ -194,14 +175,7 @@ async fn serve_turn<S: TurnStream>(
     port: &Port,
 ) -> io::Result<()> {
     let Some(door) = port.services.relays.door() else { return Ok(()) };
-    relay::tune(stream.tcp())?;
-    let local = stream.tcp().local_addr()?.ip().to_canonical();
-    let remote = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let one_by_one = S::IS_UNNAMED;
-    tokio::select! {
-        served = door.serve(stream, Ends { local, remote, one_by_one }, Some(slot)) => served,
-        () = port.services.draining.cancelled() => Ok(()),
-    }
+    turn::serve(stream, from, slot, door, &port.services.draining).await
 }
 
 async fn serve_node(

@@ -304,7 +304,7 @@ impl Authority {
     /// A server certificate for `names` and `key`.
     pub fn issue_server(
         &self,
-        key: &KeyPair,
+        key: &impl PublicKeyData,
         names: &[String],
         life: Duration,
     ) -> Result<CertificateDer<'static>, rcgen::Error> {

@@ -6,4 +6,5 @@ pub mod authority;
 pub mod begun;
 pub mod leaf;
 pub mod succession;
+pub mod turn;
 pub mod verifier;

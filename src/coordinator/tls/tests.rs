@@ -37,8 +37,17 @@ fn leaf(ca: &Ca, name: &str) -> CertificateDer<'static> {
 }
 
 fn verify(trust: Trust, chain: &[CertificateDer<'_>], clock: OffsetDateTime) -> Result<(), rustls::Error> {
+    verify_as(COORDINATOR_TLS_NAME, trust, chain, clock)
+}
+
+fn verify_as(
+    name: &str,
+    trust: Trust,
+    chain: &[CertificateDer<'_>],
+    clock: OffsetDateTime,
+) -> Result<(), rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = CoordinatorVerifier { trust, provider };
+    let verifier = CoordinatorVerifier { trust, name: name.to_owned(), provider };
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(clock.unix_timestamp() as u64));
     let dialled = ServerName::try_from("ria.lab.example").unwrap();
     verifier.verify_server_cert(&chain[0], &chain[1..], &dialled, &[], now).map(|_| ())
@@ -69,6 +78,39 @@ fn stored_authorities_are_believed_and_no_other() {
     let summer = at(2027) + Duration::days(180);
     assert_eq!(verify(trust(&mine), &chain, summer), Ok(()));
     assert!(is_other_authority(&verify(trust(&other), &chain, summer).unwrap_err()));
+}
+
+#[test]
+fn a_relay_elsewhere_is_believed_in_its_own_name_only_and_is_never_the_coordinator() {
+    let ca = ca();
+    let trust = || Trust::Authorities(vec![Authority(ca.cert.to_vec())]);
+    let chain = [leaf(&ca, "vps.relay.ria.internal"), ca.cert.clone()];
+    let summer = at(2027) + Duration::days(180);
+    assert_eq!(verify_as("vps.relay.ria.internal", trust(), &chain, summer), Ok(()));
+    for other in ["other.relay.ria.internal", COORDINATOR_TLS_NAME] {
+        assert!(verify_as(other, trust(), &chain, summer).is_err(), "{other}");
+    }
+}
+
+#[test]
+fn a_foreign_server_may_have_signed_its_certificate_itself() {
+    let signed_by_itself = |names: &[&str], is_ca| {
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.is_ca = is_ca;
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    };
+    // As openssl req -x509 makes it, and as others do.
+    for is_ca in [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::NoCa] {
+        let own = signed_by_itself(&["192.0.2.9", "turn.example"], is_ca);
+        let trust = || Trust::Authorities(vec![Authority(own.to_vec())]);
+        for name in ["192.0.2.9", "turn.example"] {
+            assert_eq!(verify_as(name, trust(), std::slice::from_ref(&own), at(2027)), Ok(()), "{name}");
+        }
+        assert!(verify_as("192.0.2.10", trust(), std::slice::from_ref(&own), at(2027)).is_err());
+        let other = signed_by_itself(&["turn.example"], IsCa::NoCa);
+        assert!(verify_as("turn.example", trust(), &[other], at(2027)).is_err());
+    }
 }
 
 #[test]

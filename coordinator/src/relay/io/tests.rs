@@ -94,7 +94,7 @@ pub(in crate::relay) struct Running {
 
 /// A relay on all addresses of IPv4 and IPv6, on a free port.
 pub(in crate::relay) fn start() -> Running {
-    let relay = Relay::bind(RelayConfig::new(vec!["[::]:0".parse().unwrap()], SECRET)).unwrap();
+    let relay = Relay::bind(RelayConfig::new(vec!["[::]:0".parse().unwrap()], Terms::new(SECRET))).unwrap();
     let (port, handle, cancelled) = (relay.local_port(), relay.handle(), CancellationToken::new());
     let task = tokio::spawn(relay.run(cancelled.clone()));
     Running { port, handle, cancelled, task }
@@ -188,7 +188,7 @@ async fn a_revoked_node_hears_nothing_more() {
     let (port, handle) = (relay.port, relay.handle.clone());
     blocking(move || {
         let (mut a, mut b, at_b) = connected(SocketAddr::from(([127, 0, 0, 1], port)));
-        handle.revoke(NodeId::from_bytes([2; 10]));
+        handle.revoke(NodeId::from_bytes([2; 10]), UnixTime(u64::MAX));
         let end = Instant::now() + Duration::from_secs(20);
         while handle.counters().allocations == 2 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(1));
@@ -208,8 +208,8 @@ async fn a_revoked_node_hears_nothing_more() {
 async fn a_taken_port_is_named_with_advice() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Relay::bind(RelayConfig::new(vec![address], SECRET)).err().unwrap().to_string();
+    let error = Relay::bind(RelayConfig::new(vec![address], Terms::new(SECRET))).err().unwrap().to_string();
     assert!(error.contains(&address.to_string()) && error.contains("set relay.listen"), "{error}");
-    let error = Relay::bind(RelayConfig::new(Vec::new(), SECRET)).err().unwrap().to_string();
+    let error = Relay::bind(RelayConfig::new(Vec::new(), Terms::new(SECRET))).err().unwrap().to_string();
     assert!(error.contains("relay.listen"), "{error}");
 }

@@ -4,19 +4,20 @@
 //! use from another address. The same client gets the same nonce all through an hour; so a refusal that shows it the
 //! nonce it had used says that the credentials are wrong, and not that the nonce was stale.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use data_encoding::BASE64URL_NOPAD;
 use rand_core::RngCore;
-use ria_protocol::id::NodeId;
+use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::time::UnixTime;
 use ring::hmac;
 use stun_types::attribute::{ErrorCode, MessageIntegrity, MessageIntegritySha256, Nonce, Username};
 use stun_types::message::{IntegrityAlgorithm, IntegrityKey, LongTermKeyCredentials, Message};
 use stun_types::prelude::AttributeStaticType;
 
-use super::{Clock, Tuple};
+use super::{Clock, Owner, Tuple, Via};
+use crate::relay::Terms;
 use crate::relay::credentials::{User, password};
 
 /// Name of the realm; the host name would only tell strangers more.
@@ -36,21 +37,32 @@ pub(super) struct Verified {
 
 pub(super) struct Authority {
     secret: hmac::Key,
+    networks: Option<BTreeSet<NetworkId>>,
     nonce_key: hmac::Key,
     start: Instant,
     denied: HashMap<NodeId, UnixTime>,
 }
 
 impl Authority {
-    pub(super) fn new(secret: &[u8; 32], random: &mut (dyn RngCore + Send), now: Instant) -> Self {
+    pub(super) fn new(terms: &Terms, random: &mut (dyn RngCore + Send), now: Instant) -> Self {
         let mut nonce_key = [0; 32];
         random.fill_bytes(&mut nonce_key);
         Self {
-            secret: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            secret: hmac::Key::new(hmac::HMAC_SHA256, &*terms.secret),
+            networks: terms.networks.clone(),
             nonce_key: hmac::Key::new(hmac::HMAC_SHA256, &nonce_key),
             start: now,
             denied: HashMap::new(),
         }
+    }
+
+    pub(super) fn set_terms(&mut self, terms: &Terms) {
+        self.secret = hmac::Key::new(hmac::HMAC_SHA256, &*terms.secret);
+        self.networks.clone_from(&terms.networks);
+    }
+
+    fn serves(&self, network: NetworkId) -> bool {
+        self.networks.as_ref().is_none_or(|networks| networks.contains(&network))
     }
 
     pub(super) fn deny(&mut self, node: NodeId, until: UnixTime) {
@@ -81,7 +93,8 @@ impl Authority {
             return Err(ErrorCode::STALE_NONCE);
         }
         let user = User::parse(username.username()).ok_or(ErrorCode::UNAUTHORIZED)?;
-        if user.expires <= clock.unix || self.denied.contains_key(&user.owner.node) {
+        let denied = self.denied.contains_key(&user.owner.node) || !self.serves(user.owner.network);
+        if user.expires <= clock.unix || denied {
             return Err(ErrorCode::UNAUTHORIZED);
         }
         let username = username.username().to_owned();
@@ -95,6 +108,18 @@ impl Authority {
     /// The nonce for a client.
     pub(super) fn nonce(&self, client: &Tuple, now: Instant) -> String {
         self.nonce_of(client, self.period(now))
+    }
+
+    /// A number that is a client's for as long as the key of the credentials is the same, and that nobody else can tell.
+    /// Streams come from another port each time.
+    pub(super) fn number_of(&self, owner: Owner, client: &Tuple) -> u32 {
+        let port = match client.via {
+            Via::Stream(_) => None,
+            Via::Socket(_) | Via::Outside(_) => Some(client.remote.port()),
+        };
+        let text = format!("address {} {} {} {port:?}", owner.network, owner.node, client.remote.ip());
+        let tag = hmac::sign(&self.secret, text.as_bytes());
+        tag.as_ref().first_chunk().copied().map_or(0, u32::from_be_bytes)
     }
 
     fn period(&self, now: Instant) -> u64 {

@@ -149,11 +149,11 @@ mod tests {
 
     use super::super::{Clock, ServerConfig};
     use super::*;
-    use crate::relay::Limits;
+    use crate::relay::{Limits, Terms};
 
     fn server(sockets: &[&str]) -> Server {
         let limits = Limits { strangers_per_second: 5, ..Limits::default() };
-        let config = ServerConfig { secret: [1; 32], external: Vec::new(), outside: None, limits };
+        let config = ServerConfig { terms: Terms::new([1; 32]), external: Vec::new(), outside: None, limits };
         let mut server = Server::new(config, Box::new(OsRng), Instant::now());
         server.alternates = Alternates::new(sockets.iter().map(|s| s.parse().unwrap()).collect());
         server

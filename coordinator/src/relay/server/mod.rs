@@ -22,9 +22,9 @@ use ria_protocol::id::NodeId;
 use ria_protocol::time::UnixTime;
 use stun_types::message::{MAGIC_COOKIE, Message};
 
-use super::Limits;
 use super::counters::{Counters, DropReason};
 use super::credentials::Owner;
+use super::{Limits, Terms};
 use auth::Authority;
 pub use behaviour::Alternates;
 pub use outside::{Outside, PeerPolicy, SocketOrder};
@@ -88,8 +88,8 @@ pub enum Action {
 /// Settings of a [`Server`].
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Key of the credentials.
-    pub secret: [u8; 32],
+    /// See [`super::RelayConfig::terms`].
+    pub terms: Terms,
     /// See [`super::RelayConfig::external`].
     pub external: Vec<IpAddr>,
     /// See [`super::RelayConfig::outside`].
@@ -115,10 +115,10 @@ pub struct Server {
 impl Server {
     /// A relay without allocations.
     pub fn new(config: ServerConfig, mut random: Box<dyn RngCore + Send>, now: Instant) -> Self {
-        let authority = Authority::new(&config.secret, random.as_mut(), now);
+        let authority = Authority::new(&config.terms, random.as_mut(), now);
         Self {
             strangers: Strangers::new(config.limits.strangers_per_second),
-            rates: config.limits.bytes_per_second_of_node.map(Rates::new),
+            rates: config.terms.bytes_per_second_of_node.map(Rates::new),
             config,
             authority,
             table: Table::default(),
@@ -258,6 +258,22 @@ impl Server {
     pub fn revoke(&mut self, node: NodeId, until: UnixTime) {
         self.authority.deny(node, until);
         self.table.remove_node(node);
+        self.counters.set_allocations(self.table.len());
+    }
+
+    /// From now on it serves others, or otherwise. Allocations of those that it would not serve any more end.
+    pub fn set_terms(&mut self, terms: Terms) {
+        let before = &self.config.terms;
+        if terms.secret != before.secret {
+            self.table.retain(|_| false);
+        } else if let Some(networks) = &terms.networks {
+            self.table.retain(|owner| networks.contains(&owner.network));
+        }
+        if terms.bytes_per_second_of_node != before.bytes_per_second_of_node {
+            self.rates = terms.bytes_per_second_of_node.map(Rates::new);
+        }
+        self.authority.set_terms(&terms);
+        self.config.terms = terms;
         self.counters.set_allocations(self.table.len());
     }
 

@@ -175,7 +175,11 @@ fn handle_allocate(server: &mut Server, request: &Request<'_>) -> Answer {
     let address = relayed_ip(server, request)?;
     let relayed = match kept.filter(|kept| kept.ip() == address) {
         Some(kept) => kept,
-        None => free_address(server, address, even.is_some()).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?,
+        None => {
+            // The same again for the same client, so that its peers still find it after a restart of this server.
+            let wanted = server.authority.number_of(owner, &request.from);
+            free_address(server, address, even.is_some(), wanted).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?
+        }
     };
     make_room(server, request)?;
     let expires = request.now + Duration::from_secs(lifetime(request.message).into());
@@ -189,8 +193,8 @@ fn handle_allocate(server: &mut Server, request: &Request<'_>) -> Answer {
 
 fn make_room(server: &mut Server, request: &Request<'_>) -> Result<(), u16> {
     let node = request.verified.user.owner.node;
-    let limits = server.config.limits;
-    if server.table.count(node) >= limits.allocations_per_node.max(1) {
+    let (limits, terms) = (server.config.limits, &server.config.terms);
+    if server.table.count(node) >= terms.allocations_per_node.max(1) {
         server.table.remove_idlest(node);
     }
     if server.table.len() >= limits.allocations {
@@ -230,12 +234,13 @@ fn is_outside(server: &Server, relayed: SocketAddr) -> bool {
         && server.config.external.contains(&relayed.ip())
 }
 
-/// An address that nobody has: one that can be reached from outside, as long as there are any.
-fn free_address(server: &mut Server, address: IpAddr, even: bool) -> Option<SocketAddr> {
+/// An address that nobody has: one that can be reached from outside, as long as there are any. Which is looked at first,
+/// says `wanted`.
+fn free_address(server: &mut Server, address: IpAddr, even: bool, wanted: u32) -> Option<SocketAddr> {
     let outside = server.config.outside.as_ref().map(|outside| outside.ports.clone());
     let outside = outside.filter(|_| server.config.external.contains(&address));
     if let Some(ports) = outside {
-        let start = u16::try_from(server.random.next_u32() % u32::from(u16::MAX)).ok()?;
+        let start = u16::try_from(wanted % u32::from(u16::MAX)).ok()?;
         let count = ports.end().saturating_sub(*ports.start()).saturating_add(1);
         let port = |offset: u16| ports.start() + (offset.wrapping_add(start)) % count.max(1);
         let fits = |relayed: &SocketAddr| !even || relayed.port().is_multiple_of(2);
@@ -244,14 +249,16 @@ fn free_address(server: &mut Server, address: IpAddr, even: bool) -> Option<Sock
             return Some(relayed);
         }
     }
+    let mut number = wanted;
     for _ in 0..PORT_TRIES {
         let ports = u32::from(u16::MAX - FIRST_PORT) + 1;
-        let offset = u16::try_from(server.random.next_u32() % ports).ok()?;
+        let offset = u16::try_from(number % ports).ok()?;
         let port = FIRST_PORT + offset;
         let relayed = SocketAddr::new(address, if even { port & !1 } else { port });
         if !server.table.has_relayed(relayed) && !is_outside(server, relayed) {
             return Some(relayed);
         }
+        number = server.random.next_u32();
     }
     None
 }

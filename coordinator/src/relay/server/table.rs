@@ -227,6 +227,14 @@ impl Table {
         self.routes.clear();
     }
 
+    /// Ends the allocations of all others.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Owner) -> bool) {
+        let others = self.by_relayed.values().filter(|allocation| !keep(&allocation.owner));
+        for relayed in others.map(|allocation| allocation.relayed).collect::<Vec<_>>() {
+            self.remove(relayed);
+        }
+    }
+
     /// Ends all allocations of a node.
     pub(super) fn remove_node(&mut self, node: NodeId) {
         for relayed in self.by_node.get(&node).cloned().unwrap_or_default() {

@@ -143,6 +143,7 @@ fn a_restarted_server_is_noticed_within_seconds_of_use() {
         world.join(0, 1);
         world.run(SECOND);
         let b = world.relayed(1);
+        assert_eq!(b, old, "others need not be told of another address");
         assert!(world.say(0, b, b"again"));
         world.run(SECOND);
         assert_eq!(
@@ -247,6 +248,27 @@ fn a_revoked_node_is_cut_off_at_once_and_stays_out() {
 }
 
 #[test]
+fn terms_that_change_end_what_they_do_not_allow_and_nothing_else() {
+    let mut world = pair(11);
+    let terms = config().terms;
+    let networks = |numbers: &[u8]| {
+        Some(numbers.iter().map(|n| ria_protocol::id::NetworkId::from_bytes([*n; 10])).collect())
+    };
+    world.server.set_terms(Terms { networks: networks(&[1, 2]), ..terms.clone() });
+    assert_eq!(world.counters().allocations, 2, "theirs is still served");
+    world.server.set_terms(Terms { networks: networks(&[2]), ..terms.clone() });
+    assert_eq!(world.counters().allocations, 0);
+    world.run(120 * SECOND);
+    assert_eq!(world.robots[0].client.relayed_address(), None, "it is not let in again");
+    assert!(failed(&world, 0).iter().all(|reason| *reason == RelayFailure::Unauthorized));
+    world.server.set_terms(terms.clone());
+    world.run(60 * SECOND);
+    assert_eq!(world.counters().allocations, 2);
+    world.server.set_terms(Terms::new([99; 32]));
+    assert_eq!(world.counters().allocations, 0, "credentials of another key");
+}
+
+#[test]
 fn networks_are_not_joined() {
     let mut world = World::new(11);
     world.robot(1, 1);
@@ -315,7 +337,7 @@ fn an_address_belongs_to_who_gets_answers_there_now() {
 #[test]
 fn a_robot_that_roams_is_not_locked_out_by_what_it_left_behind() {
     let mut world = World::new(15);
-    let most = Limits::default().allocations_per_node;
+    let most = config().terms.allocations_per_node;
     for port in 0..most as u16 + 4 {
         let address = SocketAddr::from(([10, 0, 0, 1], 1000 + port));
         let robot = world.robot_at(address, credentials(1, 1, START));

@@ -6,6 +6,7 @@ use std::net::TcpStream as Tcp;
 use ria_core::relay::{RelayClient, RelayInput, framing as client_framing};
 use ria_core::stun::Randomness;
 use ria_protocol::id::NodeId;
+use ria_protocol::time::UnixTime;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -155,7 +156,7 @@ async fn the_stream_of_a_revoked_node_and_one_that_speaks_something_else_are_clo
         let (at_a, at_b) = (a.relayed(), b.relayed());
         a.connect(at_b);
         b.connect(at_a);
-        handle.revoke(NodeId::from_bytes([2; 10]));
+        handle.revoke(NodeId::from_bytes([2; 10]), UnixTime(u64::MAX));
         assert!(b.is_closed());
         assert!(a.say(at_b, b"secret"));
         let mut stranger = Client::new(tcp, 2);

@@ -11,7 +11,7 @@ use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::time::UnixTime;
 
 use super::super::*;
-use crate::relay::{DEFAULT_CREDENTIALS, Limits, RelayCounters, RelayCredentials};
+use crate::relay::{DEFAULT_CREDENTIALS, Limits, RelayCounters, RelayCredentials, Terms};
 
 pub(super) const SECRET: [u8; 32] = [7; 32];
 pub(super) const START: UnixTime = UnixTime(1_800_000_000);
@@ -62,7 +62,7 @@ pub(super) fn credentials(network_number: u8, node_number: u8, issued: UnixTime)
 }
 
 pub(super) fn config() -> ServerConfig {
-    ServerConfig { secret: SECRET, external: Vec::new(), outside: None, limits: Limits::default() }
+    ServerConfig { terms: Terms::new(SECRET), external: Vec::new(), outside: None, limits: Limits::default() }
 }
 
 pub(super) struct Robot {

@@ -1,0 +1,225 @@
+//! Settings: flag, else environment, else file, else default. Unknown keys are refused, and all mistakes are shown
+//! together.
+
+mod relay;
+mod sources;
+pub mod standalone;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+
+pub use relay::RelaySettings;
+pub use sources::ConfigError;
+use sources::{Known, Sources, path_value, read_file};
+pub use standalone::{CONFIG_VARIABLE as RELAY_CONFIG_VARIABLE, Standalone, StandaloneFlags};
+
+use crate::state::DEFAULT_MEMBERSHIP;
+use crate::tls::authority::NodeLifetimes;
+
+/// Where the file is looked for unless it is named.
+pub const DEFAULT_FILE: &str = "/etc/ria/coordinator.toml";
+/// Where the admin socket is unless it is named.
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/ria/coordinator.sock";
+/// The variable that names another file. The agent's is another one, for both may run on one machine.
+pub const CONFIG_VARIABLE: &str = "RIA_COORDINATOR_CONFIG";
+const DEFAULT_DATA_DIR: &str = "/var/lib/ria-coordinator";
+const DEFAULT_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
+const KNOWN: Known = Known {
+    keys: &["data_dir", "listen", "public_url", "database", "admin_socket", "[relay]", "[certificates]"],
+    sections: &[
+        (
+            "relay",
+            &[
+                "relay.enabled",
+                "relay.listen",
+                "relay.external",
+                "relay.credentials",
+                "relay.outside_ports",
+                "relay.outside_allow",
+                "relay.node_bytes_per_second",
+                "relay.node_allocations",
+            ],
+        ),
+        ("certificates", &["certificates.lifetime", "certificates.membership"]),
+    ],
+};
+
+/// All settings of `serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub public_urls: Vec<PublicUrl>,
+    /// `None`: SQLite in the data directory.
+    pub database: Option<String>,
+    pub admin_socket: PathBuf,
+    pub relay: RelaySettings,
+    /// How long certificates of nodes and memberships last.
+    pub lifetimes: NodeLifetimes,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// An address under which nodes reach the coordinator: `https://host[:port]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    host: String,
+    port: u16,
+}
+
+impl PublicUrl {
+    /// Reads one; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim().trim_end_matches('/');
+        let wrong = |reason: &str| {
+            format!("{text:?} is no public URL: {reason}; write it as https://ria.lab.example[:port]")
+        };
+        let authority = text.strip_prefix("https://").ok_or_else(|| wrong("it must begin with https://"))?;
+        if authority.contains(['/', '?', '#', '@']) || authority.chars().any(char::is_whitespace) {
+            return Err(wrong("it has more than a host and a port"));
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let port = match port.map(str::parse) {
+            None => 443,
+            Some(Ok(port @ 1..)) => port,
+            Some(_) => return Err(wrong("its port is no number from 1 to 65535")),
+        };
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let valid = match bracketed {
+            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+            }
+        };
+        if !valid {
+            return Err(wrong("its host is neither a name nor an address"));
+        }
+        Ok(Self { text: text.to_owned(), host: bracketed.unwrap_or(host).to_owned(), port })
+    }
+
+    /// The host, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether another machine can possibly reach it.
+    pub fn is_reachable(&self) -> bool {
+        match self.host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(IpAddr::V4(ip)) => !ip.is_loopback() && !ip.is_unspecified() && !ip.is_link_local(),
+            Ok(IpAddr::V6(ip)) => !ip.is_loopback() && !ip.is_unspecified() && !ip.is_unicast_link_local(),
+            Err(_) => {
+                let name = self.host.trim_end_matches('.').to_ascii_lowercase();
+                name != "localhost" && !name.ends_with(".localhost")
+            }
+        }
+    }
+}
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub public_url: Vec<String>,
+    pub database: Option<String>,
+    pub admin_socket: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the settings. `environment` looks up a variable.
+    pub fn load(flags: Flags, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let named = flags
+            .config
+            .clone()
+            .or_else(|| environment(CONFIG_VARIABLE).filter(|t| !t.is_empty()).map(PathBuf::from));
+        let (mut sources, path) = Sources::open(named, DEFAULT_FILE, environment)?;
+        let config = Self::from_sources(&mut sources, flags, path);
+        sources.finish(config, &KNOWN)
+    }
+
+    /// Reads the content of a file, and nothing else.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn from_text(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let mut sources = Sources::of_text(name, text)?;
+        let config = Self::from_sources(&mut sources, Flags::default(), None);
+        sources.finish(config, &KNOWN)
+    }
+
+    fn from_sources(sources: &mut Sources<'_>, flags: Flags, file: Option<PathBuf>) -> Self {
+        let path = |flag: Option<PathBuf>| flag.map(|path| path_value(&path));
+        let data_dir = path(flags.data_dir).map(|v| ("--data-dir", v));
+        let data_dir = sources.find(data_dir, "RIA_DATA_DIR", None, "data_dir");
+        let data_dir =
+            sources.text(data_dir).map_or_else(|| DEFAULT_DATA_DIR.into(), |(text, _)| text.into());
+        let admin_socket = path(flags.admin_socket).map(|v| ("--admin-socket", v));
+        let admin_socket = sources.find(admin_socket, "RIA_ADMIN_SOCKET", None, "admin_socket");
+        let admin_socket =
+            sources.text(admin_socket).map_or_else(|| DEFAULT_ADMIN_SOCKET.into(), |(text, _)| text.into());
+        let listen = flags.listen.map(|text| ("--listen", Value::String(text)));
+        let listen = sources.find(listen, "RIA_LISTEN", None, "listen");
+        let listen = sources.parsed(listen, "an address with a port, such as [::]:443 or 192.0.2.7:443");
+        let urls = (!flags.public_url.is_empty()).then(|| ("--public-url", Value::from(flags.public_url)));
+        let urls = sources.find(urls, "RIA_PUBLIC_URL", None, "public_url");
+        let public_urls = sources.parsed_list(urls, PublicUrl::parse).unwrap_or_default();
+        let database = flags.database.map(|text| ("--database", Value::String(text)));
+        let database = sources.find(database, "RIA_DATABASE", None, "database");
+        let database = sources.text(database).and_then(|(text, place)| {
+            if text.starts_with("sqlite:") {
+                Some(text)
+            } else {
+                sources.wrong(
+                    &place,
+                    format!("{text:?} is no database of this version; give sqlite:///path/to/file"),
+                )
+            }
+        });
+        let section = Some("certificates");
+        let certificate = sources.find(None, "RIA_CERTIFICATES_LIFETIME", section, "lifetime");
+        let membership = sources.find(None, "RIA_CERTIFICATES_MEMBERSHIP", section, "membership");
+        let lifetimes = NodeLifetimes {
+            certificate: sources.lifetime(certificate, DEFAULT_CERTIFICATE),
+            membership: sources.lifetime(membership, DEFAULT_MEMBERSHIP),
+        };
+        Self {
+            data_dir,
+            lifetimes,
+            listen: listen.unwrap_or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443)),
+            public_urls,
+            database,
+            admin_socket,
+            relay: RelaySettings::of_coordinator(sources),
+            file,
+        }
+    }
+}
+
+/// The path of the admin socket for a command that talks to a running coordinator. Mistakes elsewhere in the file are
+/// no reason not to find it.
+pub fn admin_socket(flag: Option<PathBuf>, environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let set = |name: &str| environment(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let in_file = || {
+        let (file, _) = read_file(set(CONFIG_VARIABLE), DEFAULT_FILE).ok()?;
+        file.get("admin_socket").and_then(Value::as_str).map(PathBuf::from)
+    };
+    flag.or_else(|| set("RIA_ADMIN_SOCKET"))
+        .or_else(in_file)
+        .unwrap_or_else(|| Path::new(DEFAULT_ADMIN_SOCKET).to_owned())
+}
