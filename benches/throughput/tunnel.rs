@@ -17,6 +17,8 @@ pub enum Contender {
     Ria,
     /// Ria as it comes, MTU 1280.
     Ria1280,
+    /// Ria by the coordinator's relay, MTU 1420.
+    RiaRelayed,
     /// wireguard-go of Debian 13, which uses the kernel's offloads.
     WireguardGo,
     /// boringtun-cli.
@@ -27,8 +29,15 @@ pub enum Contender {
 
 impl Contender {
     /// In the order in which they are measured.
-    pub const ALL: [Self; 6] =
-        [Self::Raw, Self::Ria, Self::WireguardGo, Self::Gotatun, Self::Boringtun, Self::Ria1280];
+    pub const ALL: [Self; 7] = [
+        Self::Raw,
+        Self::Ria,
+        Self::WireguardGo,
+        Self::Gotatun,
+        Self::Boringtun,
+        Self::Ria1280,
+        Self::RiaRelayed,
+    ];
 
     /// As in the metrics' names.
     pub fn name(self) -> &'static str {
@@ -36,6 +45,7 @@ impl Contender {
             Self::Raw => "raw",
             Self::Ria => "ria",
             Self::Ria1280 => "ria_1280",
+            Self::RiaRelayed => "ria_relayed",
             Self::WireguardGo => "wireguard_go",
             Self::Boringtun => "boringtun",
             Self::Gotatun => "gotatun",
@@ -45,7 +55,7 @@ impl Contender {
     /// The program of a rival with its arguments, and what its environment must say.
     fn rival(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Raw | Self::Ria | Self::Ria1280 => None,
+            Self::Raw | Self::Ria | Self::Ria1280 | Self::RiaRelayed => None,
             Self::WireguardGo => Some(("wireguard-go", &["-f", INTERFACE])),
             Self::Boringtun => Some(("boringtun-cli", &["-f", "--disable-drop-privileges", INTERFACE])),
             Self::Gotatun => Some(("gotatun", &["-f", "--disable-drop-privileges", INTERFACE])),
@@ -74,10 +84,12 @@ impl Tunnel {
         let (a, b) = (site.lab.host("a")?, site.lab.host("b")?);
         let address = b.address().to_string();
         let mut tunnel = Self { a, b, address, programs: Vec::new(), agents: Vec::new() };
+        tunnel.cut_direct_path(contender == Contender::RiaRelayed)?;
         match contender {
             Contender::Raw => {}
-            Contender::Ria => tunnel.start_ria(site, "wide")?,
-            Contender::Ria1280 => tunnel.start_ria(site, "lab")?,
+            Contender::Ria => tunnel.start_ria(site, "wide", "direct")?,
+            Contender::Ria1280 => tunnel.start_ria(site, "lab", "direct")?,
+            Contender::RiaRelayed => tunnel.start_ria(site, "wide", "relay_udp")?,
             Contender::WireguardGo | Contender::Boringtun | Contender::Gotatun => {
                 let (program, arguments) = contender.rival().context("a rival has a program")?;
                 tunnel.start_rival(site, &rival(program)?, arguments)?;
@@ -87,7 +99,23 @@ impl Tunnel {
         Ok(tunnel)
     }
 
-    fn start_ria(&mut self, site: &Site, network: &str) -> Result<()> {
+    /// Cuts the two ends off from each other, but for what goes through others; or does not.
+    fn cut_direct_path(&self, cut: bool) -> Result<()> {
+        // Deleting what is not there is an error.
+        let mut rules = "add table inet cut; delete table inet cut".to_owned();
+        if cut {
+            let peer = self.b.address();
+            rules += &format!(
+                "; add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; \
+                 add chain inet cut in {{ type filter hook input priority 0; }}; \
+                 add rule inet cut out ip daddr {peer} drop; add rule inet cut in ip saddr {peer} drop"
+            );
+        }
+        self.a.run(&["nft", &rules])?;
+        Ok(())
+    }
+
+    fn start_ria(&mut self, site: &Site, network: &str, path: &str) -> Result<()> {
         for host in ["a", "b"] {
             let state = site.lab.host(host)?.path("/var/lib/ria");
             if state.exists() {
@@ -100,7 +128,7 @@ impl Tunnel {
         for agent in &self.agents {
             self.address = agent.address()?;
         }
-        until("the direct path", || Ok(self.agents.iter().all(|agent| agent.peers_by("direct") == 1)))
+        until(&format!("the path {path}"), || Ok(self.agents.iter().all(|agent| agent.peers_by(path) == 1)))
     }
 
     fn start_rival(&mut self, site: &Site, program: &Path, arguments: &[&str]) -> Result<()> {
@@ -142,11 +170,15 @@ impl Tunnel {
         Ok(())
     }
 
+    /// The tunnel's programs.
+    pub fn programs(&self) -> impl Iterator<Item = &Process> {
+        self.programs.iter().chain(self.agents.iter().map(|agent| &agent.process))
+    }
+
     /// Peak resident memory of the larger of the tunnel's two programs, in MiB; NaN where there is none.
     pub fn peak_rss_mib(&self) -> Result<f64> {
-        let programs = self.programs.iter().chain(self.agents.iter().map(|agent| &agent.process));
         let mut peak = f64::NAN;
-        for program in programs {
+        for program in self.programs() {
             peak = peak.max(crate::support::memory_mib(program, "VmHWM")?);
         }
         Ok(peak)
