@@ -11,6 +11,7 @@ mod engine;
 mod ice;
 mod map;
 mod multicast;
+mod offload;
 mod parts;
 
 use std::time::Duration;
@@ -22,13 +23,14 @@ pub use engine::{datagrams, tun_packets};
 pub use ice::ice_checks;
 pub use map::fold as map_fold;
 pub use multicast::rtps;
+pub use offload::offload;
 pub use parts::{path_probe, relay_client, session};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("beacon", beacon),
     ("datagrams", datagrams),
     ("tun_packets", tun_packets),
@@ -38,6 +40,7 @@ pub const TARGETS: [Target; 9] = [
     ("ice_checks", ice_checks),
     ("session", session),
     ("rtps", rtps),
+    ("offload", offload),
 ];
 
 /// Up to four seconds, mostly short.

@@ -1,4 +1,4 @@
-//! The data path allocates nothing per packet, direct or relayed. Alone in its file, since an allocator is for a whole program.
+//! The data path allocates nothing per packet, direct or relayed, cut or joined. Alone in its file, since an allocator is for a whole program.
 
 mod common;
 
@@ -9,7 +9,8 @@ use common::nat::{Filtering, Mapping};
 use common::rtps::{to_all, to_one};
 use common::stock::{device_overlay, routed};
 use common::{World, ms, network, node, overlay, packet, two_behind};
-use ria_core::{DatagramBatch, PacketBatch, PathKind, Received};
+use ria_core::offload::{Coalescer, VIRTIO_HEADER, segment};
+use ria_core::{DatagramBatch, PacketBatch, PacketSource, PathKind, Received};
 use ria_protocol::map::{Patch, StockPeer};
 
 struct Counting;
@@ -87,6 +88,61 @@ fn packets_cost_no_allocation() {
         // Time stands still, so nothing but packets is at work.
         assert_eq!(allocations(&mut world, 104), 0, "for 6400 packets, {kind:?}");
     }
+}
+
+/// A super-packet as Linux hands it out.
+struct Frame(Vec<u8>);
+
+impl PacketSource for &mut Frame {
+    fn drain(self, each: impl FnMut(&[u8])) -> usize {
+        usize::from(segment(&mut self.0, each).is_err())
+    }
+}
+
+/// `count` datagrams of 1000 bytes from host 0 to host 1 in one.
+fn super_packet(count: usize) -> Frame {
+    let mut bytes = packet(0, 1, 0, 28 + count * 1000);
+    // Not to be fragmented; from port 1 to port 2, with a length and a checksum.
+    bytes[6] = 0x40;
+    bytes[20..28].copy_from_slice(&[0, 1, 0, 2, 0, 0, 1, 1]);
+    let udp_len = u16::try_from(8 + count * 1000).unwrap();
+    bytes[24..26].copy_from_slice(&udp_len.to_be_bytes());
+    let mut header = [0; VIRTIO_HEADER];
+    (header[0], header[1]) = (1, 5);
+    header[4..6].copy_from_slice(&1000u16.to_ne_bytes());
+    header[6..8].copy_from_slice(&20u16.to_ne_bytes());
+    header[8..10].copy_from_slice(&6u16.to_ne_bytes());
+    Frame([&header[..], &bytes].concat())
+}
+
+#[test]
+fn super_packets_cost_none_either() {
+    let mut world = two_behind(4, Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+    world.run(ms(3000));
+    assert!(world.both_on(PathKind::Direct));
+    let source = world.public(0);
+    let (mut sent, mut answers, mut tun, mut coalescer) =
+        (DatagramBatch::default(), DatagramBatch::default(), PacketBatch::default(), Coalescer::default());
+    let mut counted = 0;
+    for round in 0..104 {
+        let mut frame = super_packet(60);
+        let before = COUNT.get();
+        world.hosts[0].engine.handle_tun(network(), &mut frame, world.now, &mut sent);
+        assert_eq!(sent.len(), 60);
+        let received = sent.transmits().flat_map(|transmit| transmit.datagrams());
+        let received = received.map(|data| Received { from: source, local: None, data });
+        world.hosts[1].engine.handle_udp(received, world.now, &mut tun, &mut answers);
+        let buffers = tun.network_mut(network()).buffers_mut();
+        coalescer.plan(buffers, true);
+        let written: usize =
+            coalescer.groups().iter().flat_map(|g| coalescer.parts(g, buffers)).map(<[u8]>::len).sum();
+        assert_eq!((coalescer.groups().len(), written), (1, VIRTIO_HEADER + 28 + 60_000));
+        counted += if round >= 4 { COUNT.get() - before } else { 0 };
+        sent.clear();
+        answers.clear();
+        tun.clear();
+    }
+    assert_eq!(counted, 0, "for 6000 packets");
 }
 
 #[test]

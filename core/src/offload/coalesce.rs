@@ -92,11 +92,16 @@ impl Coalescer {
 
     fn place(&mut self, buffers: &[Vec<u8>], index: usize, udp: bool) {
         let packet = packet_at(buffers, index);
-        let headers = Headers::parse(packet).filter(|headers| udp || headers.protocol == Transport::Tcp);
-        let Some(headers) = headers else {
+        let Some(headers) = Headers::parse(packet) else {
+            // It may be of any flow, a fragment or one with options: nothing that comes later goes before it.
+            self.open.clear();
             self.begin(index);
             return;
         };
+        if !udp && headers.protocol == Transport::Udp {
+            self.begin(index);
+            return;
+        }
         let same_flow = |open: &OpenGroup, groups: &[Group]| {
             let first = groups.get(open.group).map_or(0, |group| group.first as usize);
             is_same_flow(&open.headers, packet_at(buffers, first), &headers, packet)

@@ -221,6 +221,22 @@ fn a_push_or_a_short_packet_ends_a_group() {
 }
 
 #[test]
+fn nothing_overtakes_a_fragment_or_options() {
+    let plain = flow(UDP, 500, &payload(1000));
+    let mut fragment = packet(UDP, &payload(500));
+    fragment[6] = 0x20;
+    let mut options = plain[0].clone();
+    options[0] = 0x46;
+    options.splice(20..20, [1, 1, 1, 0]);
+    for odd in [fragment, options] {
+        let packets = [plain[0].clone(), odd.clone(), plain[1].clone()];
+        let frames = coalesced(&packets, true);
+        let seen: Vec<_> = frames.iter().map(|frame| frame[VIRTIO_HEADER..].to_vec()).collect();
+        assert_eq!(seen, packets);
+    }
+}
+
+#[test]
 fn a_plain_packets_checksum_is_completed() {
     let whole = packet(UDP, &payload(99));
     let headers = Headers::parse(&whole).unwrap();
