@@ -20,6 +20,7 @@ use crate::accept_gate::AnonymousSlot;
 use crate::relay::{StreamDoor, begins_turn};
 use crate::tls::begun::Begun;
 use crate::tls::turn;
+use crate::tls::wide::Wide;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -81,8 +82,11 @@ async fn handle_connection(
 }
 
 /// A connection by TLS; of one that does not say what it speaks, with its first byte.
-async fn meet(stream: TcpStream, tls: Arc<ServerConfig>) -> io::Result<(TlsStream<TcpStream>, Option<u8>)> {
-    let mut stream = TlsAcceptor::from(tls).accept(stream).await?;
+async fn meet(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> io::Result<(TlsStream<Wide<TcpStream>>, Option<u8>)> {
+    let mut stream = TlsAcceptor::from(tls).accept(Wide::new(stream)).await?;
     let first = match stream.get_ref().1.alpn_protocol() {
         Some(_) => None,
         None => Some(stream.read_u8().await?),

@@ -31,6 +31,7 @@ use super::leaf::{Leaf, LeafError};
 use super::succession::Authorities;
 use super::turn;
 use super::verifier::{NodeVerifier, identify};
+use super::wide::Wide;
 use crate::accept_gate::AnonymousSlot;
 use crate::relay;
 use crate::session::{Peer, Services};
@@ -107,13 +108,13 @@ pub async fn serve(listener: TcpListener, tls: Tls, services: Arc<Services>) {
 
 /// A connection, and what its first words say of whom it is for.
 enum Caller {
-    Node(TlsStream<TcpStream>),
-    Relay(TlsStream<TcpStream>),
+    Node(TlsStream<Wide<TcpStream>>),
+    Relay(TlsStream<Wide<TcpStream>>),
     /// TURN without TLS.
     BareRelay(TcpStream),
-    Pages(TlsStream<TcpStream>),
+    Pages(TlsStream<Wide<TcpStream>>),
     /// No ALPN, and this was the first byte inside.
-    Unnamed(TlsStream<TcpStream>, u8),
+    Unnamed(TlsStream<Wide<TcpStream>>, u8),
 }
 
 async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousSlot, port: Port) {
@@ -149,7 +150,7 @@ async fn meet(stream: TcpStream, tls: &Tls, relays: bool) -> io::Result<Caller> 
     if stream.peek(&mut first).await? == 1 && relays && relay::begins_turn(first[0]) {
         return Ok(Caller::BareRelay(stream));
     }
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let start = LazyConfigAcceptor::new(Acceptor::default(), Wide::new(stream)).await?;
     let names = start.client_hello().alpn();
     let named = names.is_some();
     let offered: Vec<&[u8]> = names.into_iter().flatten().collect();
@@ -179,7 +180,7 @@ async fn serve_turn<S: TurnStream>(
 }
 
 async fn serve_node(
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Wide<TcpStream>>,
     from: SocketAddr,
     slot: AnonymousSlot,
     port: Port,

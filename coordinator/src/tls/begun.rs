@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::wide::Wide;
+
 /// Gives the first byte before the rest.
 #[derive(Debug)]
 pub struct Begun<S> {
@@ -62,17 +64,26 @@ pub trait TurnStream: AsyncRead + AsyncWrite {
 
     /// The connection below.
     fn tcp(&self) -> &TcpStream;
+
+    /// Much is going to pass.
+    fn widen(&mut self);
 }
 
 impl TurnStream for TcpStream {
     fn tcp(&self) -> &TcpStream {
         self
     }
+
+    fn widen(&mut self) {}
 }
 
-impl TurnStream for TlsStream<TcpStream> {
+impl TurnStream for TlsStream<Wide<TcpStream>> {
     fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.get_ref()
+    }
+
+    fn widen(&mut self) {
+        self.get_mut().0.widen();
     }
 }
 
@@ -81,6 +92,10 @@ impl<S: TurnStream + Unpin> TurnStream for Begun<S> {
 
     fn tcp(&self) -> &TcpStream {
         self.stream.tcp()
+    }
+
+    fn widen(&mut self) {
+        self.stream.widen();
     }
 }
 

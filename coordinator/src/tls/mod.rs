@@ -8,3 +8,4 @@ pub mod leaf;
 pub mod succession;
 pub mod turn;
 pub mod verifier;
+pub mod wide;

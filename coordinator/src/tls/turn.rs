@@ -54,13 +54,14 @@ pub async fn accept_all(
 
 /// Hands a client to the relay.
 pub async fn serve<S: TurnStream>(
-    stream: S,
+    mut stream: S,
     from: SocketAddr,
     slot: AnonymousSlot,
     door: &StreamDoor,
     stop: &CancellationToken,
 ) -> io::Result<()> {
     relay::tune(stream.tcp())?;
+    stream.widen();
     let local = stream.tcp().local_addr()?.ip().to_canonical();
     let remote = SocketAddr::new(from.ip().to_canonical(), from.port());
     let one_by_one = S::IS_UNNAMED;
