@@ -1,0 +1,118 @@
+//! What a packet costs in the engine, without a kernel: `cargo bench -p ria-core`. Figures: docs/performance.md.
+//!
+//! Two engines with real sessions on one direct path. A batch is what one read of the interface or one receive gives.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+
+use common::nat::{Filtering, Mapping};
+use common::{World, ms, network, packet, two_behind};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ria_core::offload::{Coalescer, VIRTIO_HEADER, segment};
+use ria_core::{DatagramBatch, PacketBatch, PathKind, Received};
+
+const LENGTHS: [usize; 3] = [64, 200, 1400];
+const BATCHES: [usize; 2] = [1, 48];
+
+fn connected() -> World {
+    let mut world = two_behind(1, Mapping::EndpointIndependent, Filtering::AddressAndPortDependent);
+    world.run(ms(3000));
+    assert!(world.both_on(PathKind::Direct));
+    world
+}
+
+/// From the interface: route, filter, encrypt into the outgoing buffer.
+fn send(criterion: &mut Criterion) {
+    let mut world = connected();
+    let mut group = criterion.benchmark_group("send");
+    for (len, count) in LENGTHS.into_iter().flat_map(|len| BATCHES.map(|count| (len, count))) {
+        let packets: Vec<Vec<u8>> = (0..count).map(|n| packet(0, 1, n as u32, len)).collect();
+        let mut out = DatagramBatch::default();
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new(format!("{len} bytes"), count), |bencher| {
+            bencher.iter(|| {
+                let packets = packets.iter().map(Vec::as_slice);
+                world.hosts[0].engine.handle_tun(network(), packets, world.now, &mut out);
+                out.clear();
+            });
+        });
+    }
+}
+
+/// From the socket: find the session, decrypt, check source and filter.
+fn receive(criterion: &mut Criterion) {
+    let mut world = connected();
+    let from = world.public(0);
+    let mut group = criterion.benchmark_group("receive");
+    for (len, count) in LENGTHS.into_iter().flat_map(|len| BATCHES.map(|count| (len, count))) {
+        let packets: Vec<Vec<u8>> = (0..count).map(|n| packet(0, 1, n as u32, len)).collect();
+        let (mut sealed, mut answers, mut tun) =
+            (DatagramBatch::default(), DatagramBatch::default(), PacketBatch::default());
+        let now = world.now;
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new(format!("{len} bytes"), count), |bencher| {
+            let [a, b] = &mut world.hosts[..] else { unreachable!("there are two hosts") };
+            bencher.iter_batched(
+                || {
+                    // What opens once does not open again.
+                    a.engine.handle_tun(network(), packets.iter().map(Vec::as_slice), now, &mut sealed);
+                    let datagrams = sealed.transmits().flat_map(|transmit| transmit.datagrams());
+                    let datagrams: Vec<Vec<u8>> = datagrams.map(<[u8]>::to_vec).collect();
+                    sealed.clear();
+                    datagrams
+                },
+                |datagrams| {
+                    let received = datagrams.iter().map(|data| Received { from, local: None, data });
+                    b.engine.handle_udp(received, now, &mut tun, &mut answers);
+                    assert_eq!(tun.network_mut(network()).len(), datagrams.len());
+                    tun.clear();
+                    answers.clear();
+                    datagrams
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}
+
+/// A super-packet of 47 segments of TCP: cut; and joined again.
+fn offload(criterion: &mut Criterion) {
+    const SEGMENT: usize = 1360;
+    const COUNT: usize = 47;
+    let mut frame = vec![0; VIRTIO_HEADER + 40 + SEGMENT * COUNT];
+    let total = u16::try_from(40 + SEGMENT * COUNT).unwrap();
+    (frame[0], frame[1]) = (1, 1);
+    frame[4..6].copy_from_slice(&(SEGMENT as u16).to_ne_bytes());
+    frame[10..20].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6]);
+    frame[12..14].copy_from_slice(&total.to_be_bytes());
+    frame[42..44].copy_from_slice(&[0x50, 0x10]);
+    let mut group = criterion.benchmark_group("offload");
+    group.throughput(Throughput::Elements(COUNT as u64));
+    group.bench_function("cut", |bencher| {
+        bencher.iter_batched_ref(
+            || frame.clone(),
+            |frame| segment(frame, |packet| _ = black_box(packet)),
+            BatchSize::SmallInput,
+        );
+    });
+    let mut buffers = Vec::new();
+    segment(&mut frame.clone(), |packet| buffers.push([&[0; ria_core::PACKET_HEADROOM][..], packet].concat()))
+        .unwrap();
+    group.bench_function("join", |bencher| {
+        let mut coalescer = Coalescer::default();
+        bencher.iter_batched_ref(
+            || buffers.clone(),
+            |buffers| {
+                coalescer.plan(buffers, true);
+                assert_eq!(coalescer.groups().len(), 1);
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, send, receive, offload);
+criterion_main!(benches);
