@@ -84,7 +84,7 @@ impl Tunnel {
         let (a, b) = (site.lab.host("a")?, site.lab.host("b")?);
         let address = b.address().to_string();
         let mut tunnel = Self { a, b, address, programs: Vec::new(), agents: Vec::new() };
-        tunnel.cut_direct_path(contender == Contender::RiaRelayed)?;
+        tunnel.cut_direct_path(site, contender == Contender::RiaRelayed)?;
         match contender {
             Contender::Raw => {}
             Contender::Ria => tunnel.start_ria(site, "wide", "direct")?,
@@ -99,16 +99,19 @@ impl Tunnel {
         Ok(tunnel)
     }
 
-    /// Cuts the two ends off from each other, but for what goes through others; or does not.
-    fn cut_direct_path(&self, cut: bool) -> Result<()> {
+    /// Leaves `a` nobody to speak to but the coordinator; or does not.
+    fn cut_direct_path(&self, site: &Site, cut: bool) -> Result<()> {
         // Deleting what is not there is an error.
         let mut rules = "add table inet cut; delete table inet cut".to_owned();
         if cut {
-            let peer = self.b.address();
+            let coordinator = site.lab.host("coordinator")?.address();
             rules += &format!(
                 "; add table inet cut; add chain inet cut out {{ type filter hook output priority 0; }}; \
                  add chain inet cut in {{ type filter hook input priority 0; }}; \
-                 add rule inet cut out ip daddr {peer} drop; add rule inet cut in ip saddr {peer} drop"
+                 add rule inet cut out oifname eth0 ip daddr != {coordinator} drop; \
+                 add rule inet cut out oifname eth0 meta nfproto ipv6 drop; \
+                 add rule inet cut in iifname eth0 ip saddr != {coordinator} drop; \
+                 add rule inet cut in iifname eth0 meta nfproto ipv6 drop"
             );
         }
         self.a.run(&["nft", &rules])?;

@@ -99,8 +99,10 @@ fn offload(criterion: &mut Criterion) {
         );
     });
     let mut buffers = Vec::new();
-    segment(&mut frame.clone(), |packet| buffers.push([&[0; ria_core::PACKET_HEADROOM][..], packet].concat()))
-        .unwrap();
+    segment(&mut frame.clone(), |packet| {
+        buffers.push([&[0; ria_core::PACKET_HEADROOM][..], packet].concat())
+    })
+    .unwrap();
     group.bench_function("join", |bencher| {
         let mut coalescer = Coalescer::default();
         bencher.iter_batched_ref(
