@@ -23,6 +23,9 @@ const UDP_LOSS_PERCENT: f64 = 1.0;
 const UDP_STEPS: usize = 7;
 /// Attempts per rate: a pause of the machine for something else must not decide the search.
 const UDP_ATTEMPTS: usize = 2;
+/// Socket buffers of sender and receiver: what the tunnel delivers is to be counted, also when the receiver has to wait for a
+/// processor.
+const UDP_BUFFER: &str = "2M";
 /// Ticks per second in `/proc/PID/stat`: the same on all Linux machines that users see.
 const TICKS: f64 = 100.0;
 
@@ -69,7 +72,7 @@ fn tcp(tunnel: &Tunnel) -> Result<Vec<f64>> {
 }
 
 fn packets_per_second(tunnel: &Tunnel) -> Result<Vec<f64>> {
-    let run = iperf(tunnel, &["-u", "-b", "0", "-l", "64", "-t", UDP_SECONDS])?;
+    let run = iperf_udp(tunnel, "0", "64")?;
     let (packets, lost) = udp_packets(&run);
     Ok(vec![(packets - lost) / number(&run["end"]["sum"]["seconds"])?])
 }
@@ -115,7 +118,7 @@ fn udp_without_loss(tunnel: &Tunnel) -> Result<f64> {
 /// What was sent and received at this rate, in Mbit/s; nothing when too much was lost.
 fn udp_at(tunnel: &Tunnel, rate: f64) -> Result<Option<(f64, f64)>> {
     let rate = format!("{rate:.0}M");
-    let run = iperf(tunnel, &["-u", "-b", &rate, "-l", UDP_LEN, "-t", UDP_SECONDS])?;
+    let run = iperf_udp(tunnel, &rate, UDP_LEN)?;
     let (packets, lost) = udp_packets(&run);
     let share = lost / packets.max(1.0);
     let sent = number(&run["end"]["sum"]["bits_per_second"])? / 1e6;
@@ -125,6 +128,14 @@ fn udp_at(tunnel: &Tunnel, rate: f64) -> Result<Option<(f64, f64)>> {
 fn udp_packets(run: &Value) -> (f64, f64) {
     let sum = &run["end"]["sum"];
     (sum["packets"].as_f64().unwrap_or_default(), sum["lost_packets"].as_f64().unwrap_or_default())
+}
+
+fn iperf_udp(tunnel: &Tunnel, rate: &str, len: &str) -> Result<Value> {
+    let mut arguments = vec!["-u", "-b", rate, "-l", len, "-t", UDP_SECONDS];
+    if tunnel.has_large_buffers {
+        arguments.extend(["-w", UDP_BUFFER]);
+    }
+    iperf(tunnel, &arguments)
 }
 
 /// Runs iperf3 from `a` to `b`; its report.

@@ -74,6 +74,8 @@ pub struct Tunnel {
     pub b: Host,
     /// Address of `b` in the tunnel.
     pub address: String,
+    /// Whether programs of both ends may have socket buffers of some megabytes.
+    pub has_large_buffers: bool,
     programs: Vec<Process>,
     agents: Vec<Agent>,
 }
@@ -83,7 +85,9 @@ impl Tunnel {
     pub fn start(site: &Site, contender: Contender) -> Result<Self> {
         let (a, b) = (site.lab.host("a")?, site.lab.host("b")?);
         let address = b.address().to_string();
-        let mut tunnel = Self { a, b, address, programs: Vec::new(), agents: Vec::new() };
+        let has_large_buffers = allows_large_buffers(&a) && allows_large_buffers(&b);
+        let (programs, agents) = (Vec::new(), Vec::new());
+        let mut tunnel = Self { a, b, address, has_large_buffers, programs, agents };
         tunnel.cut_direct_path(site, contender == Contender::RiaRelayed)?;
         match contender {
             Contender::Raw => {}
@@ -186,6 +190,19 @@ impl Tunnel {
         }
         Ok(peak)
     }
+}
+
+/// Whether this machine's limits allow socket buffers of some megabytes.
+fn allows_large_buffers(host: &Host) -> bool {
+    let limits =
+        ["rmem_max", "wmem_max"].map(|limit| host.run(&["cat", &format!("/proc/sys/net/core/{limit}")]));
+    limits
+        .iter()
+        .flatten()
+        .filter_map(|limit| limit.trim().parse::<u64>().ok())
+        .filter(|limit| *limit >= 2 << 20)
+        .count()
+        == 2
 }
 
 /// Private and public key.

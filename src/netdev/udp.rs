@@ -21,7 +21,7 @@ use super::urgent;
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Receive buffers. Each takes a whole GRO run, and memory is only touched when one comes.
-const BUFFERS: usize = 16;
+const BUFFERS: usize = 8;
 const BUFFER_LEN: usize = 65_535;
 
 /// The kernel is asked how much it holds when so much was sent since.
@@ -111,6 +111,8 @@ impl Udp {
     pub fn new(bound: BoundUdp) -> io::Result<Self> {
         let socket = UdpSocket::from_std(bound.socket)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // It asks for time stamps, which nobody here reads and each datagram would pay for.
+        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &false);
         let v6 = socket.local_addr()?.is_ipv6();
         let memory = vec![0; BUFFERS * BUFFER_LEN];
         let room = Room::new(getsockopt(&socket, sockopt::SndBuf).unwrap_or(SOCKET_BUFFER));
@@ -150,6 +152,11 @@ impl Udp {
             let data = buffer.get(..meta.len).unwrap_or_default();
             data.chunks(meta.stride.max(1)).map(move |data| Received { from, local, data })
         })
+    }
+
+    /// How much the first `count` buffers hold.
+    pub fn received_bytes(&self, count: usize) -> usize {
+        self.meta.iter().take(count).map(|meta| meta.len).sum()
     }
 
     /// Sends datagrams before what waits.
