@@ -1,0 +1,220 @@
+"""A lab with a coordinator, agents and real DDS, as the tests and the benchmark of DDS use it.
+
+Environment: RIA_ROS_DIR (default .ria-env/ros), RIA_BIN_DIR (default target/debug), RIA_CYCLONE (a Python with Cyclone
+DDS; without it one is made below .ria-env), RIA_ENV_DIR.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
+ENV = pathlib.Path(os.environ.get("RIA_ENV_DIR", ROOT / ".ria-env"))
+ROS = pathlib.Path(os.environ.get("RIA_ROS_DIR", ENV / "ros"))
+BIN = pathlib.Path(os.environ.get("RIA_BIN_DIR", pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"))
+HERE = ROOT / "scripts/lib"
+COORDINATOR = "198.51.100.2"
+
+WITH_ENV = 'source "$1"; eval "$("$2" env)"; shift 2; exec "$@"'
+PLAIN = 'source "$1"; shift; exec "$@"'
+NUMBERS = itertools.count(1)
+
+
+class Failed(Exception):
+    """Something is not as it must be."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def check(holds, text):
+    if not holds:
+        raise Failed(text)
+
+
+def missing_parts():
+    """What must have been built and is not there."""
+    return [path for path in (BIN / "ria", BIN / "ria-coordinator", BIN / "netlab", ROS / "setup.sh") if not path.exists()]
+
+
+class Lab:
+    """Networks and hosts from a description (netlab's), programs in them, and their end."""
+
+    def __init__(self, work, description="campus"):
+        self.name, self.work, self.children = f"dds-{os.getpid()}-{next(NUMBERS)}", work, []
+        self.lab = self.start([BIN / "netlab", "up", description, "--name", self.name], self.name, stdin=subprocess.PIPE)
+        said = work / f"{self.name}.log"
+        self.wait("the lab is ready", lambda: self.lab.poll() is not None or said.read_text())
+        check(self.lab.poll() is None, f"there is no lab: {said.read_text()}")
+
+    def start(self, line, log, **options):
+        with open(self.work / f"{log}.log", "ab") as file:
+            options = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, **options}
+            child = subprocess.Popen([str(word) for word in line], **options)
+        self.children.append(child)
+        return child
+
+    def line(self, host, command):
+        return [str(word) for word in [BIN / "netlab", "exec", self.name, host, "--", *command]]
+
+    def spawn(self, host, command, log, **options):
+        return self.start(self.line(host, command), log, **options)
+
+    def run(self, host, command, timeout=120):
+        return subprocess.run(self.line(host, command), capture_output=True, text=True, timeout=timeout, check=False)
+
+    def output(self, host, command):
+        done = self.run(host, command)
+        check(done.returncode == 0, f"{host}: {' '.join(map(str, command))}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def wait(self, what, is_so, limit=60):
+        end = time.monotonic() + limit
+        while not is_so():
+            check(time.monotonic() < end, f"not so within {limit} s: {what}")
+            time.sleep(0.1)
+
+    def set_link(self, host, *settings):
+        line = [BIN / "netlab", "set", self.name, host, *settings]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        check(done.returncode == 0, f"netlab set {host} {settings}: {done.stderr}")
+
+    def end(self):
+        for child in reversed(self.children):
+            if child.stdin:
+                child.stdin.close()
+            child.terminate() if child is not self.lab else None
+        for child in self.children:
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.end()
+
+
+class Site(Lab):
+    """A lab with the coordinator on its host of that name, and agents on others."""
+
+    def __init__(self, work, description="campus"):
+        super().__init__(work, description)
+        try:
+            serve = [BIN / "ria-coordinator", "serve", "--public-url", f"https://{COORDINATOR}"]
+            self.spawn("coordinator", serve, "coordinator")
+            list_networks = [BIN / "ria-coordinator", "network", "list"]
+            self.wait("the coordinator answers", lambda: self.run("coordinator", list_networks).returncode == 0)
+            self.key = self.new_key()
+        except BaseException:
+            self.end()
+            raise
+
+    def admin(self, *arguments):
+        return self.output("coordinator", [BIN / "ria-coordinator", *arguments])
+
+    def new_key(self, *options):
+        """A file with a join key."""
+        file = self.work / f"join-{next(NUMBERS)}.key"
+        file.touch(mode=0o600)
+        file.write_text(self.admin("key", "create", "--reusable", *options))
+        return file
+
+    def ria(self, host, *arguments):
+        return self.output(host, [BIN / "ria", *arguments])
+
+    def join(self, *hosts, config=None, key=None):
+        """Starts agents that join; gives their processes."""
+        agents = []
+        for host in hosts:
+            options = ["--join-file", key or self.key] + (["--config", config] if config else [])
+            agents.append(self.spawn(host, [BIN / "ria", "daemon", *options], f"{host}-agent"))
+        self.wait("the agents answer", lambda: all(self.run(h, [BIN / "ria", "status"]).returncode == 0 for h in hosts))
+        return agents
+
+    def peers(self, host, count):
+        self.ria(host, "wait", "--peers", str(count), "--timeout", "60")
+
+    def network(self, host):
+        return json.loads(self.ria(host, "status", "--json"))["networks"][0]
+
+    def drops(self, host):
+        return self.network(host)["drops"]
+
+    def address(self, host):
+        return self.network(host)["addresses"][0].split("/")[0]
+
+    def seen(self, host, peer):
+        peers = json.loads(self.ria(host, "peers", "--json"))["peers"]
+        return next(p["participants_seen"] for p in peers if p["name"] == peer)
+
+
+def ros(*command):
+    """A command with ROS 2 and the DDS settings that Ria gives."""
+    return ["bash", "-c", WITH_ENV, "ros", ROS / "setup.sh", BIN / "ria", *command]
+
+
+def plain_ros(*command, **variables):
+    """A command with ROS 2 and the variables given, without Ria's settings."""
+    return ["env", *(f"{name}={value}" for name, value in variables.items()), "bash", "-c", PLAIN, "ros", ROS / "setup.sh", *command]
+
+
+def cyclone_python():
+    """A Python with Cyclone DDS from its wheel."""
+    if "RIA_CYCLONE" in os.environ:
+        return os.environ["RIA_CYCLONE"]
+    python = ENV / "cyclone/bin/python"
+    if not (ENV / "cyclone/ready").exists():
+        subprocess.run(["/usr/bin/python3", "-m", "venv", ENV / "cyclone"], check=True)
+        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "cyclonedds==11.0.1"]
+        subprocess.run([str(word) for word in install], check=True, stdout=sys.stderr)
+        (ENV / "cyclone/ready").touch()
+    return python
+
+
+def cyclone(*arguments):
+    """Cyclone 11, which takes the file for it as ROS 2 Lyrical does."""
+    environment = 'export ROS_DISTRO=lyrical; eval "$("$1" env)"; shift; exec "$@"'
+    return ["bash", "-c", environment, "cyclone", BIN / "ria", cyclone_python(), HERE / "dds/cyclone.py", *arguments]
+
+
+def heard(lab, host, command):
+    """Runs a listener; gives after how many seconds it heard the first message."""
+    done = lab.run(host, command)
+    check(done.returncode == 0, f"{host} heard nothing: {done.stdout} {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])["first_after_s"]
+
+
+class Participants:
+    """Participants on a host, whose graph is watched."""
+
+    def __init__(self, lab, host, count, expected, wrap=ros):
+        command = wrap("python3", HERE / "dds/participants.py", host.replace("-", "_"), count, expected)
+        self.log = lab.work / f"{host}-participants.jsonl"
+        with open(self.log, "wb") as file:
+            self.child = lab.spawn(host, command, f"{host}-ros", stdin=subprocess.PIPE, stdout=file)
+
+    def said(self):
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def end(self):
+        self.child.stdin.close()
+        self.child.wait(30)
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait(30)
+
+
+def watch(lab, hosts, seconds):
+    """What went over the interfaces of hosts meanwhile (watch.py)."""
+    line = [sys.executable, HERE / "dds/watch.py", seconds]
+    watched = [subprocess.Popen(lab.line(host, line), stdout=subprocess.PIPE, text=True) for host in hosts]
+    return [json.loads(child.communicate()[0]) for child in watched]
