@@ -21,6 +21,9 @@ pub const CYCLONE_11: &str = "cyclonedds-11.xml";
 /// Read by Cyclone DDS.
 pub const CYCLONE_VARIABLE: &str = "CYCLONEDDS_URI";
 
+/// The ROS domain of a process.
+pub const DOMAIN_VARIABLE: &str = "ROS_DOMAIN_ID";
+
 /// ROS 2 releases with a Fast DDS that knows interfaces only by address.
 const OLD_FAST_DDS: [&str; 4] = ["foxy", "galactic", "humble", "iron"];
 

@@ -266,7 +266,11 @@ dictionary! {
         drops: BTreeMap<String, u64>,
         /// The last measurement of the network that this machine is in.
         report: NetworkReport,
+        /// ROS domains whose discovery the network carries; empty for all.
+        ros_domains: Vec<u32>,
         ; optional
+        /// The ROS domain that `ria env` gives; absent where it is everybody's own choice.
+        ros_domain: u32,
         /// By how many seconds this machine's clock is ahead of the coordinator's; negative when it is behind.
         clock_offset: f64,
     }
@@ -307,6 +311,8 @@ dictionary! {
         tx_bytes: u64,
         /// Its DDS participants (ROS 2 processes) that have announced themselves here.
         participants_seen: u32,
+        /// ROS domains that it is given; empty where they are everybody's own choice.
+        ros_domains: Vec<u32>,
         ; optional
         /// Round-trip time of the path, seconds.
         rtt: f64,

@@ -52,7 +52,13 @@ fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
         expires: None,
     };
     let name = format!("robot-{number}").parse().unwrap();
-    Member { record: SignedRecord::unsigned(&record), name, kind: MemberKind::Node, stock: None }
+    Member {
+        record: SignedRecord::unsigned(&record),
+        name,
+        kind: MemberKind::Node,
+        stock: None,
+        ros_domain: None,
+    }
 }
 
 fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
@@ -64,6 +70,7 @@ fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
         mtu: 1280,
         lock_keys: vec![],
         urls: vec![],
+        ros_domains: None,
     };
     let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
     Snapshot { revision: Revision(1), network: info, members }

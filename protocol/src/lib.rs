@@ -9,6 +9,7 @@
 
 pub mod authority;
 pub mod behaviour;
+pub mod domains;
 mod drop_reasons;
 pub mod enrol;
 pub mod error;

@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::enrol::Authority;
+use crate::domains::RosDomains;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{LockKey, PresharedKey};
 use crate::name::Name;
@@ -58,6 +59,9 @@ pub struct NetworkInfo {
     #[n(10)]
     #[cbor(default)]
     pub urls: Vec<String>,
+    /// The ROS domains of its members; absent where they are everybody's own choice.
+    #[n(20)]
+    pub ros_domains: Option<RosDomains>,
 }
 
 /// What a member is.
@@ -92,6 +96,9 @@ pub struct Member {
     /// How a static peer is talked to; absent for others, and in maps written before protocol 2.
     #[n(10)]
     pub stock: Option<StockPeer>,
+    /// Its own ROS domain, in a network in which each has one ([`RosDomains::PerRobot`]).
+    #[n(20)]
+    pub ros_domain: Option<u8>,
 }
 
 /// How members talk to a static peer: a device with stock WireGuard, which hears nothing from a coordinator.

@@ -184,6 +184,7 @@ impl World {
             name: valid(name.parse()),
             kind: MemberKind::Node,
             stock: None,
+            ros_domain: None,
         }
     }
 
@@ -558,6 +559,7 @@ pub(crate) fn info(name: &str) -> NetworkInfo {
         mtu: 1280,
         lock_keys: vec![],
         urls: vec![],
+        ros_domains: None,
     }
 }
 

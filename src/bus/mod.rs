@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ria_api::environment::DOMAIN_VARIABLE;
 use ria_api::error::ApiError;
 use ria_api::server::{Backend, Caller, Notice, Probe, Server, serve_on_bus};
 use ria_api::state::{
@@ -110,7 +111,14 @@ impl Backend for LocalApi {
     }
 
     async fn environment(&self, network: NetworkId) -> Result<BTreeMap<String, String>, ApiError> {
-        self.with_network(network, |_, _| Ok(self.profiles.environment())).await
+        self.with_network(network, |_, view| {
+            let mut variables = self.profiles.environment();
+            let domain =
+                view.status.ros_domain.map(|domain| (DOMAIN_VARIABLE.to_owned(), domain.to_string()));
+            variables.extend(domain);
+            Ok(variables)
+        })
+        .await
     }
 
     async fn leave(&self, network: NetworkId, caller: Caller) -> Result<(), ApiError> {

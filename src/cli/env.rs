@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ria_api::environment::DOMAIN_VARIABLE;
+
 use super::Context;
 use super::args::{EnvArgs, EnvFormat};
 use super::failure::Failure;
@@ -24,21 +26,32 @@ pub async fn run(context: &Context, args: &EnvArgs) -> Result<(), Failure> {
     let networks = context.networks(&args.network).await?;
     // Each gives the profile of all networks together; one that was named has one for itself.
     let Some(network) = networks.first() else { return Ok(()) };
-    let variables = network.proxy.environment().await?;
+    let mut variables = network.proxy.environment().await?;
     let several = context.agent().await?.proxy().status().await?.networks.len() > 1;
-    let variables = if several && args.network.network.is_some() {
-        dds::for_network(variables, &network.summary.id)
-    } else {
-        variables
-    };
+    if several && args.network.network.is_some() {
+        variables = dds::for_network(variables, &network.summary.id);
+    }
+    for other in networks.iter().skip(1) {
+        let theirs = other.proxy.environment().await?.get(DOMAIN_VARIABLE).cloned();
+        if variables.get(DOMAIN_VARIABLE) != theirs.as_ref() {
+            variables.remove(DOMAIN_VARIABLE);
+            remark(format_args!(
+                "the networks have different ROS domains, so {DOMAIN_VARIABLE} is not set; name one (ria env --network NAME)"
+            ));
+            break;
+        }
+    }
     let distro = std::env::var("ROS_DISTRO").ok();
     let wanted = dds::for_distro(variables, distro.as_deref());
     let changes = plan(&wanted, |name| std::env::var(name).ok());
     for (name, _) in changes.iter().filter(|(_, change)| **change == Change::Keep) {
-        remark(format_args!(
-            "{name} is already set and is left alone; ROS 2 may not find its peers unless that file is made for the \
-             overlay (unset {name} to use Ria's)"
-        ));
+        let matter = match wanted.get(name) {
+            Some(domain) if name == DOMAIN_VARIABLE => {
+                format!("this network gave this machine domain {domain}")
+            }
+            _ => "ROS 2 may not find its peers unless that file is made for the overlay".to_owned(),
+        };
+        remark(format_args!("{name} is already set and is left alone; {matter} (unset {name} to use Ria's)"));
     }
     let format = if context.output.json { EnvFormat::Json } else { args.format };
     match format {
@@ -127,6 +140,20 @@ mod tests {
         };
         assert_eq!(change("UDPv4"), Change::Keep);
         assert_eq!(change("LARGE_DATA"), Change::Set("LARGE_DATA".into()));
+    }
+
+    #[test]
+    fn a_domain_of_the_users_own_is_respected() {
+        let mut wanted = wanted("/run/ria/dds");
+        wanted.insert(DOMAIN_VARIABLE.into(), "7".into());
+        let change = |value: &str| {
+            let changes = plan(&wanted, |name| (name == DOMAIN_VARIABLE).then(|| value.to_owned()));
+            changes[DOMAIN_VARIABLE].clone()
+        };
+        assert_eq!(
+            (change("5"), change("7"), change("")),
+            (Change::Keep, Change::Set("7".into()), Change::Set("7".into()))
+        );
     }
 
     #[test]

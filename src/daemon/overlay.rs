@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
-use ria_core::{AddNetwork, Command, Event, Warning};
+use ria_core::{AddNetwork, Command, Event, MulticastPolicy, Warning};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map::{Candidate, CandidateKind, Live, MemberKind};
 use ria_protocol::message::LiveUpdate;
@@ -17,6 +17,7 @@ use super::status::has_interface;
 use super::times::Look;
 use crate::coordinator::relays;
 use crate::coordinator::session::{Order, Session};
+use crate::dds::domains;
 use crate::netdev::tun::{self, Tun};
 use crate::state::{Part, map};
 
@@ -57,13 +58,33 @@ impl Control {
         members.iter_mut().for_each(|live| live.online = false);
         // From a stored time memberships may end late, never early.
         let time = network.coordinator_time(&Look::now());
-        let policy = self.multicast.clone();
+        network.domains_told = domains::carried(&snapshot);
+        let policy = MulticastPolicy { domains: network.domains_told.clone(), ..self.multicast.clone() };
         self.engine(Command::AddNetwork(add)).await;
         self.engine(Command::SetMulticast { network: id, policy }).await;
         self.engine(Command::SetTime { network: id, time }).await;
         self.engine(Command::SetMap { network: id, snapshot }).await;
         self.engine(Command::ApplyLive { network: id, update: LiveUpdate { whole: true, members } }).await;
         self.resolve_relays(id);
+    }
+
+    /// Has discovery of those ROS domains carried that the map names now, and says when this machine is left without one.
+    pub(super) async fn follow_domains(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        let Some(map) = &network.membership.map else { return };
+        self.changed |= if domains::lacks_own(map, network.membership.identity.node) {
+            let text = "each member of this network has a ROS domain of its own, and all of 1 to 101 were taken when this \
+                        one joined; remove members that are not needed, then have this one leave and join again";
+            network.conditions.set("no-ros-domain", Severity::Warning, text)
+        } else {
+            network.conditions.clear("no-ros-domain")
+        };
+        let carried = domains::carried(map);
+        if network.in_engine && network.domains_told != carried {
+            network.domains_told = carried.clone();
+            let policy = MulticastPolicy { domains: carried, ..self.multicast.clone() };
+            self.engine(Command::SetMulticast { network: id, policy }).await;
+        }
     }
 
     /// Finds the relays' addresses in the background and gives them to the engine.

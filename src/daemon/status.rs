@@ -7,9 +7,9 @@ use ria_api::state::{
     AgentStatus, CandidateType, LinkState, NetworkReport, NetworkState, NetworkStatus, NetworkSummary,
     PathKind, PeerKind, PeerStatus,
 };
-use ria_core::EngineStatus;
+use ria_core::{Domains, EngineStatus};
 use ria_protocol::id::NodeId;
-use ria_protocol::map::{CandidateKind, MemberKind};
+use ria_protocol::map::{CandidateKind, MemberKind, Snapshot};
 use ria_protocol::prefix::Prefix;
 
 use super::control::Control;
@@ -18,6 +18,8 @@ use super::network::Network;
 use super::packets::PacketStatus;
 use super::pending::Pending;
 use super::times::Look;
+use crate::dds::domains;
+use crate::state::map;
 
 /// Everything at this moment.
 pub fn state(control: &Control, packets: &PacketStatus) -> State {
@@ -113,8 +115,23 @@ fn own(control: &Control, network: &Network) -> NetworkStatus {
         certificate_expires: network.membership.certificate.not_after.0 as f64,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         coordinator_version: network.coordinator.version.clone(),
+        ros_domain: map.and_then(|map| domains::own(map, identity.node)).map(u32::from),
+        ros_domains: map.map(carried).unwrap_or_default(),
         ..NetworkStatus::default()
     }
+}
+
+fn carried(map: &Snapshot) -> Vec<u32> {
+    match domains::carried(map) {
+        Domains::All => Vec::new(),
+        Domains::Only(domains) => domains.into_iter().map(u32::from).collect(),
+    }
+}
+
+fn ros_domains(network: &Network, peer: NodeId) -> Vec<u32> {
+    let map = network.membership.map.as_ref();
+    let found = map.and_then(|map| Some(domains::of(map, map::member(map, peer)?.0)));
+    found.into_iter().flatten().map(u32::from).collect()
 }
 
 fn candidates(engine: &ria_core::NetworkStatus) -> Vec<String> {
@@ -153,6 +170,7 @@ fn with_last(network: &Network, status: &ria_core::PeerStatus) -> PeerStatus {
         last_change: last.map(|last| last.text.clone()),
         last_change_at: last.map(|last| last.at),
         last_gap: last.and_then(|last| last.gap),
+        ros_domains: ros_domains(network, status.node),
         ..peer(status)
     }
 }

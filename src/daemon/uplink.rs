@@ -249,6 +249,7 @@ impl Control {
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
         }
         self.follow_urls(id);
+        self.follow_domains(id).await;
         self.fit_interface(id).await;
     }
 

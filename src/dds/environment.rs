@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use ria_api::environment::for_distro;
-use ria_api::environment::{CYCLONE, CYCLONE_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES};
+use ria_api::environment::{CYCLONE, CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES};
 
 /// All variables that may be set.
-pub const VARIABLES: [&str; 4] =
-    [FAST_DDS_VARIABLES[0], FAST_DDS_VARIABLES[1], CYCLONE_VARIABLE, FAST_DDS_TRANSPORTS];
+pub const VARIABLES: [&str; 5] =
+    [FAST_DDS_VARIABLES[0], FAST_DDS_VARIABLES[1], CYCLONE_VARIABLE, FAST_DDS_TRANSPORTS, DOMAIN_VARIABLE];
 
 /// Chooses a set of transports of Fast DDS 2.13 and later; a profile with transports of its own would win over it.
 const FAST_DDS_TRANSPORTS: &str = "FASTDDS_BUILTIN_TRANSPORTS";

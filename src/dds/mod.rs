@@ -11,6 +11,7 @@
 
 pub mod config;
 mod cyclone;
+pub mod domains;
 mod environment;
 mod fast_dds;
 

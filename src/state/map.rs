@@ -98,6 +98,7 @@ mod tests {
             name: name.parse().unwrap(),
             kind: MemberKind::Node,
             stock: None,
+            ros_domain: None,
         }
     }
 
@@ -112,6 +113,7 @@ mod tests {
                 mtu: 1280,
                 lock_keys: vec![],
                 urls: vec![],
+                ros_domains: None,
             },
             members: vec![member(1, "a"), member(3, "c")],
         }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::Row;
 use crate::state::JoinKeyStatus;
+use crate::state::domains::WantedDomains;
 
 /// A network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct NetworkView {
     pub created: UnixTime,
     pub nodes: usize,
     pub online: usize,
+    /// ROS domains: `per-robot`, or those that all members share (`7`, `7,8`); absent where they are everybody's choice.
+    #[serde(default)]
+    pub ros_domains: Option<WantedDomains>,
 }
 
 /// A request for a network.
@@ -38,6 +42,9 @@ pub struct CreateNetwork {
     /// Bytes.
     #[serde(default)]
     pub mtu: Option<u16>,
+    /// `shared`, `per-robot`, or a list.
+    #[serde(default)]
+    pub ros_domains: Option<WantedDomains>,
 }
 
 /// A join key without its secret.
@@ -269,6 +276,9 @@ pub struct NodeView {
     /// Since when an administrator keeps the node out; absent while it may take part.
     #[serde(default)]
     pub disabled: Option<UnixTime>,
+    /// Its own ROS domain, where each node has one.
+    #[serde(default)]
+    pub ros_domain: Option<u8>,
     /// The run of its agent; absent while it was not seen since the coordinator's start.
     pub boot: Option<BootId>,
     pub candidates: Vec<CandidateView>,

@@ -308,12 +308,18 @@ async fn create_network(
     axum::Extension(actor): By,
     Body(request): Body<CreateNetwork>,
 ) -> Answer<NetworkView> {
-    let new = NewNetwork { name: request.name, prefix_v4: request.prefix_v4, mtu: request.mtu };
+    let new = NewNetwork {
+        name: request.name,
+        prefix_v4: request.prefix_v4,
+        mtu: request.mtu,
+        ros_domains: request.ros_domains,
+    };
     let network = admin.services.registry.create_network(new, actor).await.map_err(|error| match error {
         CreateNetworkError::Unavailable(error) => error.into(),
         CreateNetworkError::NameTaken(_) => problem(ProblemCode::Conflict, error),
         CreateNetworkError::Prefix(error) => problem(ProblemCode::BadRequest, error),
         CreateNetworkError::Mtu(_) => problem(ProblemCode::BadRequest, error),
+        CreateNetworkError::NoDomain => problem(ProblemCode::Conflict, error),
     })?;
     Ok(Json(views::network(&network, &PresenceTable::new())))
 }

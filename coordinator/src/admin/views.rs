@@ -12,6 +12,7 @@ use super::api::{
     PendingView,
 };
 use crate::hub::{NodeKey, Presence, Present};
+use crate::state::domains::WantedDomains;
 use crate::state::stock::StaticEntry;
 use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
@@ -31,6 +32,7 @@ pub(super) fn network(network: &Network, presence: &PresenceTable) -> NetworkVie
         created: network.created,
         nodes: network.members.len(),
         online: network.members.keys().filter(|node| online(node)).count(),
+        ros_domains: network.info.ros_domains.clone().map(WantedDomains::Exactly),
     }
 }
 
@@ -121,6 +123,7 @@ pub(super) fn static_node(network: &Network, peer: &StaticEntry) -> NodeView {
         agent_version: String::new(),
         clock_offset: None,
         disabled: None,
+        ros_domain: None,
         boot: None,
         candidates: Vec::new(),
         acked_revision: None,
@@ -154,6 +157,7 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
         agent_version: presence.map_or_else(|| member.agent_version.clone(), |p| p.agent_version.clone()),
         clock_offset: presence.and_then(|p| p.clock_offset),
         disabled: member.disabled,
+        ros_domain: member.ros_domain,
         boot: presence.and_then(|p| p.boot),
         candidates: presence.map_or_else(Vec::new, |p| {
             p.candidates.iter().map(|c| CandidateView { kind: c.kind, address: c.address }).collect()

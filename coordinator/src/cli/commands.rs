@@ -106,8 +106,8 @@ pub(super) fn with_network(path: &str, network: Option<&str>) -> String {
 
 async fn network(command: NetworkCommand) -> Outcome {
     match command {
-        NetworkCommand::Create { name, prefix, mtu, common } => {
-            let request = CreateNetwork { name, prefix_v4: prefix, mtu };
+        NetworkCommand::Create { name, prefix, mtu, ros_domains, common } => {
+            let request = CreateNetwork { name, prefix_v4: prefix, mtu, ros_domains };
             let made: NetworkView = common.client().post("/v1/networks", &request).await?;
             common.show(&made, network_text)
         }
@@ -132,12 +132,17 @@ fn networks_text(all: &[NetworkView]) -> String {
                 n.name.to_string(),
                 n.prefix_v4.to_string(),
                 n.prefix_v6.to_string(),
+                domains_text(n),
                 nodes,
                 n.id.to_string(),
             ]
         })
         .collect();
-    table(&["name", "ipv4", "ipv6", "nodes", "id"], &rows)
+    table(&["name", "ipv4", "ipv6", "ros domains", "nodes", "id"], &rows)
+}
+
+fn domains_text(network: &NetworkView) -> String {
+    network.ros_domains.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string)
 }
 
 fn network_text(network: &NetworkView) -> String {
@@ -147,6 +152,7 @@ fn network_text(network: &NetworkView) -> String {
         ("ipv4", network.prefix_v4.to_string()),
         ("ipv6", network.prefix_v6.to_string()),
         ("mtu", network.mtu.to_string()),
+        ("ros domains", domains_text(network)),
         ("nodes", format!("{} ({} online)", network.nodes, network.online)),
         ("revision", network.revision.0.to_string()),
         ("created", shown(network.created)),
@@ -337,6 +343,7 @@ fn node_text(node: &NodeView) -> String {
         ("version", or_dash(node.agent_version.clone())),
         ("clock", clock(node.clock_offset)),
         ("tags", or_dash(node.tags.join(", "))),
+        ("ROS domain", or_dash(node.ros_domain.map(|domain| domain.to_string()))),
         ("WireGuard key", node.wg_key.to_string()),
         ("TLS key", or_dash(node.tls_key.map(|key| key.to_string()))),
         ("gateway", or_dash(node.gateway.as_ref().map(Name::to_string))),

@@ -25,6 +25,7 @@ use ria_protocol::prefix::Prefix;
 
 use crate::config::Flags;
 use crate::duration::Lifetime;
+use crate::state::domains::WantedDomains;
 
 /// Coordinator of Ria networks: decides who is a member, tells nodes of each other, and relays for them.
 #[derive(Debug, Parser)]
@@ -165,6 +166,11 @@ enum NetworkCommand {
         /// relayed ones too, carries 84 bytes more than that [default: 1280]
         #[arg(long)]
         mtu: Option<u16>,
+        /// ROS domains of its members: 'shared' (one for all, that no other network here has), 'per-robot' (one for each,
+        /// 1 to 101), or a list such as 7 or 7,8 or 10-19 for all, the first being the usual one. They are handed out by
+        /// 'ria env', and discovery of others is not carried [default: everybody's own choice, all are carried]
+        #[arg(long, value_name = "shared|per-robot|LIST")]
+        ros_domains: Option<WantedDomains>,
         #[command(flatten)]
         common: Common,
     },

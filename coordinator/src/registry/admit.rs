@@ -27,7 +27,7 @@ use super::{Admission, AdmitError, Admitted};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::random;
-use crate::state::{JoinKeyEntry, JoinKeyStatus, MemberEntry, Network, address};
+use crate::state::{JoinKeyEntry, JoinKeyStatus, MemberEntry, Network, address, domains};
 use crate::store::{KeyUse, StoreError};
 
 impl Writer {
@@ -245,6 +245,7 @@ pub(super) fn new_member(
         ephemeral: key.ephemeral,
         disabled: None,
         lapsed: None,
+        ros_domain: domains::next_own(network),
     }))
 }
 

@@ -40,6 +40,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::state::address::PrefixError;
+use crate::state::domains::WantedDomains;
 use crate::state::relay::RelayEntry;
 use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
@@ -75,6 +76,10 @@ pub enum CreateNetworkError {
     Prefix(#[from] PrefixError),
     #[error("the MTU {0} is not possible; it must be from 1280 (the least that IPv6 allows) to 8900 bytes")]
     Mtu(u16),
+    #[error(
+        "other networks have all ROS domains from 0 to 101; share some by naming them, as in --ros-domains 7"
+    )]
+    NoDomain,
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -201,6 +206,8 @@ pub struct NewNetwork {
     pub name: Name,
     pub prefix_v4: Option<Prefix>,
     pub mtu: Option<u16>,
+    /// Absent: everybody's own choice.
+    pub ros_domains: Option<WantedDomains>,
 }
 
 /// A join key to make.
@@ -316,12 +323,13 @@ impl Registry {
         let task = tokio::spawn(writer.run(queue));
         let registry = Self { commands, world: published, writable, store };
         if never_used && let Ok(name) = "lab".parse() {
-            let lab = NewNetwork { name, prefix_v4: None, mtu: None };
+            let lab = NewNetwork { name, prefix_v4: None, mtu: None, ros_domains: None };
             registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
                 CreateNetworkError::Unavailable(error) => error,
                 CreateNetworkError::NameTaken(_)
                 | CreateNetworkError::Prefix(_)
-                | CreateNetworkError::Mtu(_) => Unavailable::Stopping,
+                | CreateNetworkError::Mtu(_)
+                | CreateNetworkError::NoDomain => Unavailable::Stopping,
             })?;
         }
         registry.ask(Command::TellUrls).await?;

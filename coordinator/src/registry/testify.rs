@@ -15,7 +15,7 @@ use super::Unavailable;
 use super::draft::Draft;
 use super::writer::Writer;
 use crate::audit::{Actor, ChainHash, Event, Head};
-use crate::state::{JoinKeyEntry, MemberEntry, Network, World, address};
+use crate::state::{JoinKeyEntry, MemberEntry, Network, World, address, domains};
 use crate::store::{KeyUse, StoreError};
 use crate::witness::Testified;
 
@@ -224,5 +224,6 @@ fn returning(network: &Network, deed: &Deed, agent_version: &str) -> Option<Memb
         ephemeral: deed.ephemeral.map(Duration::from_secs),
         disabled: None,
         lapsed: None,
+        ros_domain: domains::next_own(network),
     })
 }

@@ -23,7 +23,7 @@ use super::{
 use crate::audit::{Actor, Event};
 use crate::random;
 use crate::state::address::{self, PrefixError};
-use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
+use crate::state::{JoinKeyEntry, MemberEntry, Network, World, domains};
 use crate::store::{Departure, Store, StoreError};
 
 /// Smallest MTU of IPv6 and so of every path; fits the tunnel into any network.
@@ -195,6 +195,11 @@ impl Writer {
             Some(prefix) => address::check_v4(prefix, others).map(|()| prefix)?,
             None => address::default_v4(others)?,
         };
+        let others = world.networks.values().map(|n| &**n);
+        let ros_domains = match new.ros_domains {
+            Some(wanted) => Some(domains::choose(wanted, others).ok_or(CreateNetworkError::NoDomain)?),
+            None => None,
+        };
         let now = UnixTime::from(SystemTime::now());
         let info = NetworkInfo {
             id: NetworkId::from_bytes(random::bytes()),
@@ -204,6 +209,7 @@ impl Writer {
             mtu,
             lock_keys: Vec::new(),
             urls: self.urls(),
+            ros_domains,
         };
         let event = Event {
             time: now,
@@ -211,7 +217,12 @@ impl Writer {
             action: "network.created",
             network: Some(info.id),
             subject: info.name.to_string(),
-            detail: json!({ "prefix_v4": info.prefix_v4, "prefix_v6": info.prefix_v6, "mtu": info.mtu }),
+            detail: json!({
+                "prefix_v4": info.prefix_v4,
+                "prefix_v6": info.prefix_v6,
+                "mtu": info.mtu,
+                "ros_domains": info.ros_domains.as_ref().map(ToString::to_string),
+            }),
         };
         let made = self.change(async move |draft| {
             let network = draft.put(Network::new(info, now));

@@ -4,6 +4,7 @@
 //! It does no I/O: the store loads and saves it, the registry changes it, sessions read it.
 
 pub mod address;
+pub mod domains;
 pub mod relay;
 pub mod stock;
 pub mod view;
@@ -226,6 +227,8 @@ pub struct MemberEntry {
     pub disabled: Option<UnixTime>,
     /// Since when it is in nobody's map because it was not heard of for too long.
     pub lapsed: Option<UnixTime>,
+    /// Its own ROS domain, where each member has one.
+    pub ros_domain: Option<u8>,
 }
 
 impl MemberEntry {
@@ -246,7 +249,13 @@ impl MemberEntry {
             tags: self.tags.clone(),
             expires: None,
         };
-        Member { record: SignedRecord::unsigned(&record), name: self.name.clone(), kind, stock: None }
+        Member {
+            record: SignedRecord::unsigned(&record),
+            name: self.name.clone(),
+            kind,
+            stock: None,
+            ros_domain: self.ros_domain,
+        }
     }
 
     /// Until when it stays a member without being heard of, which it may for so long ([`Network::membership`]).
@@ -311,6 +320,7 @@ pub(crate) mod tests {
             mtu: 1280,
             lock_keys: Vec::new(),
             urls: Vec::new(),
+            ros_domains: None,
         };
         Network::new(info, UnixTime(1000))
     }
@@ -331,6 +341,7 @@ pub(crate) mod tests {
             ephemeral: None,
             disabled: None,
             lapsed: None,
+            ros_domain: None,
         })
     }
 

@@ -57,6 +57,7 @@ impl StaticEntry {
                 endpoint: self.endpoint,
                 keepalive: self.keepalive,
             }),
+            ros_domain: None,
         }
     }
 

@@ -97,6 +97,10 @@ impl Store {
             mtu: u16::try_from(number(row, "mtu")?).map_err(|e| damaged("mtu", e))?,
             lock_keys: Vec::new(),
             urls: serde_json::from_str(&text(row, "urls")?).map_err(|e| damaged("urls", e))?,
+            ros_domains: row
+                .try_get::<Option<String>, _>("ros_domains")?
+                .map(|text| text.parse().map_err(|e| damaged("ros_domains", e)))
+                .transpose()?,
         };
         let id = info.id.to_string();
         let mut network = Network::new(info, time(row, "created")?);
@@ -226,6 +230,10 @@ fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
         ephemeral: optional_seconds(row, "ephemeral")?,
         disabled: optional_time(row, "disabled")?,
         lapsed: optional_time(row, "lapsed")?,
+        ros_domain: row
+            .try_get::<Option<i64>, _>("ros_domain")?
+            .map(|number| u8::try_from(number).map_err(|e| damaged("ros_domain", e)))
+            .transpose()?,
     })
 }
 

@@ -46,8 +46,8 @@ impl<'t> Write<'t> {
 
     /// A new network.
     pub async fn network(&mut self, network: &Network) -> Written {
-        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created, urls) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created, urls, ros_domains) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         sqlx::query(sql)
             .bind(network.info.id.to_string())
             .bind(network.info.name.as_str())
@@ -57,6 +57,7 @@ impl<'t> Write<'t> {
             .bind(big(network.revision.0))
             .bind(big(network.created.0))
             .bind(tags(&network.info.urls))
+            .bind(network.info.ros_domains.as_ref().map(ToString::to_string))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -180,8 +181,8 @@ impl<'t> Write<'t> {
         let network_id = network;
         let network = network.to_string();
         let sql = "INSERT INTO nodes (network, id, name, wg_key, tls_key, address_v4, address_v6, tags, join_key, \
-                   joined, last_contact, agent_version, ephemeral) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+                   joined, last_contact, agent_version, ephemeral, ros_domain) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
         sqlx::query(sql)
             .bind(&network)
             .bind(member.node.to_string())
@@ -196,6 +197,7 @@ impl<'t> Write<'t> {
             .bind(big(member.last_contact.0))
             .bind(&member.agent_version)
             .bind(member.ephemeral.map(|d| big(d.as_secs())))
+            .bind(member.ros_domain.map(i64::from))
             .execute(&mut **self.transaction)
             .await?;
         let addresses = [member.address_v4.to_string(), member.address_v6.to_string()];

@@ -190,3 +190,42 @@ async fn two_machines_with_one_identity_do_not_throw_each_other_out_for_ever() {
     server.wait_for_node("robot", |node| node["online"] == false);
     robot.come_back(server.address, None).await;
 }
+
+#[tokio::test]
+async fn robots_get_domains_of_their_own_and_keep_them() {
+    let mut server = Server::start();
+    let text = server.text(&["network", "create", "fleet", "--ros-domains", "per-robot"]);
+    assert!(text.contains("per-robot"), "{text}");
+    let key = server.key(&["--network", "fleet", "--reusable"]);
+    let (mut one, mut two) = (Robot::new("robot", &key), Robot::new("robot", &key));
+    let (_connection, start) = one.join(server.address, &key).await;
+    let snapshot = start.snapshot();
+    assert_eq!(snapshot.network.ros_domains, Some(ria_protocol::domains::RosDomains::PerRobot));
+    assert_eq!(snapshot.members[0].ros_domain, Some(1));
+    two.enrol(server.address, &key).await;
+    server.text(&["node", "remove", "robot"]);
+    // Nobody else's changes, and what is free is given again.
+    let mut three = Robot::new("arm", &key);
+    three.enrol(server.address, &key).await;
+    server.kill();
+    server.start_again();
+    for (name, domain) in [("robot-2", 2), ("arm", 1)] {
+        assert_eq!(server.json(&["node", "show", name])["ros_domain"], domain, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn networks_share_domains_only_when_told() {
+    let server = Server::start();
+    server.text(&["network", "create", "first", "--ros-domains", "0,5-6"]);
+    assert_eq!(server.json(&["network", "create", "second", "--ros-domains", "shared"])["ros_domains"], "1");
+    assert_eq!(server.json(&["network", "create", "third", "--ros-domains", "5"])["ros_domains"], "5");
+    assert_eq!(server.json(&["network", "show", "first"])["ros_domains"], "0,5,6");
+    let list = server.text(&["network", "list"]);
+    assert!(list.contains("ros domains") && list.contains("0,5,6") && list.contains("any"), "{list}");
+    for (domains, words) in [("102", "0 to 101"), ("robots", "10-19"), ("", "10-19")] {
+        let output = server.command(&["network", "create", "fourth", "--ros-domains", domains]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(words), "{said}");
+    }
+}

@@ -215,6 +215,7 @@ mod tests {
             mtu: 1280,
             lock_keys: vec![],
             urls: vec![],
+            ros_domains: None,
         }
     }
 

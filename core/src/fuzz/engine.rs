@@ -187,6 +187,7 @@ fn member(side: usize, name: &Name) -> Member {
         name: name.clone(),
         kind: MemberKind::Node,
         stock: None,
+        ros_domain: None,
     }
 }
 
@@ -201,6 +202,7 @@ pub(super) fn snapshot() -> Option<Snapshot> {
         mtu: MTU,
         lock_keys: vec![],
         urls: vec![],
+        ros_domains: None,
     };
     Some(Snapshot { revision: Revision(1), network, members: vec![member(0, &a), member(1, &b)] })
 }

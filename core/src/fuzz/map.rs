@@ -40,7 +40,7 @@ fn member(input: &mut Unstructured<'_>) -> Option<Member> {
     }
     let name: Name = format!("robot-{}", draw(input)).parse().ok()?;
     let kind = [MemberKind::Node, MemberKind::Static, MemberKind::Gateway][usize::from(key) % 3];
-    Some(Member { record, name, kind, stock: None })
+    Some(Member { record, name, kind, stock: None, ros_domain: None })
 }
 
 fn patch(input: &mut Unstructured<'_>, first: &Snapshot) -> Option<Patch> {

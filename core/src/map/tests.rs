@@ -26,6 +26,7 @@ fn info(mtu: u16, locked: bool) -> NetworkInfo {
         mtu,
         lock_keys: if locked { vec![owner().1] } else { vec![] },
         urls: vec![],
+        ros_domains: None,
     }
 }
 
@@ -60,6 +61,7 @@ fn member(node: u8, version: u8, signed: Signed) -> Member {
         name: format!("robot-{node}").parse().unwrap(),
         kind: MemberKind::Node,
         stock: None,
+        ros_domain: None,
     }
 }
 

@@ -309,6 +309,7 @@ impl World {
             name: format!("robot-{host}").parse().unwrap(),
             kind: MemberKind::Node,
             stock: None,
+            ros_domain: None,
         }
     }
 
@@ -321,6 +322,7 @@ impl World {
             mtu: 1280,
             lock_keys: vec![],
             urls: vec![],
+            ros_domains: None,
         }
     }
 

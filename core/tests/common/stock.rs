@@ -170,6 +170,7 @@ impl World {
             name: format!("device-{device}").parse().unwrap(),
             kind: MemberKind::Static,
             stock: Some(stock),
+            ros_domain: None,
         }
     }
 

@@ -20,9 +20,14 @@ pub fn missing(
         .into_iter()
         .filter(|(name, value)| match current(name).filter(|old| !old.is_empty()) {
             None => true,
-            Some(old) => old != *value && Path::new(&old).parent() == Path::new(value).parent(),
+            Some(old) => old != *value && directory(&old).is_some() && directory(&old) == directory(value),
         })
         .collect()
+}
+
+/// Of a value that names a file; others have none.
+fn directory(value: &str) -> Option<&Path> {
+    Path::new(value).parent().filter(|directory| !directory.as_os_str().is_empty())
 }
 
 #[cfg(test)]
@@ -55,6 +60,13 @@ mod tests {
             )
         });
         assert_eq!(missing.keys().collect::<Vec<_>>(), ["FASTDDS_DEFAULT_PROFILES_FILE"]);
+    }
+
+    #[test]
+    fn a_domain_that_the_user_chose_stays() {
+        let domain: Variables = [("ROS_DOMAIN_ID".to_owned(), "7".to_owned())].into();
+        assert!(missing(&domain, None, |_| Some("5".into())).is_empty());
+        assert_eq!(missing(&domain, None, |_| None), domain);
     }
 
     #[test]

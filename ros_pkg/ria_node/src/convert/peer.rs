@@ -60,8 +60,7 @@ pub fn peer(peer: &PeerStatus) -> msg::Peer {
         mtu: peer.mtu,
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,
-        // Not told by the agent yet.
-        ros_domains: Vec::new(),
+        ros_domains: peer.ros_domains.iter().filter_map(|domain| u16::try_from(*domain).ok()).collect(),
         participants_seen: peer.participants_seen,
         participants_expected: 0,
         clock_offset: f32::NAN,
