@@ -271,6 +271,9 @@ dictionary! {
         ; optional
         /// The ROS domain that `ria env` gives; absent where it is everybody's own choice.
         ros_domain: u32,
+        /// Since when the interface is there, in seconds since the machine's start (as `/proc/PID/stat` counts); absent
+        /// without one. Processes that are older do not use it.
+        interface_up_since: f64,
         /// By how many seconds this machine's clock is ahead of the coordinator's; negative when it is behind.
         clock_offset: f64,
     }
@@ -314,6 +317,8 @@ dictionary! {
         /// ROS domains that it is given; empty where they are everybody's own choice.
         ros_domains: Vec<u32>,
         ; optional
+        /// Its DDS participants by its own count; absent while it has not told.
+        participants_expected: u32,
         /// Round-trip time of the path, seconds.
         rtt: f64,
         /// Share of probes lost lately, 0 to 1.

@@ -165,6 +165,9 @@ fn repeats_to_the_group_are_thinned_out_and_news_pass_at_once() {
     assert_eq!(repeat(&mut world, (0, 1), &to_all(0, 2, 2), 1), 1, "another participant");
     let bye = udp(overlay(0), DISCOVERY, 7400, &farewell(guid(0, 1)));
     assert_eq!(world.peer(1, 0).participants_seen, 2);
+    world.run_till("probes tell how many it has", ms(30_000), |world| {
+        world.peer(1, 0).participants_expected == Some(2)
+    });
     assert_eq!(repeat(&mut world, (0, 1), &bye, 1), 1);
     assert_eq!(world.peer(1, 0).participants_seen, 1);
     let policy = MulticastPolicy { damping: false, ..MulticastPolicy::default() };

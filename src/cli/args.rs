@@ -68,6 +68,8 @@ pub enum ClientVerb {
     Events(EventsArgs),
     /// Wait until the network is up and peers answer.
     Wait(WaitArgs),
+    /// Why do ROS 2 nodes not find each other? Looks along the whole way and tells the one thing to do next.
+    Doctor(DoctorArgs),
     /// Print the environment that ROS 2 processes need: eval "$(ria env)".
     Env(EnvArgs),
     /// Print a completion script for a shell.
@@ -177,6 +179,14 @@ pub struct WaitArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Raise kernel settings that are too low for large messages, now and for later starts (root); the old values are
+    /// kept in /etc/sysctl.d/60-ria.conf.
+    #[arg(long)]
+    pub fix: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct EnvArgs {
     #[command(flatten)]
     pub network: NetworkArg,
@@ -193,6 +203,8 @@ pub enum EnvFormat {
     File,
     /// One object.
     Json,
+    /// The line for a shell's start-up file (~/.bashrc), after which each shell has it without being asked.
+    Hook,
 }
 
 /// Seconds to wait for a person, who may take days.

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ria_api::environment::DOMAIN_VARIABLE;
+use ria_api::environment::{CYCLONE_VARIABLE, DOMAIN_VARIABLE};
 
 use super::Context;
 use super::args::{EnvArgs, EnvFormat};
-use super::failure::Failure;
+use super::failure::{FAILED, Failure};
 use super::output::remark;
 use crate::dds;
 
@@ -59,9 +59,23 @@ pub async fn run(context: &Context, args: &EnvArgs) -> Result<(), Failure> {
         EnvFormat::File => {
             context.output.lines(set(&changes).map(|(name, value)| format!("{name}={value}")))?
         }
+        EnvFormat::Hook => context.output.line(hook(&wanted)?)?,
         EnvFormat::Json => context.output.value(&set(&changes).collect::<BTreeMap<_, _>>())?,
     }
     Ok(())
+}
+
+/// What a shell's start-up file needs: the agent keeps the script up to date, and where there is none nothing happens.
+fn hook(wanted: &BTreeMap<String, String>) -> Result<String, Failure> {
+    let file = wanted.get(CYCLONE_VARIABLE).and_then(|value| value.strip_prefix("file://"));
+    let directory = file.and_then(|file| Path::new(file).parent()).ok_or_else(|| {
+        Failure::new(
+            FAILED,
+            "DDS is left to you ([dds] profiles = false in agent.toml), so there is nothing to hook in",
+        )
+    })?;
+    let script = directory.join(dds::SCRIPT).to_string_lossy().replace('\'', r"'\''");
+    Ok(format!("[ -r '{script}' ] && . '{script}'  # DDS settings of the Ria overlay for ROS 2"))
 }
 
 fn plan(
@@ -164,6 +178,13 @@ mod tests {
         });
         assert_eq!(stale.into_iter().collect::<Vec<_>>(), [("CYCLONEDDS_URI".to_owned(), Change::Unset)]);
         assert!(plan(&none, |_| Some("/home/me/mine.xml".into())).is_empty());
+    }
+
+    #[test]
+    fn the_hook_names_the_script() {
+        let line = hook(&wanted("/run/ria/dds")).unwrap();
+        assert!(line.starts_with("[ -r '/run/ria/dds/ros.sh' ] && . '/run/ria/dds/ros.sh'"), "{line}");
+        assert_eq!(hook(&BTreeMap::new()).unwrap_err().code(), FAILED);
     }
 
     #[test]

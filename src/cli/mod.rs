@@ -3,6 +3,7 @@
 mod approval;
 pub mod args;
 mod control;
+mod doctor;
 mod env;
 mod events;
 pub mod failure;
@@ -71,6 +72,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Netcheck(network) => netcheck::run(context, &network).await,
         ClientVerb::Events(args) => events::run(context, &args).await,
         ClientVerb::Wait(args) => wait::run(context, &args).await,
+        ClientVerb::Doctor(args) => doctor::run(context, &args).await,
         ClientVerb::Env(args) => env::run(context, &args).await,
         ClientVerb::Completions { shell } => completions(shell),
     }

@@ -86,6 +86,8 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Its MTU.
     pub mtu: u16,
+    /// Since when it is there, seconds since the machine's start.
+    pub since: Option<f64>,
 }
 
 /// What happened to a link last.

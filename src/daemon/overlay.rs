@@ -159,7 +159,9 @@ impl Control {
         let shown: Vec<String> = addresses.iter().map(|(ip, length)| format!("{ip}/{length}")).collect();
         tracing::info!(network = %network.membership.identity.network_name, interface = name, "overlay is up");
         tracing::debug!(addresses = ?shown, mtu, "overlay addresses");
-        network.interface = Some(Interface { name, number, index, addresses, mtu });
+        let since = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok();
+        let since = since.map(|at| std::time::Duration::from(at).as_secs_f64());
+        network.interface = Some(Interface { name, number, index, addresses, mtu, since });
         if network.membership.identity.interface != number {
             network.membership.identity.interface = number;
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);

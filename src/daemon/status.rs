@@ -117,6 +117,7 @@ fn own(control: &Control, network: &Network) -> NetworkStatus {
         coordinator_version: network.coordinator.version.clone(),
         ros_domain: map.and_then(|map| domains::own(map, identity.node)).map(u32::from),
         ros_domains: map.map(carried).unwrap_or_default(),
+        interface_up_since: network.interface.as_ref().and_then(|i| i.since),
         ..NetworkStatus::default()
     }
 }
@@ -205,6 +206,7 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         local_candidate: peer.candidates.map(|(local, _)| candidate_type(local)),
         remote_candidate: peer.candidates.map(|(_, remote)| candidate_type(remote)),
         participants_seen: u32::try_from(peer.participants_seen).unwrap_or(u32::MAX),
+        participants_expected: peer.participants_expected.map(u32::from),
         ..PeerStatus::default()
     }
 }

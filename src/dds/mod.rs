@@ -14,6 +14,7 @@ mod cyclone;
 pub mod domains;
 mod environment;
 mod fast_dds;
+mod handouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
@@ -22,11 +23,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ria_api::environment::{CYCLONE, CYCLONE_11, FAST_DDS, FAST_DDS_BY_ADDRESS};
+use ria_api::environment::{CYCLONE, CYCLONE_11, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_BY_ADDRESS};
 use ria_api::state::{NetworkState, PeerKind};
 
 use self::config::{DdsConfig, Discovery, InterfaceName};
 pub use self::environment::{VARIABLES, environment, for_distro, for_network};
+pub use self::handouts::SCRIPT;
 use crate::daemon::handle::NetworkView;
 
 /// IPv4 and UDP headers in front of a DDS message.
@@ -169,7 +171,7 @@ impl Profiles {
             receive_buffer_max: receive_buffer_max(),
             discovery: self.config.discovery,
             local: local_interfaces(&self.config.local_interfaces),
-            ..Overlay::of(networks)
+            ..Overlay::of(networks.clone())
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         let mut changed = false;
@@ -181,7 +183,30 @@ impl Profiles {
         ] {
             changed |= write_if_changed(&directory.join(name), &content)?;
         }
+        let variables = self.handed_out(directory, networks.clone());
+        for (name, content) in handouts::files(&variables, &self.directory.to_string_lossy()) {
+            changed |= write_if_changed(&directory.join(name), &content)?;
+        }
         Ok(changed)
+    }
+
+    /// What processes are given by the files of a directory: the variables, and the ROS domain where the networks agree.
+    fn handed_out<'a>(
+        &self,
+        directory: &Path,
+        mut networks: impl Iterator<Item = &'a NetworkView> + Clone,
+    ) -> BTreeMap<String, String> {
+        let mut variables = self.environment();
+        if let Some(id) =
+            directory.strip_prefix(&self.directory).ok().and_then(Path::to_str).filter(|id| !id.is_empty())
+        {
+            variables = for_network(variables, id);
+        }
+        let domain = networks.clone().next().and_then(|network| network.status.ros_domain);
+        if let Some(domain) = domain.filter(|_| networks.all(|network| network.status.ros_domain == domain)) {
+            variables.insert(DOMAIN_VARIABLE.to_owned(), domain.to_string());
+        }
+        variables
     }
 
     /// The variables that name the files; none when DDS is left to the user.
@@ -284,7 +309,7 @@ mod tests {
         assert!(profiles.update([&grown]).unwrap());
         assert!(std::fs::read_to_string(&file).unwrap().contains("10.213.0.10"));
         let names = std::fs::read_dir(dir.path().join("dds")).unwrap().count();
-        assert_eq!(names, 4, "something was left behind");
+        assert_eq!(names, 9, "something was left behind");
     }
 
     #[test]
@@ -325,8 +350,30 @@ mod tests {
         assert!(both.contains("ria0") && both.contains("ria1"));
         let own = read("b/fastdds.xml");
         assert!(!own.contains("ria0") && own.contains("ria1"));
+        assert!(read("b/ros-jazzy.env").contains("/dds/b/fastdds.xml\n"));
         assert!(profiles.update([&lab]).unwrap());
         assert!(!dir.path().join("dds/b").exists() && !read(FAST_DDS).contains("ria1"));
+    }
+
+    #[test]
+    fn the_domain_is_handed_out_where_networks_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path(), &DdsConfig::default());
+        let named = |id: &str, domain| {
+            let mut view = view("ria0", "10.213.0.1/16", 1280);
+            (view.status.network_id, view.status.ros_domain) = (id.into(), domain);
+            view
+        };
+        let has_domain = |networks: &[&NetworkView]| {
+            profiles.update(networks.iter().copied()).unwrap();
+            std::fs::read_to_string(dir.path().join("dds/ros-jazzy.env"))
+                .unwrap()
+                .contains("\nROS_DOMAIN_ID=7\n")
+        };
+        assert!(
+            has_domain(&[&named("a", Some(7))]) && has_domain(&[&named("a", Some(7)), &named("b", Some(7))])
+        );
+        assert!(!has_domain(&[]) && !has_domain(&[&named("a", Some(7)), &named("b", None)]));
     }
 
     #[test]

@@ -199,7 +199,7 @@ async fn robots_get_domains_of_their_own_and_keep_them() {
     let key = server.key(&["--network", "fleet", "--reusable"]);
     let (mut one, mut two) = (Robot::new("robot", &key), Robot::new("robot", &key));
     let (_connection, start) = one.join(server.address, &key).await;
-    let snapshot = start.snapshot();
+    let snapshot = start.map.snapshot();
     assert_eq!(snapshot.network.ros_domains, Some(ria_protocol::domains::RosDomains::PerRobot));
     assert_eq!(snapshot.members[0].ros_domain, Some(1));
     two.enrol(server.address, &key).await;

@@ -199,6 +199,7 @@ impl Control {
             sessions,
             map: NetworkMap::new(add.id),
             peers: BTreeMap::new(),
+            participants: 0,
             by_key: BTreeMap::new(),
             live: BTreeMap::new(),
             relays: Vec::new(),
@@ -323,7 +324,7 @@ impl Control {
         let role = Role::of(&member, network.node);
         let (own, locals) = ((network.public, network.boot), Arc::clone(&network.locals));
         let rng = self.rng.fork();
-        let peer = Peer::new(NewPeer { node, slot, key, own, keys, rng, role: role.clone(), locals });
+        let mut peer = Peer::new(NewPeer { node, slot, key, own, keys, rng, role: role.clone(), locals });
         if role == Role::Agent {
             self.tags.insert(peer.tag_in(), (id, node));
         }
@@ -333,6 +334,7 @@ impl Control {
             network.by_key.insert(key, node);
             self.to_shard.push_back(ShardCommand::AddPeer { slot, network: id, node, session, conduct });
         }
+        peer.set_participants(network.participants);
         network.peers.insert(node, peer);
         let live = network.live.get(&node).cloned();
         self.events.push_back(Event::PeerAdded { network: id, peer: node });
@@ -509,6 +511,17 @@ impl Control {
         self.handle_relay_timeouts(now);
         self.handle_ends(now);
         self.handle_beacon_timeouts(now);
+    }
+
+    /// How many DDS participants this host has in each network, for its peers to know.
+    pub(super) fn note_participants(&mut self, count: impl Fn(NetworkId) -> u16) {
+        for network in self.networks.values_mut() {
+            let count = count(network.id);
+            if network.participants != count {
+                network.participants = count;
+                network.peers.values_mut().for_each(|peer| peer.set_participants(count));
+            }
+        }
     }
 
     pub(super) fn status(&self, now: Instant) -> Vec<NetworkStatus> {

@@ -272,6 +272,8 @@ impl Engine {
 
     /// Time has passed. Call [`Self::poll_transmit`] next: it sends what became due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let shard = &self.shard;
+        self.control.note_participants(|network| shard.own_participants(network, now));
         self.control.handle_timeout(now);
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Network {
     pub(super) sessions: Box<dyn NetworkSessions>,
     pub(super) map: NetworkMap,
     pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// DDS participants of this host, as peers are told.
+    pub(super) participants: u16,
     pub(super) by_key: BTreeMap<WgPublicKey, NodeId>,
     /// What is known of members at the moment; may be ahead of the map.
     pub(super) live: BTreeMap<NodeId, Live>,

@@ -148,6 +148,7 @@ impl PeerStatus {
             tx_packets: 0,
             mtu: 0,
             participants_seen: 0,
+            participants_expected: None,
         }
     }
 }
@@ -203,4 +204,6 @@ pub struct PeerStatus {
     pub mtu: u16,
     /// Its DDS participants that have announced themselves here.
     pub participants_seen: usize,
+    /// How many it has by its own count, once it has told.
+    pub participants_expected: Option<u16>,
 }

@@ -132,15 +132,17 @@ pub fn path_probe(data: &[u8]) {
     assert!(ours.open(data).is_none(), "a probe that nobody sealed");
     let mut input = Unstructured::new(data);
     let port = input.arbitrary::<u16>().unwrap_or(0);
+    let observed = input.arbitrary::<Option<[u8; 16]>>().unwrap_or(None).map(|ip| {
+        let ip = IpAddr::from(ip).to_canonical();
+        SocketAddr::new(ip, port)
+    });
     let probe = Probe {
         kind: if port.is_multiple_of(2) { ProbeKind::Ping } else { ProbeKind::Pong },
         boot: BootId::from_bytes(input.arbitrary().unwrap_or_default()),
         number: input.arbitrary().unwrap_or(0),
         echo: input.arbitrary().unwrap_or(0),
-        observed: input.arbitrary::<Option<[u8; 16]>>().unwrap_or(None).map(|ip| {
-            let ip = IpAddr::from(ip).to_canonical();
-            SocketAddr::new(ip, port)
-        }),
+        observed,
+        participants: observed.is_none().then(|| port.saturating_sub(1)),
     };
     let sealed = theirs.seal(&probe, &mut Rng::new(&[3; 32]));
     assert_eq!(ours.open(&sealed), Some(probe));

@@ -100,6 +100,12 @@ impl Participants {
         lately
     }
 
+    /// How many there are, as far as they were heard of late.
+    pub(super) fn count(&self, now: Instant) -> usize {
+        let is_alive = |p: &&Participant| now.saturating_duration_since(p.heard) < LAST_WORDS.max(p.lease);
+        self.known.iter().filter(is_alive).count()
+    }
+
     /// Gives a participant that is new a place, if there is one.
     pub(super) fn meet(&mut self, announced: &Announcement<'_>, now: Instant) {
         let is_known = self.known.iter().any(|p| p.guid_prefix == announced.participant);

@@ -79,6 +79,11 @@ impl Multicast {
         self.policy = policy;
     }
 
+    /// How many DDS participants of this host speak to the group.
+    pub(crate) fn own_participants(&self, now: Instant) -> u16 {
+        u16::try_from(self.participants.count(now)).unwrap_or(u16::MAX)
+    }
+
     /// A multicast packet of this host, which has these addresses: who is to get a copy.
     pub(crate) fn admit(
         &mut self,

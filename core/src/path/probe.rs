@@ -6,6 +6,9 @@
 //!
 //!  body:  0      1      11       19      27                46
 //!         | kind | boot | number | echo  | observed address |
+//!
+//!  observed address: family (0: none), 16 bytes, port; without one, in place of the port, how many DDS participants the
+//!  sender has, and one more (0: not told)
 //! ```
 //!
 //! They are apart from WireGuard's sessions, whose replay window would drop what comes late over another path, and they
@@ -58,6 +61,8 @@ pub(crate) struct Probe {
     pub(crate) echo: u64,
     /// Of a pong: where its ping came from, as the answering end saw it.
     pub(crate) observed: Option<SocketAddr>,
+    /// Without `observed`: how many DDS participants the sender has, as it counts them itself.
+    pub(crate) participants: Option<u16>,
 }
 
 /// Names a pair's direction on the wire.
@@ -176,6 +181,8 @@ impl Probe {
             };
             body[28..44].copy_from_slice(&octets);
             body[44..].copy_from_slice(&address.port().to_be_bytes());
+        } else if let Some(count) = self.participants {
+            body[44..].copy_from_slice(&count.saturating_add(1).to_be_bytes());
         }
         body
     }
@@ -197,7 +204,8 @@ impl Probe {
             _ => return None,
         };
         let boot = BootId::from_bytes(*body.get(1..)?.first_chunk()?);
-        Some(Self { kind, boot, number: number(11)?, echo: number(19)?, observed })
+        let participants = if body[27] == 0 { port.checked_sub(1) } else { None };
+        Some(Self { kind, boot, number: number(11)?, echo: number(19)?, observed, participants })
     }
 }
 
@@ -246,7 +254,14 @@ mod tests {
 
     fn ping() -> Probe {
         let observed = Some("192.0.2.7:41820".parse().unwrap());
-        Probe { kind: ProbeKind::Pong, boot: BootId::from_bytes([3; 10]), number: 7, echo: 8, observed }
+        Probe {
+            kind: ProbeKind::Pong,
+            boot: BootId::from_bytes([3; 10]),
+            number: 7,
+            echo: 8,
+            observed,
+            participants: None,
+        }
     }
 
     #[test]
@@ -302,6 +317,9 @@ mod tests {
         fn content_survives(number: u64, echo: u64, v6: bool, port: u16) {
             let ip: IpAddr = if v6 { "fd00::1".parse().unwrap() } else { [10, 0, 0, 1].into() };
             let probe = Probe { number, echo, observed: Some(SocketAddr::new(ip, port)), ..ping() };
+            prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
+            let count = Some(port).filter(|count| *count < u16::MAX);
+            let probe = Probe { observed: None, participants: count, ..probe };
             prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
         }
     }

@@ -131,6 +131,10 @@ pub(crate) struct Peer {
     seen_at_news: Option<SocketAddr>,
     /// Whether this node has no network at all.
     cut_off: bool,
+    /// DDS participants of this host, for the peer to know.
+    own_participants: u16,
+    /// Those of the peer, as it has told.
+    participants: Option<u16>,
     pings: Pings,
     ice: Ice,
     heard_beacons: beacon::Heard,
@@ -179,6 +183,8 @@ impl Peer {
             seen_at: None,
             seen_at_news: None,
             cut_off: false,
+            own_participants: 0,
+            participants: None,
             pings: Pings::default(),
             ice: Ice::new(new.own.0, new.locals),
             heard_beacons: beacon::Heard::default(),
@@ -294,6 +300,7 @@ impl Peer {
         if self.boot == Some(probe.boot) && !self.window.take(probe.number) {
             return Err(DropReason::Replayed);
         }
+        self.participants = probe.participants.or(self.participants);
         match probe.kind {
             ProbeKind::Ping => {
                 if self.boot == Some(probe.boot) {
@@ -361,6 +368,11 @@ impl Peer {
         }
         self.pings.handle_pong(pong.echo, rtt, via, &mut self.actions);
         Ok(())
+    }
+
+    /// This host has so many DDS participants.
+    pub(crate) fn set_participants(&mut self, count: u16) {
+        self.own_participants = count;
     }
 
     /// The session became usable, or stopped being it.
@@ -515,7 +527,8 @@ impl Peer {
         (address, from): (Address, Option<IpAddr>),
     ) {
         self.number += 1;
-        let probe = Probe { kind, boot: self.own_boot, number: self.number, echo, observed };
+        let participants = observed.is_none().then_some(self.own_participants);
+        let probe = Probe { kind, boot: self.own_boot, number: self.number, echo, observed, participants };
         let datagram = self.keys.seal(&probe, &mut self.rng);
         self.actions.push_back(Action::Send { address, from, datagram });
     }

@@ -68,6 +68,7 @@ impl Peer {
             tx_packets: self.traffic.tx_packets,
             mtu,
             participants_seen: 0,
+            participants_expected: self.participants,
         }
     }
 }

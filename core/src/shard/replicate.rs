@@ -80,6 +80,11 @@ impl Shard {
         if copies == 0 && audience != Audience::All { Err(DropReason::Damped) } else { Ok(()) }
     }
 
+    /// How many DDS participants this host has on a network's interface.
+    pub(crate) fn own_participants(&self, id: NetworkId, now: Instant) -> u16 {
+        self.networks.get(&id).map_or(0, |network| network.multicast.own_participants(now))
+    }
+
     /// How many DDS participants of the peer in a slot are heard here.
     pub(crate) fn participants(&self, slot: Slot, now: Instant) -> usize {
         let peer = self.slots.get(slot as usize).and_then(Option::as_ref);

@@ -17,6 +17,9 @@ NOT_JOINED = 4
 # Capability that the agent needs to make network interfaces; bit of CapEff in /proc/PID/status.
 CAP_NET_ADMIN = 12
 
+# Which release's file each ROS 2 release takes.
+LIKE = {**dict.fromkeys(("foxy", "galactic", "humble", "iron"), "humble"), "kilted": "kilted", "lyrical": "lyrical", "rolling": "lyrical"}
+
 INSTALL = "install Ria on this machine (its README, \"Install\"), or give the path in the environment variable RIA_BINARY"
 
 
@@ -82,6 +85,18 @@ class Agent:
             if time.monotonic() >= deadline:
                 raise AgentError(error or f"`ria env` failed with exit code {code}")
             time.sleep(min(0.2, max(deadline - time.monotonic(), 0.0)))
+
+    def kept_environment(self):
+        """What the agent has left in its run directory, where that is: while no network is up, and without an agent, the
+        files there keep ROS to this machine. What the user has set stays."""
+        run = self.environment.get("RIA_RUN_DIR") or "/run/ria"
+        release = LIKE.get(self.environment.get("ROS_DISTRO"), "jazzy")
+        try:
+            with open(os.path.join(run, "dds", f"ros-{release}.env"), encoding="utf-8") as file:
+                lines = [line.strip().partition("=") for line in file if not line.startswith("#")]
+        except OSError:
+            return {}
+        return {name: value for name, mark, value in lines if mark and not self.environment.get(name)}
 
     def start(self, wait, log_level=""):
         """Starts an agent that outlives this process, and waits until it answers."""

@@ -12,7 +12,9 @@ def find_variables(arguments, agent=None):
     except AgentError as error:
         if required:
             raise
-        return {}, [
+        kept = agent.kept_environment()
+        reach = "this machine only" if kept else "this machine and network only"
+        return kept, [
             f"the DDS environment of the overlay is not set, because {error}. What this launch starts reaches nodes on "
-            "this machine and network only; launch it again when `ria status` shows that the overlay works"
+            f"{reach}; launch it again when `ria status` shows that the overlay works"
         ]

@@ -46,7 +46,7 @@ class BringupTest(unittest.TestCase):
         os.environ["ROS_LOG_DIR"] = self.folder
         self.addCleanup(os.environ.pop, "ROS_LOG_DIR")
         self.answer('{"networks": [], "agent": {"suggested_name": "robot-7"}}', code=4)
-        self.agent = Agent(self.program)
+        self.agent = Agent(self.program, {**os.environ, "RIA_RUN_DIR": self.folder})
         self.addCleanup(self.remove, "up")
 
     def write(self, name, text):
@@ -153,6 +153,18 @@ class OverlayEnvTest(BringupTest):
         self.assertTrue(0.4 < time.monotonic() - began < 15)
         self.assertEqual(variables, {})
         self.assertIn("agent is not running", warnings[0])
+
+    def test_without_the_overlay_it_takes_what_keeps_ros_to_this_machine(self):
+        os.mkdir(os.path.join(self.folder, "dds"))
+        self.write("dds/ros-jazzy.env", "# Ria's\nCYCLONEDDS_URI=file:///run/ria/dds/c.xml\nROS_DOMAIN_ID=7\n")
+        self.write("dds/ros-humble.env", "CYCLONEDDS_URI=file:///run/ria/dds/h.xml\n")
+        own = {"RIA_RUN_DIR": self.folder, "ROS_DOMAIN_ID": "5", "PATH": os.environ["PATH"]}
+        self.agent = Agent(self.program, own)
+        variables, warnings = self.find()
+        self.assertEqual(variables, {"CYCLONEDDS_URI": "file:///run/ria/dds/c.xml"})
+        self.assertIn("this machine only", warnings[0])
+        self.agent = Agent(self.program, {**own, "ROS_DISTRO": "iron"})
+        self.assertEqual(self.find()[0], {"CYCLONEDDS_URI": "file:///run/ria/dds/h.xml"})
 
     def test_required_fails_instead_of_warning(self):
         with self.assertRaisesRegex(AgentError, "not running"):

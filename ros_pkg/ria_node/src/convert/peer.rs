@@ -62,7 +62,7 @@ pub fn peer(peer: &PeerStatus) -> msg::Peer {
         tx_bytes: peer.tx_bytes,
         ros_domains: peer.ros_domains.iter().filter_map(|domain| u16::try_from(*domain).ok()).collect(),
         participants_seen: peer.participants_seen,
-        participants_expected: 0,
+        participants_expected: peer.participants_expected.unwrap_or_default(),
         clock_offset: f32::NAN,
         clock_offset_stddev: f32::NAN,
         details: Vec::new(),
