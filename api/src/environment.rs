@@ -21,6 +21,12 @@ pub const CYCLONE_11: &str = "cyclonedds-11.xml";
 /// Read by Cyclone DDS.
 pub const CYCLONE_VARIABLE: &str = "CYCLONEDDS_URI";
 
+/// The agent's configuration for the router of rmw_zenoh.
+pub const ZENOH_ROUTER: &str = "zenoh-router.json5";
+
+/// Read by that router.
+pub const ZENOH_ROUTER_VARIABLE: &str = "ZENOH_ROUTER_CONFIG_URI";
+
 /// The ROS domain of a process.
 pub const DOMAIN_VARIABLE: &str = "ROS_DOMAIN_ID";
 

@@ -364,7 +364,7 @@ dictionary! {
         time: f64,
         /// How much it matters.
         severity: Severity,
-        /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`, `uplink`.
+        /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`, `uplink`, `ros_clash`.
         kind: String,
         /// Network id.
         network_id: String,

@@ -40,7 +40,7 @@ pub use engine::{
     NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer,
     RelayStatus, StreamNews, Warning,
 };
-pub use multicast::{Domains, MulticastPolicy};
+pub use multicast::{Clash, Domains, MulticastPolicy, Unique};
 pub use packet::{
     DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, SocketIndex,
     Transmit,

@@ -6,10 +6,10 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::rtps::{DISCOVERY, announcement, farewell, guid, to_all, to_one, udp};
+use common::rtps::{DISCOVERY, announcement, farewell, guid, reader, to_all, to_one, udp};
 use common::stock::{device_overlay, routed};
 use common::{World, ms, network, node, overlay};
-use ria_core::{Command, Domains, DropReason, MulticastPolicy};
+use ria_core::{Command, Domains, DropReason, MulticastPolicy, Unique};
 use ria_protocol::map::{Patch, Revision, Snapshot, StockPeer};
 use ria_protocol::message::LiveUpdate;
 
@@ -322,4 +322,55 @@ fn fifty_robots_with_twenty_participants_each_stay_below_70_kb_per_second() {
         .map(|p| p.participants_seen)
         .collect();
     assert_eq!(seen, BTreeSet::from([usize::from(PARTICIPANTS)]));
+}
+
+#[test]
+fn what_two_robots_have_and_only_one_should_is_found() {
+    let mut world = connected(20, 3);
+    let tell = |world: &mut World, from: usize, to: usize, number: u8, topic: Option<&str>| {
+        let packet = udp(overlay(from), overlay(to), 7410, &reader(guid(from, 1), number, topic));
+        world.send(from, &packet);
+        world.run(ms(200));
+    };
+    let found = |world: &World, host: usize| -> Vec<(Unique, String, usize)> {
+        let status = world.engine_status(host);
+        let clashes = status.networks[0].clashes.iter();
+        clashes.map(|c| (c.what, c.name.clone(), c.peers.len())).collect()
+    };
+    for host in 0..3 {
+        world.send(host, &to_all(host, 1, 1));
+    }
+    world.run(ms(200));
+    for (host, other) in [(0, 1), (1, 0), (1, 2), (2, 1)] {
+        tell(&mut world, host, other, 1, Some("rt/cmd_vel"));
+        tell(&mut world, host, other, 2, Some(&format!("rq/robot_{host}/base/get_parametersRequest")));
+    }
+    // In its namespace each is alone; what obeys /cmd_vel is not. Who was told nothing by a third knows nothing of it.
+    assert_eq!(found(&world, 0), [(Unique::CommandReader, "/cmd_vel".into(), 1)]);
+    assert_eq!(found(&world, 1), [(Unique::CommandReader, "/cmd_vel".into(), 2)]);
+    for (host, other) in [(0, 1), (1, 0)] {
+        tell(&mut world, host, other, 3, Some("rq/talker/get_parametersRequest"));
+    }
+    assert_eq!(found(&world, 0).first(), Some(&(Unique::Node, "/talker".into(), 1)));
+    // An endpoint that goes, a participant that goes, and one that dies.
+    tell(&mut world, 0, 1, 3, None);
+    assert_eq!(found(&world, 1), [(Unique::CommandReader, "/cmd_vel".into(), 2)]);
+    world.send(0, &udp(overlay(0), DISCOVERY, 7400, &farewell(guid(0, 1))));
+    world.run(ms(200));
+    assert_eq!(found(&world, 1), [(Unique::CommandReader, "/cmd_vel".into(), 1)]);
+    assert!(found(&world, 0).is_empty());
+    world.run(Duration::from_secs(60));
+    assert!((0..3).all(|host| found(&world, host).is_empty()));
+    // In another domain it is somebody else's.
+    for host in 0..2 {
+        world.send(host, &to_all(host, 1, 2));
+    }
+    world.run(ms(200));
+    for (host, port) in [(0, 7410), (1, 7660)] {
+        let packet =
+            udp(overlay(host), overlay(1 - host), port, &reader(guid(host, 1), 9, Some("rt/cmd_vel")));
+        world.send(host, &packet);
+    }
+    world.run(ms(200));
+    assert!(found(&world, 0).is_empty() && found(&world, 1).is_empty());
 }

@@ -108,6 +108,8 @@ pub struct Control {
     pub(super) connected_host: Host,
     pub(super) profiles: Profiles,
     pub(super) multicast: MulticastPolicy,
+    /// When clashes between robots are looked for next.
+    pub(super) clashes_at: Option<Instant>,
     pub(super) udp_port: u16,
     pub(super) reach: Reach,
     pub(super) boot: BootId,
@@ -183,6 +185,7 @@ impl Control {
             relay_streams: RelayStreams::default(),
             profiles: Profiles::new(&config.run_dir, &config.dds),
             multicast: config.dds.multicast(),
+            clashes_at: None,
             state,
             netlink,
             connected_host: host.clone(),
@@ -331,6 +334,7 @@ impl Control {
         self.retry_storage(now).await;
         self.follow_router();
         self.netcheck_when_due(now).await;
+        self.clashes_when_due(now).await;
     }
 
     /// Tells listeners that something has changed, after the DDS files fit it.
@@ -345,6 +349,9 @@ impl Control {
     pub(super) async fn read_state(&mut self) -> State {
         let packets = self.packets.status().await;
         let known = packets.is_ok();
+        if let Ok(packets) = &packets {
+            self.follow_clashes(&packets.engine);
+        }
         let state = super::status::state(self, &packets.unwrap_or_default());
         if known {
             self.changed |= match self.profiles.update(state.networks.values()) {

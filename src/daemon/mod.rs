@@ -16,6 +16,7 @@
 //! Two owners, by latency: the packet thread owns what packets need, the loop owns everything else, and tasks around
 //! them only do input and output. So a TLS handshake or a slow disk never delays a packet, and there is no lock.
 
+mod clashes;
 mod conditions;
 mod control;
 mod events;

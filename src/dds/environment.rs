@@ -4,11 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use ria_api::environment::for_distro;
-use ria_api::environment::{CYCLONE, CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES};
+use ria_api::environment::{
+    CYCLONE, CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES, ZENOH_ROUTER,
+    ZENOH_ROUTER_VARIABLE,
+};
 
 /// All variables that may be set.
-pub const VARIABLES: [&str; 5] =
-    [FAST_DDS_VARIABLES[0], FAST_DDS_VARIABLES[1], CYCLONE_VARIABLE, FAST_DDS_TRANSPORTS, DOMAIN_VARIABLE];
+pub const VARIABLES: [&str; 6] = [
+    FAST_DDS_VARIABLES[0],
+    FAST_DDS_VARIABLES[1],
+    CYCLONE_VARIABLE,
+    FAST_DDS_TRANSPORTS,
+    ZENOH_ROUTER_VARIABLE,
+    DOMAIN_VARIABLE,
+];
 
 /// Chooses a set of transports of Fast DDS 2.13 and later; a profile with transports of its own would win over it.
 const FAST_DDS_TRANSPORTS: &str = "FASTDDS_BUILTIN_TRANSPORTS";
@@ -19,6 +28,7 @@ pub fn environment(directory: &Path) -> BTreeMap<String, String> {
     let mut variables: BTreeMap<_, _> =
         FAST_DDS_VARIABLES.iter().map(|name| ((*name).to_owned(), file(FAST_DDS))).collect();
     variables.insert(CYCLONE_VARIABLE.to_owned(), format!("file://{}", file(CYCLONE)));
+    variables.insert(ZENOH_ROUTER_VARIABLE.to_owned(), file(ZENOH_ROUTER));
     variables
 }
 
@@ -56,6 +66,6 @@ mod tests {
         let all = environment(Path::new("/run/ria/dds"));
         assert_eq!(all["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds.xml");
         assert_eq!(all["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds.xml");
-        assert!(all.keys().all(|name| VARIABLES.contains(&name.as_str())) && all.len() == 3);
+        assert!(all.keys().all(|name| VARIABLES.contains(&name.as_str())) && all.len() == 4);
     }
 }

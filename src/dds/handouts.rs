@@ -143,6 +143,6 @@ mod tests {
         assert_eq!(names, ["ros-jazzy.env", "ros-humble.env", "ros-kilted.env", "ros-lyrical.env", "ros.sh"]);
         let jazzy = &files[0].1;
         assert!(jazzy.contains("\nFASTRTPS_DEFAULT_PROFILES_FILE=/run/ria/dds/fastdds.xml\n"), "{jazzy}");
-        assert_eq!(jazzy.lines().filter(|line| line.contains('=')).count(), 3);
+        assert_eq!(jazzy.lines().filter(|line| line.contains('=')).count(), 4);
     }
 }

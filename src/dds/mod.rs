@@ -15,6 +15,7 @@ pub mod domains;
 mod environment;
 mod fast_dds;
 mod handouts;
+mod zenoh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
@@ -23,7 +24,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ria_api::environment::{CYCLONE, CYCLONE_11, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_BY_ADDRESS};
+use ria_api::environment::{
+    CYCLONE, CYCLONE_11, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_BY_ADDRESS, ZENOH_ROUTER,
+};
 use ria_api::state::{NetworkState, PeerKind};
 
 use self::config::{DdsConfig, Discovery, InterfaceName};
@@ -180,6 +183,7 @@ impl Profiles {
             (FAST_DDS_BY_ADDRESS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByAddress)),
             (CYCLONE, cyclone::profile(&overlay, cyclone::Version::V0)),
             (CYCLONE_11, cyclone::profile(&overlay, cyclone::Version::V11)),
+            (ZENOH_ROUTER, zenoh::router(&overlay)),
         ] {
             changed |= write_if_changed(&directory.join(name), &content)?;
         }
@@ -309,20 +313,25 @@ mod tests {
         assert!(profiles.update([&grown]).unwrap());
         assert!(std::fs::read_to_string(&file).unwrap().contains("10.213.0.10"));
         let names = std::fs::read_dir(dir.path().join("dds")).unwrap().count();
-        assert_eq!(names, 9, "something was left behind");
+        assert_eq!(names, 10, "something was left behind");
     }
 
     #[test]
-    fn by_multicast_a_new_member_changes_no_file() {
+    fn by_multicast_a_new_member_changes_no_file_of_dds() {
         let dir = tempfile::tempdir().unwrap();
         let profiles = Profiles::new(dir.path(), &DdsConfig::default());
         let mut network = view("ria0", "10.213.0.1/16", 1280);
-        assert!(profiles.update([&network]).unwrap());
+        let files = |network: &NetworkView| {
+            profiles.update([network]).unwrap();
+            let inode = |name: &str| std::fs::metadata(dir.path().join("dds").join(name)).unwrap().ino();
+            [FAST_DDS, FAST_DDS_BY_ADDRESS, CYCLONE, CYCLONE_11].map(inode)
+        };
+        let before = files(&network);
         network.peers.push((NodeId::from_bytes([8; 10]), PeerStatus::default()));
         network.peers[0].1.addresses[0] = "10.213.0.10".into();
-        assert!(!profiles.update([&network]).unwrap());
+        assert_eq!(files(&network), before);
         network.status.mtu = 1420;
-        assert!(profiles.update([&network]).unwrap());
+        assert_ne!(files(&network), before);
     }
 
     #[test]
@@ -330,7 +339,7 @@ mod tests {
         let config = DdsConfig { large_data: true, ..DdsConfig::default() };
         let variables = Profiles::new(Path::new("/run/ria"), &config).environment();
         assert_eq!(variables["FASTDDS_BUILTIN_TRANSPORTS"], "LARGE_DATA");
-        assert!(variables.contains_key("CYCLONEDDS_URI") && variables.len() == 2);
+        assert!(variables.contains_key("CYCLONEDDS_URI") && variables.len() == 3);
         assert!(variables.keys().all(|name| VARIABLES.contains(&name.as_str())));
     }
 

@@ -294,6 +294,7 @@ impl Engine {
         drops.add(self.shard.drops());
         let mut networks = self.control.status(now);
         for network in &mut networks {
+            network.clashes = self.shard.clashes(network.id, now);
             for peer in &mut network.peers {
                 let slot = self.control.slot((network.id, peer.node));
                 peer.participants_seen = slot.map_or(0, |slot| self.shard.participants(slot, now));

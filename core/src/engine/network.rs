@@ -169,6 +169,7 @@ impl Network {
             candidates: self.candidates.clone(),
             reflexive: self.reflexive(),
             relay: self.best_relay().map(Relay::status),
+            clashes: Vec::new(),
         }
     }
 }

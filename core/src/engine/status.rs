@@ -11,6 +11,7 @@ use ria_protocol::prefix::Prefix;
 use ria_protocol::record::MemberRecord;
 
 use crate::counters::DropCounters;
+use crate::multicast::Clash;
 use crate::relay::Transport;
 
 /// State of the link to a peer.
@@ -92,6 +93,8 @@ pub struct NetworkStatus {
     pub reflexive: Vec<SocketAddr>,
     /// The relay that this node uses, when it has one.
     pub relay: Option<RelayStatus>,
+    /// What programs of this node and of others have and only one should: names of ROS nodes, `/cmd_vel`, `/tf`.
+    pub clashes: Vec<Clash>,
 }
 
 /// This node in a network.

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use ria_protocol::id::NodeId;
+
 use super::{Unstructured, bytes, damage, pause};
 use crate::ip::IpPacket;
 use crate::multicast::{Audience, Multicast, PeerMulticast};
+use crate::rtps::endpoints::endpoints;
 use crate::rtps::{announcement, sender};
 
 const OWN: [u8; 4] = [10, 213, 0, 1];
@@ -14,6 +17,12 @@ const GROUP: [u8; 4] = [239, 255, 0, 1];
 /// Reads anything as RTPS, then has participants announce themselves, in good form and damaged, to the group and to one
 /// peer, over any time. Another content is never held back, and no table grows without end.
 pub fn rtps(data: &[u8]) {
+    for endpoint in endpoints(data) {
+        let topic = endpoint.topic.unwrap_or_default();
+        assert!(
+            sender(data).is_some_and(|sender| endpoint.guid.starts_with(&sender)) && topic.len() < data.len()
+        );
+    }
     if let Some(read) = announcement(data) {
         assert!(sender(data) == Some(read.participant) && read.content.len() < data.len());
     }
@@ -32,7 +41,11 @@ pub fn rtps(data: &[u8]) {
                 multicast.admit(&view(&packet), &[OWN.into()], now).ok();
             }
             2 => {
-                multicast.is_repeat(&view(&udp(OWN, PEER, &message)), &peer, now);
+                let packet = udp(OWN, PEER, &message);
+                multicast.overhear(&view(&packet), now);
+                multicast.is_repeat(&view(&packet), &peer, now);
+                let node = NodeId::from_bytes([2; NodeId::LEN]);
+                assert!(multicast.clashes([(node, &peer)].into_iter(), now).len() <= 512);
             }
             3 | 4 => {
                 let packet = udp(PEER, if what & 1 == 0 { GROUP } else { OWN }, &message);
@@ -58,6 +71,16 @@ pub fn rtps(data: &[u8]) {
 fn message_of(participant: u8, content: u32, tail: &[u8]) -> Vec<u8> {
     let mut message = b"RTPS\x02\x03\x01\x0f".to_vec();
     message.extend([participant; 12]);
+    if content == 1 && participant == 3 {
+        // A node's service in place of its announcement.
+        message.extend([0x15, 5, 0, 0, 0, 0, 16, 0, 0, 0, 4, 0xc7, 0, 0, 4, 0xc2, 0, 0, 0, 0, 1, 0, 0, 0]);
+        message.extend([0, 3, 0, 0, 0x5a, 0, 16, 0]);
+        message.extend([participant; 12]);
+        message.extend([0, 0, tail.len() as u8, 4, 5, 0, 44, 0, 34, 0, 0, 0]);
+        message.extend(b"rq/robot/base/get_parametersRequest\0\0\0\0\0");
+        message.extend(tail);
+        return message;
+    }
     message.extend([0x15, 5, 0, 0, 0, 0, 16, 0, 0, 1, 0, 0xc7, 0, 1, 0, 0xc2, 0, 0, 0, 0, 1, 0, 0, 0]);
     message.extend([0, 3, 0, 0, 2, 0, 8, 0, 20, 0, 0, 0, 0, 0, 0, 0]);
     message.extend(content.to_le_bytes());

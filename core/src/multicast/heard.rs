@@ -42,6 +42,11 @@ impl Heard {
         true
     }
 
+    /// Whether a participant is alive.
+    pub(super) fn has(&self, participant: &[u8], now: Instant) -> bool {
+        self.0.iter().any(|(known, until)| known == participant && *until > now)
+    }
+
     pub(super) fn count(&self, now: Instant) -> usize {
         self.0.iter().filter(|(_, until)| *until > now).count()
     }

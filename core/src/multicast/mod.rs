@@ -7,10 +7,11 @@
 //!
 //! What is carried by default is DDS discovery. Its announcements are repeated every few seconds by each participant to
 //! each other one, which on a LAN costs nothing and on many links a lot: the module `damping` leaves out what nobody
-//! needs. The module `heard` keeps whom each peer has announced. All tables are bounded, and nothing is allocated per
+//! needs. The module `heard` keeps whom each peer has announced, `graph` what robots must not have twice. All tables are bounded, and nothing is allocated per
 //! packet. Owns the state of one network, and that of each peer which the shard keeps with it; sends nothing itself.
 
 mod damping;
+mod graph;
 mod heard;
 mod policy;
 
@@ -20,13 +21,17 @@ mod tests;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub use graph::{Clash, Unique};
 pub use policy::{Domains, MulticastPolicy};
+
+use ria_protocol::id::NodeId;
 
 use crate::budget::{Bucket, Limit};
 use crate::counters::DropReason;
 use crate::ip::IpPacket;
 use crate::rtps;
 use damping::{Participants, Repeats};
+use graph::Graph;
 use heard::Heard;
 
 /// Copies to one peer. Twenty participants need three packets per second, and 200 that start at once 600.
@@ -53,6 +58,9 @@ pub(crate) enum Audience {
 pub(crate) struct Multicast {
     policy: MulticastPolicy,
     participants: Participants,
+    /// All of this host's that were heard, by whatever way.
+    own: Heard,
+    graph: Graph,
     repeats: Repeats,
     /// Numbers what peers have been through, so that a number never comes back.
     epoch: u64,
@@ -62,6 +70,7 @@ pub(crate) struct Multicast {
 #[derive(Debug, Default)]
 pub(crate) struct PeerMulticast {
     heard: Heard,
+    graph: Graph,
     packets: Bucket,
     bytes: Bucket,
     /// Since when it has to be told everything again.
@@ -98,6 +107,7 @@ impl Multicast {
         let announced = rtps::announcement(udp.payload);
         if let Some(announced) = &announced {
             self.participants.meet(announced, now);
+            self.own.note(announced, now);
         }
         if !self.participants.take(rtps::sender(udp.payload), now) {
             return Err(DropReason::MulticastBudget);
@@ -105,6 +115,27 @@ impl Multicast {
         let Some(announced) = announced else { return Ok(Audience::All) };
         let round = self.participants.announce(&announced, packet.bytes, now);
         Ok(round.filter(|_| self.policy.damping).map_or(Audience::All, Audience::NewSince))
+    }
+
+    /// Looks at a unicast packet of this host: what its programs tell those of a peer.
+    pub(crate) fn overhear(&mut self, packet: &IpPacket<'_>, now: Instant) {
+        let Some(udp) = packet.udp() else { return };
+        match rtps::announcement(udp.payload) {
+            Some(announced) => {
+                self.own.note(&announced, now);
+            }
+            None => self.graph.note(packet, &self.own, now),
+        }
+    }
+
+    /// What this host and others have and only one should. Takes the peers with what the shard keeps of them.
+    pub(crate) fn clashes<'a>(
+        &'a self,
+        peers: impl Iterator<Item = (NodeId, &'a PeerMulticast)>,
+        now: Instant,
+    ) -> Vec<Clash> {
+        let others = peers.map(|(node, peer)| (node, &peer.graph, &peer.heard));
+        graph::clashes((&self.graph, &self.own), others, now)
     }
 
     /// Whether a unicast packet to a peer says what the peer hears by multicast anyway. That one which is heard by
@@ -131,7 +162,10 @@ impl Multicast {
 
     /// Looks at a packet from a peer: who announces itself there. What this host says to one that is new is no repeat.
     pub(crate) fn listen(&mut self, packet: &IpPacket<'_>, peer: &mut PeerMulticast, now: Instant) {
-        let Some(announced) = packet.udp().and_then(|udp| rtps::announcement(udp.payload)) else { return };
+        let Some(udp) = packet.udp() else { return };
+        let Some(announced) = rtps::announcement(udp.payload) else {
+            return peer.graph.note(packet, &peer.heard, now);
+        };
         if packet.is_multicast() {
             peer.speaks = Some((packet.source, now));
         }

@@ -11,6 +11,7 @@
 //! Everything is looked at in place, and each loop is bounded. Owns no state; what is done with an announcement is not
 //! decided here.
 
+pub(crate) mod endpoints;
 #[cfg(test)]
 mod tests;
 
@@ -115,10 +116,12 @@ impl<'a> Submessage<'a> {
         self.flags & flag != 0
     }
 
+    /// Flags of DATA.
+    const INLINE_QOS: u8 = 0x02;
+    const PAYLOAD: u8 = 0x04;
+
     /// Reads a DATA submessage (section 9.4.5.4).
     fn announcement(&self, participant: GuidPrefix) -> Option<Announcement<'a>> {
-        const INLINE_QOS: u8 = 0x02;
-        const PAYLOAD: u8 = 0x04;
         let to_qos = number(self.body.get(2..)?, self.is_little_endian())?;
         if self.body.get(8..12)? != SPDP_WRITER {
             return None;
@@ -126,13 +129,13 @@ impl<'a> Submessage<'a> {
         // Counted from behind the field itself.
         let mut rest = self.body.get(4 + usize::from(to_qos)..)?;
         let mut is_farewell = false;
-        if self.has(INLINE_QOS) {
+        if self.has(Self::INLINE_QOS) {
             let mut parameters = Parameters::of(rest, self.is_little_endian());
             let status = parameters.find(PID_STATUS_INFO).and_then(<[u8]>::first_chunk::<4>);
             is_farewell = status.is_some_and(|bytes| u32::from_be_bytes(*bytes) & GONE != 0);
             rest = Parameters::of(rest, self.is_little_endian()).end()?;
         }
-        let content = if self.has(PAYLOAD) { rest } else { &[] };
+        let content = if self.has(Self::PAYLOAD) { rest } else { &[] };
         let lease = if is_farewell { None } else { lease(content) };
         Some(Announcement { participant, lease, is_farewell, content })
     }

@@ -229,6 +229,7 @@ impl Shard {
         if network.filter.outbound(&packet, peer.node) == Verdict::Deny {
             return Err(DropReason::FilteredOut);
         }
+        network.multicast.overhear(&packet, now);
         if network.multicast.is_repeat(&packet, &peer.multicast, now) {
             return Err(DropReason::Damped);
         }

@@ -11,7 +11,7 @@ use super::{Shard, ShardNetwork, touch};
 use crate::counters::DropReason;
 use crate::filter::Verdict;
 use crate::ip::IpPacket;
-use crate::multicast::Audience;
+use crate::multicast::{Audience, Clash};
 use crate::packet::DatagramBatch;
 
 impl ShardNetwork {
@@ -83,6 +83,13 @@ impl Shard {
     /// How many DDS participants this host has on a network's interface.
     pub(crate) fn own_participants(&self, id: NetworkId, now: Instant) -> u16 {
         self.networks.get(&id).map_or(0, |network| network.multicast.own_participants(now))
+    }
+
+    /// What this host and peers of a network have and only one should.
+    pub(crate) fn clashes(&self, id: NetworkId, now: Instant) -> Vec<Clash> {
+        let peers = self.slots.iter().flatten().filter(|peer| peer.network == id);
+        let peers = peers.map(|peer| (peer.node, &peer.multicast));
+        self.networks.get(&id).map(|network| network.multicast.clashes(peers, now)).unwrap_or_default()
     }
 
     /// How many DDS participants of the peer in a slot are heard here.

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ria_core::{Command, DropReason, Event, LinkState, PathKind, PeerStatus, PingId, PingOutcome};
+use ria_core::{
+    Command, DropReason, EngineStatus, Event, LinkState, PathKind, PeerStatus, PingId, PingOutcome,
+};
 
 use super::{World, ms, network, node, packet};
 
@@ -21,6 +23,10 @@ impl World {
         let status = self.hosts[host].engine.status(self.clock(host));
         let peers = &status.networks[0].peers;
         peers.iter().find(|peer| peer.node == node(other)).cloned().expect("no such peer")
+    }
+
+    pub fn engine_status(&self, host: usize) -> EngineStatus {
+        self.hosts[host].engine.status(self.clock(host))
     }
 
     pub fn is_up(&self, host: usize, other: usize) -> bool {

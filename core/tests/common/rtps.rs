@@ -38,6 +38,33 @@ pub fn farewell(guid: [u8; 12]) -> Vec<u8> {
     message
 }
 
+/// A participant tells of a reader (with its parameter service, a ROS 2 node), or that it is gone.
+pub fn reader(guid: [u8; 12], number: u8, topic: Option<&str>) -> Vec<u8> {
+    let endpoint = [&guid[..], &[0, 0, number, 4]].concat();
+    let mut message = b"RTPS\x02\x03\x01\x0f".to_vec();
+    message.extend(guid);
+    let mut rest = vec![0, 0, 16, 0, 0, 0, 4, 0xc7, 0, 0, 4, 0xc2, 0, 0, 0, 0, 1, 0, 0, 0];
+    if let Some(topic) = topic {
+        rest.extend([0, 3, 0, 0, 0x5a, 0, 16, 0]);
+        rest.extend(endpoint);
+        let padded = u16::try_from((topic.len() + 5).next_multiple_of(4)).unwrap();
+        rest.extend([5, 0]);
+        rest.extend(padded.to_le_bytes());
+        rest.extend(u32::try_from(topic.len() + 1).unwrap().to_le_bytes());
+        rest.extend(topic.bytes());
+        rest.resize(rest.len() + usize::from(padded) - 4 - topic.len(), 0);
+    } else {
+        rest.extend([0x70, 0, 16, 0]);
+        rest.extend(endpoint);
+        rest.extend([0x71, 0, 4, 0, 0, 0, 0, 3]);
+    }
+    rest.extend([1, 0, 0, 0]);
+    let len = u16::try_from(rest.len()).unwrap().to_le_bytes();
+    message.extend([0x15, if topic.is_some() { 5 } else { 3 }, len[0], len[1]]);
+    message.extend(rest);
+    message
+}
+
 /// A UDP packet from a host.
 pub fn udp(from: [u8; 4], to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(payload.len()).unwrap();

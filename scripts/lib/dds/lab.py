@@ -10,6 +10,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import sysconfig
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
@@ -166,23 +167,49 @@ def plain_ros(*command, **variables):
     return ["env", *(f"{name}={value}" for name, value in variables.items()), "bash", "-c", PLAIN, "ros", ROS / "setup.sh", *command]
 
 
-def cyclone_python():
-    """A Python with Cyclone DDS from its wheel."""
-    if "RIA_CYCLONE" in os.environ:
-        return os.environ["RIA_CYCLONE"]
-    python = ENV / "cyclone/bin/python"
-    if not (ENV / "cyclone/ready").exists():
-        subprocess.run(["/usr/bin/python3", "-m", "venv", ENV / "cyclone"], check=True)
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "cyclonedds==11.0.1"]
-        subprocess.run([str(word) for word in install], check=True, stdout=sys.stderr)
-        (ENV / "cyclone/ready").touch()
+def python_with(name, *packages, **variables):
+    """A Python with packages, in an environment of its own; variables are for their building."""
+    python = ENV / name / "bin/python"
+    if not (ENV / name / "ready").exists():
+        subprocess.run(["/usr/bin/python3", "-m", "venv", ENV / name], check=True)
+        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
+        environment = {**os.environ, **variables}
+        subprocess.run([str(word) for word in install], check=True, stdout=sys.stderr, stderr=sys.stderr, env=environment)
+        (ENV / name / "ready").touch()
     return python
 
 
-def cyclone(*arguments):
-    """Cyclone 11, which takes the file for it as ROS 2 Lyrical does."""
-    environment = 'export ROS_DISTRO=lyrical; eval "$("$1" env)"; shift; exec "$@"'
-    return ["bash", "-c", environment, "cyclone", BIN / "ria", cyclone_python(), HERE / "dds/cyclone.py", *arguments]
+def cyclone_python():
+    """A Python with Cyclone DDS 11 from its wheel."""
+    return os.environ.get("RIA_CYCLONE") or python_with("cyclone", "cyclonedds==11.0.1")
+
+
+def old_cyclone_python():
+    """A Python with Cyclone DDS 0.10: there is no wheel, so it is built on Debian's library (package cyclonedds-dev)."""
+    home = ENV / "cyclone-0.10-home"
+    home.mkdir(exist_ok=True)
+    library = sysconfig.get_config_var("MULTIARCH")
+    for name, target in (("include", "/usr/include"), ("lib", f"/usr/lib/{library}"), ("bin", "/usr/bin")):
+        if not (home / name).exists():
+            (home / name).symlink_to(target)
+    return python_with("cyclone-0.10", "cyclonedds==0.10.2", CYCLONEDDS_HOME=str(home))
+
+
+def cyclone(*arguments, release="lyrical"):
+    """Cyclone 11, which takes the file for it as ROS 2 Lyrical does, or 0.10, as in Humble to Kilted."""
+    environment = f'export ROS_DISTRO={release}; eval "$("$1" env)"; shift; exec "$@"'
+    python = cyclone_python() if release == "lyrical" else old_cyclone_python()
+    return ["bash", "-c", environment, "cyclone", BIN / "ria", python, HERE / "dds/cyclone.py", *arguments]
+
+
+def kilted(script, *arguments):
+    """A script with ROS 2 Kilted, which has Fast DDS 3, and the settings that Ria gives that release."""
+    python = python_with("kilted", "ros-kilted-rclpy[fastrtps]", "ros-kilted-std-msgs", "numpy")
+    prefix = ENV / "kilted"
+    libraries = ":".join(map(str, [prefix / "lib", *prefix.glob("lib/python3.*/site-packages/ros_*.libs")]))
+    environment = 'eval "$("$1" env)"; shift; exec "$@"'
+    variables = ["ROS_DISTRO=kilted", f"AMENT_PREFIX_PATH={prefix}", f"LD_LIBRARY_PATH={libraries}"]
+    return ["env", *variables, "bash", "-c", environment, "kilted", BIN / "ria", python, script, *arguments]
 
 
 def heard(lab, host, command):

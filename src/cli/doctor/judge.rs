@@ -13,6 +13,9 @@ pub const WELL: &str = "nothing found that would keep ROS 2 nodes on the overlay
 /// The queue that bursts of large messages need.
 const QUEUE: u64 = 10_000;
 
+/// Conditions about two robots that have what only one should have.
+const CLASH: &str = "ros-";
+
 /// Clocks of processes and of the agent count in steps of this many seconds.
 const STEP: f64 = 0.02;
 
@@ -77,7 +80,8 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
 
 fn tunnel(all: &mut Findings, network: &NetworkFacts) {
     let (status, name) = (&network.status, &network.status.network);
-    for condition in status.conditions.iter().filter(|c| c.severity != Severity::Info) {
+    let wrong = status.conditions.iter().filter(|c| c.severity != Severity::Info);
+    for condition in wrong.filter(|c| !c.code.starts_with(CLASH)) {
         let text = format!("{name}: {} ({})", condition.text, condition.code);
         all.add(
             "tunnel",
@@ -357,6 +361,11 @@ fn below(own: &str, ours: &str) -> bool {
 }
 
 fn participants(all: &mut Findings, facts: &Facts) {
+    let conditions = facts.networks.iter().flat_map(|network| &network.status.conditions);
+    for condition in conditions.filter(|c| c.code.starts_with(CLASH)) {
+        let next = "give each robot a namespace, or a ROS domain of its own".to_owned();
+        all.add("discovery", "clash", condition.severity, condition.text.clone(), next);
+    }
     for peer in facts.networks.iter().flat_map(|network| &network.peers) {
         let is_up = matches!(peer.link_state, LinkState::Up | LinkState::Degraded);
         let Some(expected) = peer.participants_expected.filter(|_| is_up) else { continue };

@@ -170,6 +170,16 @@ fn domains_that_nobody_carries_are_found() {
 }
 
 #[test]
+fn what_two_robots_have_is_told_with_discovery() {
+    let clash = |facts: &mut Facts| {
+        let (code, text) = ("ros-cmd-vel-twice".into(), "robot-2, too".into());
+        let condition = Condition { code, text, severity: Severity::Error, ..Condition::default() };
+        facts.networks[0].status.conditions.push(condition);
+    };
+    assert_eq!(wrong(clash), [("clash", "robot-2, too".to_owned())]);
+}
+
+#[test]
 fn missing_participants_memory_and_buffers_are_found() {
     assert_eq!(codes(|facts| facts.networks[0].peers[0].participants_seen = 1), ["participants"]);
     let other = |change: fn(&mut Process)| {
