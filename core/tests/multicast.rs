@@ -363,12 +363,12 @@ fn what_two_robots_have_and_only_one_should_is_found() {
     assert!((0..3).all(|host| found(&world, host).is_empty()));
     // In another domain it is somebody else's.
     for host in 0..2 {
-        world.send(host, &to_all(host, 1, 2));
+        world.send(host, &to_all(host, 2, 2));
     }
     world.run(ms(200));
     for (host, port) in [(0, 7410), (1, 7660)] {
         let packet =
-            udp(overlay(host), overlay(1 - host), port, &reader(guid(host, 1), 9, Some("rt/cmd_vel")));
+            udp(overlay(host), overlay(1 - host), port, &reader(guid(host, 2), 9, Some("rt/cmd_vel")));
         world.send(host, &packet);
     }
     world.run(ms(200));

@@ -140,7 +140,7 @@ mod tests {
         });
         assert_eq!(changes["CYCLONEDDS_URI"], Change::Keep);
         assert_eq!(changes["FASTDDS_DEFAULT_PROFILES_FILE"], Change::Set("/tmp/r/dds/fastdds.xml".into()));
-        assert_eq!(set(&changes).count(), 2);
+        assert_eq!(set(&changes).count(), 3);
     }
 
     #[test]

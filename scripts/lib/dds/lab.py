@@ -202,6 +202,17 @@ def cyclone(*arguments, release="lyrical"):
     return ["bash", "-c", environment, "cyclone", BIN / "ria", python, HERE / "dds/cyclone.py", *arguments]
 
 
+def fast_dds_2_9(*arguments):
+    """Fast DDS 2.9 as Debian has it (package libfastrtps-dev), which takes the file for it as ROS 2 Humble does."""
+    source, program = HERE / "dds/fast_dds_2_9.cpp", ENV / "fast-dds-2.9/chatter"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(exist_ok=True)
+        build = ["g++", "-std=c++17", "-O1", "-o", program, source, "-lfastrtps", "-lfastcdr"]
+        subprocess.run([str(word) for word in build], check=True, stdout=sys.stderr, stderr=sys.stderr)
+    environment = 'export ROS_DISTRO=humble; eval "$("$1" env)"; shift; exec "$@"'
+    return ["bash", "-c", environment, "fast-dds", BIN / "ria", program, *arguments]
+
+
 def kilted(script, *arguments):
     """A script with ROS 2 Kilted, which has Fast DDS 3, and the settings that Ria gives that release."""
     python = python_with("kilted", "ros-kilted-rclpy[fastrtps]", "ros-kilted-std-msgs", "numpy")

@@ -21,9 +21,12 @@ def main():
         context = Context()
         rclpy.init(context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
         nodes.append(rclpy.create_node(f"{name}_{number}", context=context))
-    told = None
+    told = last = None
     while not select.select([sys.stdin], [], [], 0.05)[0]:
         fewest = min(len(set(node.get_node_names())) for node in nodes)
+        if fewest != last:
+            last = fewest
+            print(f"{fewest} nodes seen by all", file=sys.stderr, flush=True)
         if fewest != told and (told is not None or fewest >= expected):
             told = fewest
             print(json.dumps({"nodes": fewest, "after_s": round(time.monotonic() - began, 3)}), flush=True)
