@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::enrol::Authority;
 use crate::domains::RosDomains;
+use crate::enrol::Authority;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{LockKey, PresharedKey};
 use crate::name::Name;
