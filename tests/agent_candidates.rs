@@ -99,3 +99,63 @@ ip addr add fd77::8/64 dev eth0 nodad preferred_lft 0";
     host.run(&["sh", "-ec", "ip addr change fd77::7/64 dev eth0 preferred_lft 0"]).unwrap();
     eventually("it is no candidate any more", || !candidates(&a).contains("fd77::7"));
 }
+
+/// A cable between two robots, `eth1` at either end, with addresses of both families.
+fn join_by_cable(a: &Host, b: &Host) {
+    // From outside, where the processes of both have numbers.
+    let (from, to) = (a.init().to_string(), b.init().to_string());
+    let cable = [
+        "-t", &from, "-n", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", &to,
+    ];
+    assert!(std::process::Command::new("nsenter").args(cable).status().unwrap().success());
+    for (host, number) in [(a, 1), (b, 2)] {
+        let script = format!(
+            "ip addr add 10.77.0.{number}/24 dev eth1; ip addr add fd77::{number}/64 dev eth1 nodad; ip link set eth1 up"
+        );
+        host.run(&["sh", "-ec", &script]).unwrap();
+    }
+}
+
+/// Frames on the cable are swallowed, and its carrier stays.
+fn kill_cable(host: &Host, dead: bool) {
+    let rules = "table netdev cable { chain in { type filter hook ingress device eth1 priority 0; drop; }; }";
+    let line = if dead { vec!["nft", rules] } else { vec!["nft", "delete table netdev cable"] };
+    host.run(&line).unwrap();
+}
+
+#[test]
+fn of_two_interfaces_with_both_families_the_one_that_works_is_used_whichever_dies() {
+    let team = Team::new("two-ways", &Site::Apart(Nat::PortPreserving));
+    let hosts = [team.host("robot-a"), team.host("robot-b")];
+    join_by_cable(&hosts[0], &hosts[1]);
+    hosts.iter().for_each(|host| kill_cable(host, true));
+    let (a, b) = team.pair();
+    let pair = [(&a, "robot-b"), (&b, "robot-a")];
+    let direct_by = |prefix: &[&str]| {
+        pair.iter().all(|(robot, peer)| {
+            let peer = robot.peer(peer);
+            let endpoint = peer["endpoint"].as_str().unwrap_or_default().to_owned();
+            peer["path"] == "direct" && prefix.iter().any(|prefix| endpoint.starts_with(prefix))
+        })
+    };
+    for candidate in ["10.77.0.1:41820", "[fd77::1]:41820"] {
+        assert!(candidates(&a).contains(candidate), "{}", candidates(&a));
+    }
+    eventually("the way through both NATs is found, though the cable is dead", || {
+        direct_by(&["198.51.100."])
+    });
+    assert_eq!(a.ping(&b.address(), 5), 5);
+
+    // The cable works now, and the Wi-Fi of one does not any more: nothing tells of either but packets.
+    hosts.iter().for_each(|host| kill_cable(host, false));
+    let wifi = "table netdev wifi { chain in { type filter hook ingress device eth0 priority 0; drop; }; }";
+    hosts[0].run(&["nft", wifi]).unwrap();
+    let cable = ["10.77.0.", "[fd77::"];
+    let address = b.address();
+    eventually("the cable is used", || a.ping(&address, 2) > 0 && direct_by(&cable));
+    assert_eq!(b.ping(&a.address(), 5), 5);
+
+    hosts[0].run(&["nft", "delete table netdev wifi"]).unwrap();
+    hosts.iter().for_each(|host| kill_cable(host, true));
+    eventually("back through the NATs", || a.ping(&address, 2) > 0 && direct_by(&["198.51.100."]));
+}

@@ -1,9 +1,13 @@
-//! Routers that open a port when asked (miniupnpd): symmetric NATs are no obstacle any more, and nothing is left behind.
+//! Routers that open a port when asked (miniupnpd, and one that knows NAT-PMP alone): symmetric NATs are no obstacle any
+//! more, and nothing is left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod support;
 
+use std::net::UdpSocket;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use netlab::{Host, HostSpec, Lab, Nat, NetworkSpec, Process, RouterSpec};
@@ -147,4 +151,91 @@ fn symmetric_nats_that_open_a_port_let_robots_meet_directly() {
     assert!(second.has_mapping(), "not the other's");
     assert_eq!(questions(&alone), asked, "no more questions since");
     assert!(Path::new(first.folder.path()).exists());
+}
+
+/// A router as they were before PCP: it knows NAT-PMP (RFC 6886) and nothing else.
+struct OldRouter {
+    host: Host,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl OldRouter {
+    fn start(team: &Team, name: &str) -> Self {
+        let host = team.lab.router(name).unwrap();
+        let rules = "table inet old { chain to { type nat hook prerouting priority -100; }; }
+                     insert rule inet firewall forward ct status dnat accept";
+        std::fs::write(host.path("/run/old.nft"), rules).unwrap();
+        host.run(&["nft", "-f", "/run/old.nft"]).unwrap();
+        let shown = host.run(&["ip", "-4", "-o", "addr", "show", "dev", "up0"]).unwrap();
+        let outer = shown.split("inet ").nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+        let socket = host.enter(|| UdpSocket::bind(("0.0.0.0", 5351))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let (stop, worker) = (Arc::new(AtomicBool::new(false)), host.clone());
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let mut buffer = [0; 128];
+                if let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                    let answer = Self::answer(&worker, &buffer[..len], &from.ip().to_string(), &outer);
+                    socket.send_to(&answer, from).unwrap();
+                }
+            }
+        });
+        Self { host, stop, thread: Some(thread) }
+    }
+
+    fn answer(host: &Host, question: &[u8], from: &str, outer: &str) -> Vec<u8> {
+        const EPOCH: [u8; 4] = [0, 0, 3, 0];
+        let outer: std::net::Ipv4Addr = outer.parse().unwrap();
+        match question {
+            [0, 0] => [&[0, 128, 0, 0][..], &EPOCH, &outer.octets()].concat(),
+            [0, 1, 0, 0, inner0, inner1, wanted0, wanted1, lifetime @ ..] => {
+                let inner = u16::from_be_bytes([*inner0, *inner1]);
+                host.run(&["nft", "flush", "chain", "inet", "old", "to"]).unwrap();
+                if lifetime != [0; 4] {
+                    let port = u16::from_be_bytes([*wanted0, *wanted1]);
+                    let rule = format!(
+                        "add rule inet old to iifname up0 udp dport {port} dnat ip to {from}:{inner}"
+                    );
+                    host.run(&["nft", &rule]).unwrap();
+                }
+                let ports = [*inner0, *inner1, *wanted0, *wanted1];
+                [&[0, 129, 0, 0][..], &EPOCH, &ports, lifetime].concat()
+            }
+            // PCP, which it takes for a version of its own protocol that it does not know (section 3.5).
+            [_, op, ..] => [&[0, 128 | (op & 127), 0, 1][..], &EPOCH].concat(),
+            _ => vec![],
+        }
+    }
+
+    fn has_mapping(&self) -> bool {
+        self.host.run(&["nft", "list", "chain", "inet", "old", "to"]).unwrap().contains("dnat")
+    }
+}
+
+impl Drop for OldRouter {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn a_router_that_knows_nat_pmp_alone_is_used_by_it() {
+    let team = Team::of(lab(), &[]);
+    let router = OldRouter::start(&team, "home-1");
+    let (mut a, b) = team.pair();
+    eventually("the path is direct through the port that was opened", || {
+        a.peer("robot-b")["path"] == "direct"
+    });
+    eventually("in both directions", || b.peer("robot-a")["path"] == "direct");
+    assert_eq!(a.ping(&b.address(), 5), 5);
+    assert!(router.has_mapping());
+    let report = netcheck(&a);
+    assert_eq!(report["port_mapping_protocols"], serde_json::json!(["nat-pmp"]), "{report}");
+    let address = report["port_mapping_address"].as_str().unwrap().to_owned();
+    assert_eq!(b.peer("robot-a")["endpoint"].as_str(), Some(address.as_str()));
+    a.stop(Signal::SIGTERM);
+    assert!(!router.has_mapping(), "given back");
 }

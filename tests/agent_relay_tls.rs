@@ -3,7 +3,12 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use netlab::{Link, Nat};
+use ria_api::state::PathKind;
+use support::listener::Listener;
+use support::transfer::Transfer;
 use support::{Robot, Site, Team, eventually, eventually_within};
 
 /// A firewall for UDP before this host, or none.
@@ -42,6 +47,31 @@ fn a_robot_without_udp_is_reached_over_tls_and_goes_back_to_udp_when_it_opens() 
     block_udp(&mut team, "robot-a", true);
     eventually("the relay is used over TLS again", || path(&a, "robot-b") == "relay_tls");
     assert_eq!(a.ping(&b.address(), 10), 10);
+}
+
+#[test]
+fn a_direct_path_under_which_udp_is_closed_is_left_for_the_relay_over_tls() {
+    let mut team = Team::new("relay-tls3", &Site::Apart(Nat::PortPreserving));
+    let (a, b) = team.pair();
+    for (robot, peer) in [(&a, "robot-b"), (&b, "robot-a")] {
+        eventually("the path is direct", || path(robot, peer) == "direct");
+    }
+    let stream = Transfer::start(&a, &b);
+    let listener = Listener::on(&a.host);
+    let closed = Instant::now();
+    block_udp(&mut team, "robot-a", true);
+    eventually("the relay is used over TLS", || path(&a, "robot-b") == "relay_tls");
+    assert_eq!(path(&b, "robot-a"), "relay_udp");
+    let paths = listener.of_kind("path", closed);
+    let last = paths.last().expect("the change was told");
+    assert_eq!(last.path_after, Some(PathKind::RelayTls), "{paths:#?}");
+    std::thread::sleep(Duration::from_millis(500));
+    // Every byte has arrived, over the one way and the other.
+    let received = stream.finish();
+    assert!(received.longest_pause < Duration::from_secs(15), "{received:?}");
+    block_udp(&mut team, "robot-a", false);
+    let long = Duration::from_secs(60);
+    eventually_within(long, "the path is direct again", || path(&a, "robot-b") == "direct");
 }
 
 #[test]

@@ -187,3 +187,31 @@ fn a_peer_that_lies_about_where_it_is_brings_few_checks() {
     let checks = world.recorded.iter().filter(|(_, _, bytes)| is_ice(bytes)).count();
     assert!(checks <= 5 * 50 + 10, "{checks} checks in five seconds");
 }
+
+#[test]
+fn dead_addresses_of_either_family_beside_the_one_that_works_delay_nobody() {
+    for seed in 0..10 {
+        let mut world = two_behind(seed, Cone, PortRestricted);
+        for host in 0..2 {
+            let number = u8::try_from(host).unwrap();
+            let (v4, v6) = ([10, 9, 8, number], [0x2001, 0xdb8, 9, 8, 0, 0, 0, number.into()]);
+            let mut addresses = vec![world.hosts[host].address];
+            for dead in [std::net::IpAddr::from(v4), std::net::IpAddr::from(v6)] {
+                world.dead.push(dead);
+                addresses.push((dead, PORT).into());
+            }
+            world.command(host, Command::SetHostCandidates(addresses));
+        }
+        let took = world.run_till("direct", ms(1500), |w| w.both_on(PathKind::Direct));
+        let gap = world.stream(ms(10), ms(3000));
+        assert!(gap < ms(60), "seed {seed}: {took:?}, {gap:?}");
+        // An interface that works goes; what is left leads nowhere, until it is back.
+        let [alive, dead] = [world.hosts[0].address, (world.dead[0], PORT).into()];
+        world.dead.push(alive.ip());
+        world.command(0, Command::SetHostCandidates(vec![dead]));
+        world.run(ms(1500));
+        world.dead.pop();
+        world.command(0, Command::SetHostCandidates(vec![dead, alive]));
+        world.run_till("direct again", ms(3000), |w| w.both_on(PathKind::Direct));
+    }
+}

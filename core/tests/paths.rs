@@ -99,31 +99,15 @@ fn a_cut_direct_path_is_left_within_a_second() {
     }
 }
 
-/// Both hosts send every 10 ms; the longest time in which nothing came at host 0 and at host 1, by their order.
-fn stream_both_ways(world: &mut World, steps: u32) -> [std::time::Duration; 2] {
-    let (mut last, mut longest) = ([world.now; 2], [std::time::Duration::ZERO; 2]);
-    for number in 0..steps {
-        world.send(0, &packet(0, 1, number, 200));
-        world.send(1, &packet(1, 0, number, 200));
-        world.run(ms(10));
-        for host in 0..2 {
-            let arrived = world.hosts[host].received.last().map_or(last[host], |(at, _)| *at);
-            last[host] = last[host].max(arrived);
-            longest[host] = longest[host].max(world.now - last[host]);
-        }
-    }
-    longest
-}
-
 #[test]
 fn a_way_that_dies_in_one_direction_is_left_within_a_second_though_data_comes_by_it() {
     for seed in 0..20 {
         let mut world = two_behind(seed, Cone, PortRestricted);
         world.run_till("direct", ms(2000), |w| w.both_on(PathKind::Direct));
-        stream_both_ways(&mut world, 50 + 4 * u32::try_from(seed).unwrap());
+        world.stream_both_ways(50 + 4 * u32::try_from(seed).unwrap());
         let (relay, from) = (world.turn.address, world.nats[0].public());
         world.cut = Some(Box::new(move |source, to| source.ip() == from && to != relay));
-        let [back, there] = stream_both_ways(&mut world, 300);
+        let [back, there] = world.stream_both_ways(300);
         assert!(there < ms(1000) && back < ms(1000), "seed {seed}: {there:?}, {back:?}");
         assert!(world.both_on(PathKind::RelayUdp), "seed {seed}");
     }
@@ -136,7 +120,7 @@ fn a_full_queue_that_eats_one_ping_in_three_moves_nothing_while_data_comes() {
         world.run_till("direct", ms(2000), |w| w.both_on(PathKind::Direct));
         world.loss = 180;
         let since = world.now;
-        stream_both_ways(&mut world, 6000);
+        world.stream_both_ways(6000);
         let moved = world.hosts[0].events.iter().filter(|(at, event)| {
             *at >= since
                 && matches!(

@@ -216,3 +216,17 @@ fn another_way_out_under_the_same_addresses_is_another_allocation_and_no_loss() 
     assert!(gap < ms(30), "the relay is not reached over IPv6: {gap:?}");
     assert_eq!(world.turn.len(), allocations);
 }
+
+#[test]
+fn whoever_stays_follows_the_one_that_moves_at_once() {
+    for seed in 0..30 {
+        let mut world = two_behind(seed, Cone, PortRestricted);
+        world.run_till("direct", ms(2000), |w| w.both_on(PathKind::Direct));
+        world.stream_both_ways(100 + u32::try_from(seed).unwrap() * 7);
+        let nat = world.nat(Cone, PortRestricted);
+        world.roam(0, nat);
+        let [to_the_one_that_moved, from_it] = world.stream_both_ways(200);
+        assert!(to_the_one_that_moved < ms(450), "seed {seed}: {to_the_one_that_moved:?}");
+        assert!(from_it < ms(450), "seed {seed}: {from_it:?}");
+    }
+}

@@ -27,7 +27,7 @@ use super::host::{Host, Interface, Neighbour, Resolution, Route};
 const FIRST: Duration = Duration::from_millis(10);
 
 /// ... and others of the burst after this time each.
-const SETTLE: Duration = Duration::from_millis(90);
+const SETTLE: Duration = Duration::from_millis(40);
 
 /// The kernel said no.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +161,7 @@ impl Netlink {
     }
 }
 
-/// Starts to watch: the number grows whenever interfaces, addresses or routes have changed, at most ten times a second.
+/// Starts to watch: the number grows whenever interfaces, addresses or routes have changed, at most twenty times a second.
 pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
     let groups = [
         MulticastGroup::Link,

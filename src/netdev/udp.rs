@@ -163,6 +163,9 @@ impl Udp {
     pub fn send_urgent(&mut self, transmit: &Transmit<'_>) {
         let (to, from) = (self.outer(transmit.to), transmit.from.filter(|ip| !ip.is_unspecified()));
         for datagram in transmit.datagrams() {
+            if urgent::is_astray(transmit.to, from, datagram) {
+                continue;
+            }
             let sent = urgent::send(&self.socket, to, from, datagram);
             // A source address may be gone.
             let again = |_| urgent::send(&self.socket, to, None, datagram);

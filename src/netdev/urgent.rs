@@ -1,9 +1,9 @@
-//! Two things that the kernel does for single datagrams and no crate wraps as needed: it tells how much of a socket's
-//! waits in its queues, and takes a datagram that is to go before what waits there.
+//! What the kernel does for single datagrams and no crate wraps as needed: it tells how much of a socket's waits in its
+//! queues, takes a datagram that is to go before what waits there, and says from where it would send.
 #![allow(unsafe_code, reason = "one ioctl that writes one integer")]
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
@@ -27,6 +27,22 @@ pub fn held(socket: &impl AsFd) -> usize {
     // SAFETY: the descriptor is open while it is borrowed, and the call writes one integer where one is.
     let done = unsafe { outq(socket.as_fd().as_raw_fd(), &raw mut bytes) };
     done.ok().and_then(|_| usize::try_from(bytes).ok()).unwrap_or(0)
+}
+
+/// A STUN binding request (RFC 8489, section 5), such as ICE's checks are.
+const BINDING_REQUEST: [u8; 2] = [0, 1];
+
+/// Whether this is a check from an address that is not the kernel's choice for where it goes. The kernel would send it out
+/// all the same, by the interface that its routes name and with a source of another one: no such pair can work as it is
+/// meant, and at a NAT it may take the port that the check from the right address needs.
+pub fn is_astray(to: SocketAddr, from: Option<IpAddr>, datagram: &[u8]) -> bool {
+    let Some(from) = from.filter(|_| datagram.starts_with(&BINDING_REQUEST)) else { return false };
+    let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let chosen = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(to)?;
+        socket.local_addr()
+    });
+    !chosen.is_ok_and(|chosen| chosen.ip() == from)
 }
 
 /// Sends a datagram that goes before what waits. `to` is in the form that the socket takes.
@@ -56,4 +72,20 @@ pub fn send(socket: &impl AsFd, to: SocketAddr, from: Option<IpAddr>, datagram: 
         None => sendmsg(fd, &parts, &[mark], MsgFlags::MSG_DONTWAIT, Some(&to))?,
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_checks_from_another_address_than_the_kernels_choice_are_astray() {
+        let to = "127.0.0.1:9".parse().unwrap();
+        let check = [0, 1, 0, 0];
+        let (right, wrong) = (Some("127.0.0.1".parse().unwrap()), Some("127.0.0.2".parse().unwrap()));
+        assert!(!is_astray(to, right, &check) && !is_astray(to, None, &check));
+        assert!(is_astray(to, wrong, &check));
+        assert!(!is_astray(to, wrong, &[1, 1, 0, 0]), "an answer goes out from where the question came to");
+        assert!(!is_astray(to, wrong, &[0xd1, 1]));
+    }
 }

@@ -278,6 +278,11 @@ impl Path {
         self.answered
     }
 
+    /// When something came by it last: an answer, or a ping of the peer's.
+    pub(crate) fn brought(&self) -> Option<Instant> {
+        self.answered.max(self.pinged)
+    }
+
     /// Smoothed round-trip time, or a guess.
     pub(crate) fn rtt(&self) -> Duration {
         self.rtt.unwrap_or(RTT_UNKNOWN)

@@ -26,10 +26,16 @@ impl Peer {
         remotes.extend(relayed);
         let relayed = &self.relayed;
         for path in &mut self.paths {
+            let was_reported = path.reported;
             path.reported = match path.address {
                 Address::Direct(_) => direct.contains(&path.address),
                 Address::Relayed(_, address) => relayed.contains(&address),
             };
+            // The peer has moved, as it seems.
+            let left = was_reported && !path.reported && Some(path.address) == self.active;
+            if left && path.is_direct_and_works() && !path.is_doubted() {
+                path.doubt(now);
+            }
         }
         // What was taken back goes, unless it works all the same.
         self.forget_strays(now);

@@ -383,10 +383,11 @@ impl Peer {
 
     /// What passed through the shard.
     pub(crate) fn handle_traffic(&mut self, traffic: Traffic, now: Instant) {
-        self.traffic = traffic;
+        let before = std::mem::replace(&mut self.traffic, traffic);
         if let Some(heard) = traffic.heard {
             self.link.heard(heard);
         }
+        self.follow_data(before, now);
         self.update(now);
     }
 
@@ -483,8 +484,9 @@ impl Peer {
 
     /// Whether the peer's data comes over a path at the moment.
     fn is_fed(&self, address: Address, now: Instant) -> bool {
-        let heard = self.traffic.heard_direct.filter(|_| matches!(address, Address::Direct(_)));
-        self.active == Some(address) && heard.is_some_and(|at| now.saturating_duration_since(at) < FED_FOR)
+        let Some((at, Some(from))) = self.traffic.data else { return false };
+        let fed = address == Address::Direct(from) && now.saturating_duration_since(at) < FED_FOR;
+        self.active == Some(address) && fed
     }
 
     fn ping_standby(&mut self, now: Instant) {

@@ -13,6 +13,7 @@ use super::Peer;
 use super::stock::Role;
 use crate::path::probe::Probe;
 use crate::path::{Address, Path, PathState};
+use crate::shard::message::Traffic;
 
 /// A path that brought something as lately as this has not been left by the peer.
 const LEFT_AFTER: Duration = Duration::from_millis(150);
@@ -53,16 +54,25 @@ impl Peer {
                 self.seen_at_news = ping.observed;
             }
         }
-        let silent = |path: &Path| {
-            let brought = path.answered().max(self.traffic.heard);
-            brought.is_none_or(|at| now.saturating_duration_since(at) > LEFT_AFTER)
-        };
+        let silent =
+            |path: &Path| path.brought().is_none_or(|at| now.saturating_duration_since(at) > LEFT_AFTER);
         let known = self.paths.iter().any(|path| path.address == via && path.state == PathState::Proven);
         let left = |path: &&mut Path| path.state == PathState::Proven && !path.is_doubted();
         if known || !self.paths.iter().any(|path| Some(path.address) == self.active && silent(path)) {
             return;
         }
         self.paths.iter_mut().filter(left).for_each(|path| path.doubt(now));
+    }
+
+    /// The peer's data comes by another way than before, so it has left the one before, perhaps because that is no more: where
+    /// it was the way that is in use here, it is found out at once whether it works still.
+    pub(super) fn follow_data(&mut self, before: Traffic, now: Instant) {
+        let (Some((_, was)), Some((_, is))) = (before.data, self.traffic.data) else { return };
+        let left = |path: &&mut Path| Some(path.address) == was.map(Address::Direct) && was != is;
+        let left = self.paths.iter_mut().find(left).filter(|path| Some(path.address) == self.active);
+        if let Some(path) = left.filter(|path| path.state == PathState::Proven && !path.is_doubted()) {
+            path.doubt(now);
+        }
     }
 
     /// Tries where the peer has said that it is seen from outside, when it is another place than before and `usable`.

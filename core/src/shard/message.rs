@@ -125,8 +125,8 @@ pub(crate) struct Traffic {
     pub(crate) tx_packets: u64,
     /// When something authentic came last, keepalives included.
     pub(crate) heard: Option<Instant>,
-    /// When data came last straight from the peer, not by a relay.
-    pub(crate) heard_direct: Option<Instant>,
+    /// When data came last, and from where; `None` when it came by a relay.
+    pub(crate) data: Option<(Instant, Option<SocketAddr>)>,
     /// When an inner packet passed last, in either direction.
     pub(crate) active: Option<Instant>,
     /// When the current session's handshake was.

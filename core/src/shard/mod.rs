@@ -295,9 +295,7 @@ impl Shard {
         {
             self.events.push_back(ShardEvent::Roamed { slot, to: route.to });
         }
-        if direct.is_some() {
-            peer.traffic.heard_direct = Some(now);
-        }
+        peer.traffic.data = Some((now, direct.map(|route| route.to)));
         peer.handle_opened(len, now);
         if len == 0 {
             return Ok(());

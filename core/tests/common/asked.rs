@@ -78,4 +78,20 @@ impl World {
         let gaps = ends.iter().scan(begin, |before, at| Some(*at - std::mem::replace(before, *at)));
         gaps.max().unwrap_or(duration)
     }
+
+    /// Both hosts send every 10 ms; the longest time in which nothing came at host 0 and at host 1, by their order.
+    pub fn stream_both_ways(&mut self, steps: u32) -> [Duration; 2] {
+        let (mut last, mut longest) = ([self.now; 2], [Duration::ZERO; 2]);
+        for number in 0..steps {
+            self.send(0, &packet(0, 1, number, 200));
+            self.send(1, &packet(1, 0, number, 200));
+            self.run(super::ms(10));
+            for host in 0..2 {
+                let arrived = self.hosts[host].received.last().map_or(last[host], |(at, _)| *at);
+                last[host] = last[host].max(arrived);
+                longest[host] = longest[host].max(self.now - last[host]);
+            }
+        }
+        longest
+    }
 }

@@ -135,6 +135,8 @@ pub struct World {
     pub loss: u64,
     /// Which datagrams (source and destination as on the public network) don't get through.
     pub cut: Option<Cut>,
+    /// Addresses of hosts whose interfaces are up and lead nowhere.
+    pub dead: Vec<IpAddr>,
     /// Datagrams from this address that begin with this byte get lost, as if they were refused.
     pub refused: Option<(SocketAddr, u8)>,
     /// Every datagram that was sent: number by first byte, without those of ICE's.
@@ -181,6 +183,7 @@ impl World {
             loss: 0,
             cut: None,
             refused: None,
+            dead: Vec::new(),
             sent: BTreeMap::new(),
             checks: 0,
             without_ice: Vec::new(),
@@ -501,8 +504,12 @@ impl World {
 
     fn transmit(&mut self, host: usize, udp: &DatagramBatch) {
         let from = self.hosts[host].address;
-        let sends: Vec<(SocketAddr, SocketIndex, Vec<u8>)> =
-            udp.transmits().flat_map(|t| t.datagrams().map(move |d| (t.to, t.socket, d.to_vec()))).collect();
+        let leads = |local: Option<IpAddr>| local.is_none_or(|ip| !self.dead.contains(&ip));
+        let sends: Vec<(SocketAddr, SocketIndex, Vec<u8>)> = udp
+            .transmits()
+            .filter(|t| leads(t.from))
+            .flat_map(|t| t.datagrams().map(move |d| (t.to, t.socket, d.to_vec())))
+            .collect();
         for (to, socket, bytes) in sends {
             if socket.is_stream() {
                 self.send_on_stream(host, socket, &bytes);
