@@ -151,8 +151,8 @@ fn robots_without_udp_meet_at_a_stock_coturn_over_tls_if_they_can_verify_it() {
     let (turn, coordinator) = (team.host("turn"), team.host("coordinator"));
     for name in ["own", "other"] {
         make_certificate(&turn, name, LIBRARY);
-        std::fs::copy(turn.path(format!("/run/{name}.pem")), coordinator.path(format!("/run/{name}.pem")))
-            .unwrap();
+        let file = format!("/run/{name}.pem");
+        std::fs::copy(turn.path(&file), coordinator.path(&file)).unwrap();
     }
     let tls = ["--tls-listening-port", "5349", "--cert", "/run/own.pem", "--pkey", "/run/own.key"];
     let _coturn = start_coturn_with(&turn, &tls);

@@ -56,10 +56,14 @@ impl Vps {
         vps
     }
 
+    /// What it was told.
+    fn terms(&self) -> RelayTerms {
+        from_bytes(&fs::read(self.host.path("/var/lib/ria-relay/terms")).unwrap()).unwrap()
+    }
+
     /// By which it verifies credentials.
     fn key(&self) -> [u8; 32] {
-        let kept = fs::read(self.host.path("/var/lib/ria-relay/terms")).unwrap();
-        from_bytes::<RelayTerms>(&kept).unwrap().key.0
+        self.terms().key.0
     }
 
     fn give_key(&self, key: &str) {
@@ -179,6 +183,19 @@ fn robots_meet_at_a_relay_elsewhere_and_it_outlives_coordinator_and_itself() {
     team.start_coordinator();
     vps.wait_until_connected(&team);
     assert_eq!(a.ping(&address, 10), 10);
+
+    // It follows its coordinator to another authority, and another place.
+    assert_eq!(team.admin(&["ca", "roll"]).code, 0);
+    assert_eq!(team.admin(&["url", "add", "https://198.51.100.2:443"]).code, 0);
+    eventually("it keeps that", || vps.terms().urls.len() == 2 && vps.terms().trusts.len() == 2);
+    let first = team.admin(&["ca", "list", "--json"]);
+    let authorities: Value = serde_json::from_str(&first.out).unwrap();
+    let retired = team.admin(&["ca", "retire", authorities[1]["id"].as_str().unwrap()]);
+    assert_eq!(retired.code, 0, "{retired:?}");
+    eventually("it trusts the new one only", || vps.terms().trusts.len() == 1);
+    vps.kill();
+    vps.start(&[]);
+    vps.wait_until_connected(&team);
 
     // Removed, it serves nobody, and stays out.
     assert_eq!(team.admin(&["relay", "remove", "vps"]).code, 0);

@@ -76,6 +76,8 @@ async fn add_url(
         return Err(problem(ProblemCode::BadRequest, text));
     }
     admin.services.registry.add_url(url.as_str().to_owned(), actor).await?;
+    // Relays elsewhere keep the list as well.
+    admin.services.relays.set_changed();
     Ok(Json(views(&admin)))
 }
 
@@ -86,5 +88,6 @@ async fn remove_url(
 ) -> Answer<Vec<UrlView>> {
     let url = request.url.trim().trim_end_matches('/').to_owned();
     admin.services.registry.remove_url(url, actor).await?;
+    admin.services.relays.set_changed();
     Ok(Json(views(&admin)))
 }

@@ -176,6 +176,7 @@ impl Connection<'_> {
         renewal.tick().await;
         let mut told = denials.borrow_and_update().clone();
         self.send_terms(socket, &told).await?;
+        let mut urls = self.services.registry.world().told_urls();
         loop {
             tokio::select! {
                 biased;
@@ -185,7 +186,14 @@ impl Connection<'_> {
                     told = list;
                 }
                 () = self.services.draining.cancelled() => return Err(End::Drained),
-                Ok(()) = listed.changed() => self.check_listed()?,
+                Ok(()) = listed.changed() => {
+                    self.check_listed()?;
+                    let now = self.services.registry.world().told_urls();
+                    if urls != now {
+                        urls = now;
+                        self.send_terms(socket, &told).await?;
+                    }
+                }
                 Ok(()) = presences.changed() => {
                     // One that was removed is told so.
                     self.check_listed()?;

@@ -56,11 +56,13 @@ pub(super) struct Uplink {
     place: RelayPlace,
     /// What was said in the log last of why there is no connection.
     complaint: String,
+    /// Whether this connection has come as far as to terms.
+    connected: bool,
 }
 
 impl Uplink {
     pub fn new(obedience: Obedience, relay: RelayHandle, place: RelayPlace) -> Self {
-        Self { obedience, relay, place, complaint: String::new() }
+        Self { obedience, relay, place, complaint: String::new(), connected: false }
     }
 
     /// Works until `stop`, or until the coordinator refuses this relay for good.
@@ -69,6 +71,7 @@ impl Uplink {
         loop {
             let begun = Instant::now();
             let ended = stop.run_until_cancelled(self.converse()).await?;
+            self.connected = false;
             if begun.elapsed() > LONGEST_WAIT {
                 failures = 0;
             }
@@ -184,8 +187,10 @@ impl Uplink {
         match said {
             ToRelay::Terms(terms) => {
                 self.obedience.handle_terms(terms).map_err(|error| Ended::Terms(error.to_string()))?;
+                if !std::mem::replace(&mut self.connected, true) {
+                    tracing::info!("connected to the coordinator; serving");
+                }
                 self.complaint.clear();
-                tracing::info!("connected to the coordinator; serving");
             }
             ToRelay::Deny(nodes) => self.obedience.deny(&nodes),
             ToRelay::Admit(nodes) => self.obedience.admit(&nodes),
