@@ -45,7 +45,7 @@ class ServicesTest(NodeTest):
     def test_a_netcheck_is_answered_and_its_report_stays_in_the_status(self):
         agent = self.start_agent()
         agent.say("join robot-1", "interface lo 127.0.0.1/8")
-        agent.say("report udp=yes mapping=address_and_port_dependent portal=no relay=0.012 finding=client-isolation")
+        agent.say("report udp=yes mapping=address_and_port_dependent filtering=address_dependent isolation=yes portal=no relay=0.012 finding=client-isolation")
         self.start_node()
         statuses = self.statuses()
         self.wait_for(statuses, lambda m: m.report.stamp.sec == 0 and m.report.udp_port == 41820, "nothing measured")
@@ -55,6 +55,8 @@ class ServicesTest(NodeTest):
         self.assertEqual((report.udp, report.captive_portal, report.ipv6),
                          (NetworkReport.ANSWER_YES, NetworkReport.ANSWER_NO, NetworkReport.ANSWER_UNKNOWN))
         self.assertEqual((report.nat, report.relays), (NetworkReport.NAT_ENDPOINT_DEPENDENT, ["coordinator"]))
+        self.assertEqual((report.filtering, report.client_isolation, report.hairpin),
+                         (NetworkReport.FILTERING_ADDRESS_DEPENDENT, NetworkReport.ANSWER_YES, NetworkReport.ANSWER_UNKNOWN))
         self.assertAlmostEqual(report.relay_rtts[0], 0.012, places=5)
         self.assertEqual([f.code for f in answer.findings], ["client-isolation"])
         self.wait_for(statuses, lambda m: m.report.stamp.sec > 0 and m.report.udp == NetworkReport.ANSWER_YES, "the report")

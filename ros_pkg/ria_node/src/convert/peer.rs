@@ -1,9 +1,10 @@
 //! Peers.
 
+use r2r::diagnostic_msgs::msg::KeyValue;
 use r2r::ria_msgs::msg;
-use ria_api::state::{LinkState, NetworkStatus, PathKind, PeerKind, PeerStatus};
+use ria_api::state::{CandidateType, LinkState, NetworkStatus, PathKind, PeerKind, PeerStatus};
 
-use super::{Reporter, number};
+use super::{Reporter, key_value, number};
 use crate::constants::peers;
 
 /// `Peer.KIND_*`.
@@ -40,6 +41,13 @@ pub fn path(path: PathKind) -> u8 {
     }
 }
 
+/// How the ends of the path are known (RFC 8445), where there is one.
+fn details(peer: &PeerStatus) -> Vec<KeyValue> {
+    let ends = [("local candidate", peer.local_candidate), ("remote candidate", peer.remote_candidate)];
+    let known = |(_, kind): &(&str, CandidateType)| *kind != CandidateType::Unknown;
+    ends.iter().filter(|end| known(end)).map(|(key, kind)| key_value(*key, kind)).collect()
+}
+
 pub fn peer(peer: &PeerStatus) -> msg::Peer {
     msg::Peer {
         id: peer.id.clone(),
@@ -65,7 +73,7 @@ pub fn peer(peer: &PeerStatus) -> msg::Peer {
         participants_expected: peer.participants_expected.unwrap_or_default(),
         clock_offset: f32::NAN,
         clock_offset_stddev: f32::NAN,
-        details: Vec::new(),
+        details: details(peer),
     }
 }
 
@@ -114,6 +122,18 @@ mod tests {
         {
             assert!(unknown.is_nan());
         }
+    }
+
+    #[test]
+    fn details_say_how_the_ends_of_a_path_are_known() {
+        assert!(peer(&relayed()).details.is_empty());
+        let message = peer(&PeerStatus {
+            local_candidate: CandidateType::Host,
+            remote_candidate: CandidateType::PeerReflexive,
+            ..relayed()
+        });
+        let told: Vec<_> = message.details.iter().map(|d| (d.key.as_str(), d.value.as_str())).collect();
+        assert_eq!(told, [("local candidate", "host"), ("remote candidate", "peer_reflexive")]);
     }
 
     #[test]

@@ -29,6 +29,21 @@ fn nat(mapping: NatBehaviour) -> u8 {
     }
 }
 
+/// `NetworkReport.FILTERING_*`. What depends on the other end, and nobody knows how, counts as the strictest.
+fn filtering(filtering: NatBehaviour) -> u8 {
+    match filtering {
+        NatBehaviour::None => reports::FILTERING_NONE,
+        NatBehaviour::EndpointIndependent | NatBehaviour::PortIndependent => {
+            reports::FILTERING_ENDPOINT_INDEPENDENT
+        }
+        NatBehaviour::AddressDependent => reports::FILTERING_ADDRESS_DEPENDENT,
+        NatBehaviour::AddressAndPortDependent | NatBehaviour::EndpointDependent => {
+            reports::FILTERING_ADDRESS_AND_PORT_DEPENDENT
+        }
+        NatBehaviour::Unknown => reports::FILTERING_UNKNOWN,
+    }
+}
+
 /// As part of a status: what is known at any time stands beside what was measured.
 pub fn status_report(network: &NetworkStatus) -> msg::NetworkReport {
     msg::NetworkReport {
@@ -44,6 +59,9 @@ pub fn report(report: &NetworkReport) -> msg::NetworkReport {
     msg::NetworkReport {
         stamp: time(report.time),
         nat: nat(report.mapping),
+        filtering: filtering(report.filtering),
+        hairpin: answer(report.hairpin),
+        client_isolation: answer(report.client_isolation),
         udp: answer(report.udp),
         ipv4: answer(report.ipv4),
         ipv6: answer(report.ipv6),
@@ -83,10 +101,17 @@ mod tests {
         let message = report(&NetworkReport {
             time: 5.0,
             mapping: NatBehaviour::AddressDependent,
+            filtering: NatBehaviour::AddressAndPortDependent,
+            hairpin: Answer::No,
             relays: vec![relay("near", Some(0.01)), relay("dead", None)],
             ..NetworkReport::default()
         });
         assert_eq!((message.stamp.sec, message.nat), (5, reports::NAT_ENDPOINT_DEPENDENT));
+        assert_eq!(message.filtering, reports::FILTERING_ADDRESS_AND_PORT_DEPENDENT);
+        assert_eq!(
+            (message.hairpin, message.client_isolation),
+            (reports::ANSWER_NO, reports::ANSWER_UNKNOWN)
+        );
         assert_eq!(message.relays, ["near", "dead"]);
         assert!(message.relay_rtts[0] > 0.0 && message.relay_rtts[1].is_nan());
     }
