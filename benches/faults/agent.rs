@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,9 @@ const PORT: u16 = 9000;
 /// One packet each millisecond, which is the resolution.
 const INTERVAL: Duration = Duration::from_millis(1);
 
+/// For how long packets come before a restart, and again behind it.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// The longest pause in a stream of packets over each restart.
 pub fn restart_gaps_ms(runs: usize) -> Result<Vec<f64>> {
     let site = Site::start(plain_network(["robot-a".to_owned(), "robot-b".to_owned()])?)?;
@@ -27,6 +31,7 @@ pub fn restart_gaps_ms(runs: usize) -> Result<Vec<f64>> {
     let receiver = b.host.enter(|| UdpSocket::bind(("0.0.0.0", PORT)))?;
     receiver.set_read_timeout(Some(LIMIT))?;
     let ended = AtomicBool::new(false);
+    let (arrived, arrivals) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
@@ -35,8 +40,14 @@ pub fn restart_gaps_ms(runs: usize) -> Result<Vec<f64>> {
                 std::thread::sleep(INTERVAL);
             }
         });
+        scope.spawn(|| {
+            // The one that measures is busy now and then: when something arrived is noted here.
+            while !ended.load(Ordering::Relaxed) && receiver.recv(&mut [0; 64]).is_ok() {
+                let _ = arrived.send(Instant::now());
+            }
+        });
         let gaps = (1..=runs).map(|run| {
-            let gap = one_gap_ms(&receiver, || {
+            let gap = one_gap_ms(&arrivals, || {
                 b.process.signal(Signal::SIGKILL)?;
                 b.process.wait()?;
                 b = site.agent("robot-b", &[])?;
@@ -51,22 +62,20 @@ pub fn restart_gaps_ms(runs: usize) -> Result<Vec<f64>> {
     })
 }
 
-fn one_gap_ms(receiver: &UdpSocket, restart: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let mut buffer = [0; 64];
-    let mut receive = || receiver.recv(&mut buffer).context("no packets come through the tunnel");
-    // A steady stream first, of packets that come now and did not wait in the socket.
-    let steady = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < steady {
-        receive()?;
-    }
-    let killed = Instant::now();
+/// The longest time between two arrivals, from before a restart until packets have come again for a while.
+fn one_gap_ms(arrivals: &Receiver<Instant>, restart: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let longest_until = |end: Instant, mut last: Option<Instant>| -> Result<(Duration, Option<Instant>)> {
+        let mut longest = Duration::ZERO;
+        while last.is_none_or(|last| last < end) {
+            let at = arrivals.recv_timeout(LIMIT).context("no packets come through the tunnel")?;
+            longest = longest.max(last.map_or(Duration::ZERO, |last| at.saturating_duration_since(last)));
+            last = Some(at);
+        }
+        Ok((longest, last))
+    };
+    let (_, last) = longest_until(Instant::now() + STEADY, None)?;
     restart()?;
-    // What had arrived before the kill is read at once.
-    receiver.set_read_timeout(Some(INTERVAL / 2))?;
-    while receiver.recv(&mut [0; 64]).is_ok() {}
-    receiver.set_read_timeout(Some(LIMIT))?;
-    receive()?;
-    let gap = killed.elapsed();
+    let (gap, _) = longest_until(Instant::now() + STEADY, last)?;
     ensure!(gap < LIMIT, "the tunnel did not come back");
     Ok(gap.as_secs_f64() * 1000.0)
 }

@@ -222,7 +222,7 @@ async fn networks_share_domains_only_when_told() {
     assert_eq!(server.json(&["network", "create", "third", "--ros-domains", "5"])["ros_domains"], "5");
     assert_eq!(server.json(&["network", "show", "first"])["ros_domains"], "0,5,6");
     let list = server.text(&["network", "list"]);
-    assert!(list.contains("ros domains") && list.contains("0,5,6") && list.contains("any"), "{list}");
+    assert!(list.contains("ROS DOMAINS") && list.contains("0,5,6") && list.contains("any"), "{list}");
     for (domains, words) in [("102", "0 to 101"), ("robots", "10-19"), ("", "10-19")] {
         let output = server.command(&["network", "create", "fourth", "--ros-domains", domains]);
         let said = String::from_utf8_lossy(&output.stderr);
