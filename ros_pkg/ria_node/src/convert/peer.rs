@@ -44,8 +44,8 @@ pub fn path(path: PathKind) -> u8 {
 /// How the ends of the path are known (RFC 8445), where there is one.
 fn details(peer: &PeerStatus) -> Vec<KeyValue> {
     let ends = [("local candidate", peer.local_candidate), ("remote candidate", peer.remote_candidate)];
-    let known = |(_, kind): &(&str, CandidateType)| *kind != CandidateType::Unknown;
-    ends.iter().filter(|end| known(end)).map(|(key, kind)| key_value(*key, kind)).collect()
+    let known = |kind: &CandidateType| *kind != CandidateType::Unknown;
+    ends.into_iter().filter_map(|(key, kind)| kind.filter(known).map(|kind| key_value(key, kind))).collect()
 }
 
 pub fn peer(peer: &PeerStatus) -> msg::Peer {
@@ -128,8 +128,8 @@ mod tests {
     fn details_say_how_the_ends_of_a_path_are_known() {
         assert!(peer(&relayed()).details.is_empty());
         let message = peer(&PeerStatus {
-            local_candidate: CandidateType::Host,
-            remote_candidate: CandidateType::PeerReflexive,
+            local_candidate: Some(CandidateType::Host),
+            remote_candidate: Some(CandidateType::PeerReflexive),
             ..relayed()
         });
         let told: Vec<_> = message.details.iter().map(|d| (d.key.as_str(), d.value.as_str())).collect();
