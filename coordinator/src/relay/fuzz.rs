@@ -57,6 +57,9 @@ impl RngCore for Counter {
     }
 }
 
+/// Instead of a relayed address, for a client that has none.
+const NOWHERE: SocketAddr = SocketAddr::new(RELAY, 49_152);
+
 struct Client {
     tuple: Tuple,
     credentials: RelayCredentials,
@@ -72,7 +75,7 @@ fn client(number: u8) -> Client {
         tuple: Tuple { via: Via::Socket(0), local: IpAddr::from([198, 51, 100, 1]), remote },
         credentials: RelayCredentials::issue(&SECRET, network, node, START.plus(Duration::from_secs(3600))),
         nonce: String::new(),
-        relayed: SocketAddr::from(([198, 51, 100, 1], 49_152)),
+        relayed: NOWHERE,
     }
 }
 
@@ -170,7 +173,11 @@ pub fn relay_server(data: &[u8]) {
             Action::Send(to) if to == clients[who].tuple => {
                 let answer = server.output().to_vec();
                 assert!(answer.len() <= len + 128, "{} bytes for {len}", answer.len());
+                let before = clients[who].relayed;
                 clients[who].learn(&answer);
+                if clients[who].relayed != before {
+                    forget_others(&mut clients, who);
+                }
             }
             Action::Send(to) if matches!(to.via, Via::Outside(_)) => check_outside(to, &policy),
             Action::Unwrap(to) => check_outside(to, &policy),
@@ -179,6 +186,13 @@ pub fn relay_server(data: &[u8]) {
         }
         assert!(server.counters().read().allocations <= 3);
     }
+}
+
+/// An address that came free goes to the next client that asks: whoever had it before has none.
+fn forget_others(clients: &mut [Client], who: usize) {
+    let relayed = clients[who].relayed;
+    let had = |(other, client): &(usize, &mut Client)| *other != who && client.relayed == relayed;
+    clients.iter_mut().enumerate().filter(had).for_each(|(_, client)| client.relayed = NOWHERE);
 }
 
 /// What leaves goes to whom the policy admits.
