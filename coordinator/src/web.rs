@@ -26,16 +26,21 @@ pub fn pages_router(services: Arc<Services>) -> Router {
     Router::new().route("/", get(page)).route("/healthz", get(health)).with_state(services)
 }
 
-async fn stream(
-    State(services): State<Arc<Services>>,
-    Extension(peer): Extension<Peer>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
+/// What nodes and relays may send, and what a connection that is idle costs.
+fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_message_size(MAX_NODE_MESSAGE)
         .max_frame_size(MAX_NODE_MESSAGE)
+}
+
+async fn stream(
+    State(services): State<Arc<Services>>,
+    Extension(peer): Extension<Peer>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    bounded(upgrade)
         .on_upgrade(move |socket| services.tasks.clone().track_future(session::run(socket, peer, services)))
 }
 
@@ -44,14 +49,9 @@ async fn relay(
     Extension(peer): Extension<Peer>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_message_size(MAX_NODE_MESSAGE)
-        .max_frame_size(MAX_NODE_MESSAGE)
-        .on_upgrade(move |socket| {
-            services.tasks.clone().track_future(session::run_relay(socket, peer, services))
-        })
+    bounded(upgrade).on_upgrade(move |socket| {
+        services.tasks.clone().track_future(session::run_relay(socket, peer, services))
+    })
 }
 
 /// Says whether it works, and nothing about the lab: anybody may ask.
