@@ -307,6 +307,21 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_is_installed_says_the_defaults() {
+        let text = include_str!("../packaging/config/agent.toml");
+        assert_eq!(load(text, Overrides::default(), &[]).unwrap(), Config::default());
+        // A line that is a setting begins with a word and '=', one that is a table with '['.
+        let is_setting = |line: &str| {
+            line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains([' ', ',']))
+        };
+        let lines =
+            text.lines().map(|line| line.strip_prefix("# ").filter(|l| is_setting(l)).unwrap_or(line));
+        let on = lines.collect::<Vec<_>>().join("\n");
+        assert!(on.matches("\n[").count() == 2 && on.contains("\nudp_port = "), "{on}");
+        assert_eq!(load(&on, Overrides::default(), &[]).unwrap(), Config::default());
+    }
+
+    #[test]
     fn a_named_file_must_exist_and_be_toml() {
         let missing = Overrides { config: Some("/no/such/file".into()), ..Overrides::default() };
         let error = Config::load(&missing, |_| None).unwrap_err().to_string();

@@ -72,6 +72,10 @@ pub enum ClientVerb {
     Doctor(DoctorArgs),
     /// Print the environment that ROS 2 processes need: eval "$(ria env)".
     Env(EnvArgs),
+    /// Make this program a service of the machine, where it did not come as a package.
+    Install(InstallArgs),
+    /// Take the service away again; the membership stays unless --purge.
+    Uninstall(UninstallArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -184,6 +188,33 @@ pub struct DoctorArgs {
     /// kept in /etc/sysctl.d/60-ria.conf.
     #[arg(long)]
     pub fix: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Install into an image that is mounted here, not on this machine.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Start the agent at the next boot only.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Let members of the group ria start an agent themselves, as on machines without systemd: the program gets
+    /// CAP_NET_ADMIN, and nobody else may run it.
+    #[arg(long)]
+    pub file_capability: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// From an image that is mounted here, not from this machine.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Don't ask, though this machine is in a network.
+    #[arg(long)]
+    pub yes: bool,
+    /// Also leave all networks and erase keys, configuration and the group ria.
+    #[arg(long)]
+    pub purge: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod netcheck;
 pub mod output;
 mod peers;
 mod ping;
+mod service;
 mod status;
 mod wait;
 
@@ -74,6 +75,8 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Wait(args) => wait::run(context, &args).await,
         ClientVerb::Doctor(args) => doctor::run(context, &args).await,
         ClientVerb::Env(args) => env::run(context, &args).await,
+        ClientVerb::Install(args) => service::install(context, &args),
+        ClientVerb::Uninstall(args) => service::uninstall(context, &args).await,
         ClientVerb::Completions { shell } => completions(shell),
     }
 }

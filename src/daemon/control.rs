@@ -10,6 +10,7 @@ use ria_api::state::{NetworkReport, Severity};
 use ria_core::{MulticastPolicy, PingOutcome, RelayServer};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::requester::Requester;
+use ria_service::{Watchdog, notify};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -20,7 +21,6 @@ use super::handle::{Command, DaemonHandle, Reply, State};
 use super::join::{JoinOutcome, Origin};
 use super::netchecks::Netchecks;
 use super::network::{Network, random_boot};
-use super::notify::notify;
 use super::packets::Packets;
 use super::pending::{Pending, PendingEvent};
 use super::pings::Pings;
@@ -121,6 +121,8 @@ pub struct Control {
     pub(super) conditions: Conditions,
     pub(super) storage: Storage,
     suspension: Suspension,
+    /// Of the service manager.
+    watchdog: Option<Watchdog>,
     pub(super) events: EventLog,
     pub(super) pings: Pings,
     pub(super) netchecks: Netchecks,
@@ -199,6 +201,7 @@ impl Control {
             conditions,
             storage: Storage::default(),
             suspension: Suspension::new(),
+            watchdog: Watchdog::of_this_process(),
             events,
             pings: Pings::default(),
             netchecks: Netchecks::default(),
@@ -335,6 +338,15 @@ impl Control {
         self.follow_router();
         self.netcheck_when_due(now).await;
         self.clashes_when_due(now).await;
+        self.feed_watchdog().await;
+    }
+
+    /// Tells the service manager that the agent is alive: this loop takes its turns, and packets are moved.
+    async fn feed_watchdog(&mut self) {
+        let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| watchdog.is_due()) else { return };
+        if self.packets.status().await.is_ok() {
+            watchdog.feed();
+        }
     }
 
     /// Tells listeners that something has changed, after the DDS files fit it.

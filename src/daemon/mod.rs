@@ -25,7 +25,6 @@ pub mod handle;
 mod join;
 mod netchecks;
 mod network;
-mod notify;
 mod overlay;
 mod packets;
 mod pending;

@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use ria_service::{Watchdog, notify};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{FAILED, ServeArgs, USAGE, complain, environment, print};
+use crate::admin::client::Client;
 use crate::config::{CONFIG_VARIABLE, Config, ConfigError, PublicUrl};
 use crate::duration::shown_span;
 use crate::server::Coordinator;
@@ -63,13 +65,29 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     // Asked for before anything starts: a signal that comes early is not lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let coordinator = Coordinator::start(config).await?;
+    notify("READY=1");
     tokio::select! {
+        () = feed_watchdog(config) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    notify("STOPPING=1");
     tracing::info!("stopping: nodes are told to come back");
     coordinator.stop().await;
     Ok(())
+}
+
+/// Tells a service manager that waits for it that the coordinator is alive: it answers what an admin asks.
+async fn feed_watchdog(config: &Config) {
+    let Some(mut watchdog) = Watchdog::of_this_process() else { return std::future::pending().await };
+    let admin = Client::new(config.admin_socket.clone());
+    loop {
+        match admin.get::<serde_json::Value>("/v1/networks").await {
+            Ok(_) => watchdog.feed(),
+            Err(error) => tracing::warn!(%error, "the watchdog is not told that all is well"),
+        }
+        tokio::time::sleep(watchdog.every()).await;
+    }
 }
 
 pub(super) fn report(error: &ConfigError) -> ExitCode {

@@ -23,6 +23,8 @@ use crate::tls::authority::NodeLifetimes;
 pub const DEFAULT_FILE: &str = "/etc/ria/coordinator.toml";
 /// Where the admin socket is unless it is named.
 pub const DEFAULT_ADMIN_SOCKET: &str = "/run/ria/coordinator.sock";
+/// Where the admin socket is of a coordinator that is a service of the machine (`ria-coordinator.service`).
+const SERVICE_ADMIN_SOCKET: &str = "/run/ria-coordinator/admin.sock";
 /// The variable that names another file. The agent's is another one, for both may run on one machine.
 pub const CONFIG_VARIABLE: &str = "RIA_COORDINATOR_CONFIG";
 const DEFAULT_DATA_DIR: &str = "/var/lib/ria-coordinator";
@@ -219,7 +221,8 @@ pub fn admin_socket(flag: Option<PathBuf>, environment: &dyn Fn(&str) -> Option<
         let (file, _) = read_file(set(CONFIG_VARIABLE), DEFAULT_FILE).ok()?;
         file.get("admin_socket").and_then(Value::as_str).map(PathBuf::from)
     };
-    flag.or_else(|| set("RIA_ADMIN_SOCKET"))
-        .or_else(in_file)
-        .unwrap_or_else(|| Path::new(DEFAULT_ADMIN_SOCKET).to_owned())
+    flag.or_else(|| set("RIA_ADMIN_SOCKET")).or_else(in_file).unwrap_or_else(|| {
+        let usual = [DEFAULT_ADMIN_SOCKET, SERVICE_ADMIN_SOCKET].map(Path::new);
+        usual.into_iter().find(|path| path.exists()).unwrap_or(usual[0]).to_owned()
+    })
 }
