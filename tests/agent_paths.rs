@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netlab::Nat;
 use nix::sys::signal::Signal;
-use support::{Site, Team, eventually, received};
+use support::{Robot, Site, Team, eventually, received};
 
 #[test]
 fn robots_behind_symmetric_nats_talk_over_the_relay() {
@@ -65,7 +65,6 @@ fn a_dead_coordinator_costs_no_packet_and_is_found_again() {
     eventually("the loss is noticed", || a.status()["coordinator_state"] == "unreachable");
     // A start with the coordinator away, after a kill: all that is needed is on the disk.
     a.kill();
-    assert!(!a.has_interface("ria0"), "the interface goes with the agent");
     a.start(&[]);
     a.wait_for_link("robot-b", "up");
     assert_eq!(a.ping(&address, 10), 10);
@@ -93,14 +92,54 @@ fn a_robot_that_moves_to_another_network_keeps_its_peers() {
 }
 
 #[test]
-fn a_stop_is_quick_and_leaves_nothing() {
+fn a_stop_is_quick_and_the_interface_waits_for_the_next_run() {
     let team = Team::new("agent-stop", &Site::Together);
     let (mut a, mut b) = team.pair();
-    for (robot, signal) in [(&mut a, Signal::SIGTERM), (&mut b, Signal::SIGINT)] {
-        let took = robot.stop(signal);
-        // Far below the 90 s after which systemd would kill it, far above what a busy machine makes of an instant.
-        assert!(took < Duration::from_secs(10), "{took:?}");
-        assert!(!robot.has_interface("ria0"));
-        assert_eq!(robot.ria(&["status"]).code, 3);
+    let index = |robot: &Robot| robot.host.output(&["cat", "/sys/class/net/ria0/ifindex"]).unwrap().stdout;
+    let (before, since) = (index(&a), a.status()["interface_up_since"].clone());
+    // However it ends, what is bound to the interface by its number stays bound; a packet to a peer has nowhere to go.
+    for is_told in [true, false] {
+        if is_told {
+            let took = a.stop(Signal::SIGTERM);
+            // Far below the 90 s after which systemd would kill it, far above what a busy machine makes of an instant.
+            assert!(took < Duration::from_secs(10), "{took:?}");
+        } else {
+            a.kill();
+        }
+        assert_eq!((index(&a), a.ria(&["status"]).code), (before.clone(), 3));
+        let routes = a.host.output(&["ip", "route", "get", &b.address()]).unwrap().stdout;
+        assert!(String::from_utf8_lossy(&routes).contains("dev ria0"), "packets would leave in the clear");
+        a.start(&[]);
+        a.wait_for_link("robot-b", "up");
+        assert_eq!((index(&a), &a.status()["interface_up_since"]), (before.clone(), &since));
+        eventually("packets flow", || a.ping(&b.address(), 3) == 3);
     }
+    // Somebody who has no right to the overlay must not have it while no agent does.
+    a.stop(Signal::SIGTERM);
+    let open = "import fcntl, os, struct\n\
+                tun = os.open('/dev/net/tun', os.O_RDWR)\n\
+                os.setresuid(65534, 65534, 65534)\n\
+                fcntl.ioctl(tun, 0x400454CA, struct.pack('16sH22x', b'ria0', 0x1001))";
+    let nobody = a.host.output(&["python3", "-c", open]).unwrap();
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("Operation not permitted"), "{nobody:?}");
+    a.start(&[]);
+    // Switched off is off. And a person who ends it by Ctrl-C wants it gone.
+    assert_eq!(a.ria(&["down"]).code, 0);
+    assert!(!a.has_interface("ria0"));
+    let took = b.stop(Signal::SIGINT);
+    assert!(took < Duration::from_secs(10) && !b.has_interface("ria0"), "{took:?}");
+}
+
+#[test]
+fn interfaces_that_are_wanted_no_more_go_with_the_next_start() {
+    let team = Team::new("agent-left", &Site::Together);
+    let (mut a, _b) = team.pair();
+    a.kill();
+    assert!(a.has_interface("ria0"));
+    // As if the machine had been set up anew by hand: nobody knows the network any more.
+    std::fs::remove_dir_all(a.host.path("/var/lib/ria/networks")).unwrap();
+    a.start(&[]);
+    eventually("what is left is gone", || !a.has_interface("ria0"));
+    assert_eq!(a.join(&team.key(&[])).code, 0);
+    assert_eq!(a.status()["interface"], "ria0");
 }

@@ -153,7 +153,16 @@ enum Turn {
     HostChanged,
     TellChanges,
     Tick,
-    Stop,
+    Stop(Ending),
+}
+
+/// What is to come after the end of this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Another one, as after an update: the interfaces stay, so that nobody who uses them has to start anew.
+    ForTheNext,
+    /// Nothing that is known of: the interfaces go.
+    ForGood,
 }
 
 impl Control {
@@ -221,17 +230,17 @@ impl Control {
         self.inputs.clone()
     }
 
-    /// Runs until `stop` is done.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    /// Runs until `stop` is done, which says whether the interfaces stay for the next run.
+    pub async fn run(mut self, stop: impl Future<Output = Ending>) {
         self.begin().await;
         notify("READY=1");
         tokio::pin!(stop);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tell_at = Instant::now();
-        loop {
+        let ending = loop {
             let turn = tokio::select! {
-                () = &mut stop => Turn::Stop,
+                ending = &mut stop => Turn::Stop(ending),
                 Some(event) = self.inbox.engine.recv() => Turn::Engine(event),
                 Some(command) = self.inbox.commands.recv() => Turn::Command(command),
                 Some(input) = self.inbox.inputs.recv() => Turn::Input(input),
@@ -241,16 +250,19 @@ impl Control {
                 () = sleep_until(tell_at), if self.changed => Turn::TellChanges,
                 _ = tick.tick() => Turn::Tick,
             };
-            if matches!(turn, Turn::Stop) {
-                break;
+            if let Turn::Stop(ending) = turn {
+                break ending;
             }
             if matches!(turn, Turn::TellChanges) {
                 tell_at = Instant::now() + CHANGES_INTERVAL;
             }
             self.take(turn).await;
-        }
+        };
         notify("STOPPING=1");
         self.port_mapping.give_back().await;
+        if ending == Ending::ForGood {
+            self.remove_interfaces().await;
+        }
         self.end();
     }
 
@@ -264,7 +276,7 @@ impl Control {
             Turn::HostChanged => self.handle_host_change().await,
             Turn::Tick => self.handle_tick().await,
             Turn::TellChanges => self.tell_changes().await,
-            Turn::Stop => {}
+            Turn::Stop(_) => {}
         }
     }
 
@@ -278,6 +290,7 @@ impl Control {
         self.follow_places().await;
         self.networks.extend(networks.into_iter().map(|network| (network.id(), network)));
         self.begin_pending();
+        self.sweep_interfaces().await;
         // Of two networks with the same addresses, the one that has been here longer goes first.
         let mut ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         ids.sort_by_key(|id| self.networks.get(id).map(|n| n.membership.identity.interface));
@@ -286,7 +299,7 @@ impl Control {
         }
     }
 
-    /// Stores what is not stored yet; the interfaces go with the packet thread.
+    /// Stores what is not stored yet.
     fn end(mut self) {
         let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
         let look = Look::now();

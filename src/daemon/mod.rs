@@ -54,7 +54,7 @@ use crate::netdev::netlink::{self, Netlink, NetlinkError};
 use crate::netdev::udp;
 use crate::state::machine::MachineId;
 use crate::state::{OpenError, StateDir};
-use control::Control;
+use control::{Control, Ending};
 use handle::DaemonHandle;
 use provision::Places;
 
@@ -102,14 +102,15 @@ impl Daemon {
         self.handle.clone()
     }
 
-    /// Runs until SIGTERM or SIGINT, then takes the interfaces down and stores what is not stored yet.
+    /// Runs until SIGTERM or SIGINT, then stores what is not stored yet. SIGTERM is what service managers send, also
+    /// before an update, so the interfaces stay; after SIGINT, a person's Ctrl-C, they go.
     pub async fn run(self) -> Result<(), StartError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async move {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => Ending::ForTheNext,
+                _ = interrupt.recv() => Ending::ForGood,
             }
         };
         tokio::spawn(provision::run(self.places, self.handle.clone(), self.control.inputs()));

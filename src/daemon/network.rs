@@ -87,7 +87,7 @@ pub struct Interface {
     /// Its MTU.
     pub mtu: u16,
     /// Since when it is there, seconds since the machine's start.
-    pub since: Option<f64>,
+    pub since: f64,
 }
 
 /// What happened to a link last.
@@ -211,7 +211,7 @@ impl Network {
             &[map.network.prefix_v4, map.network.prefix_v6],
         );
         let preferred = self.membership.identity.interface;
-        Some(TunPlan { preferred, reserved, addresses, mtu: map.network.mtu })
+        Some(TunPlan { network: self.id(), preferred, reserved, addresses, mtu: map.network.mtu })
     }
 
     /// Prefixes that the overlay takes on this machine.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::control::{Control, Input};
 use super::events::Draft;
-use super::network::{Interface, random_boot};
+use super::network::{Interface, Network, random_boot};
 use super::status::has_interface;
 use super::times::Look;
 use crate::coordinator::relays;
@@ -108,13 +108,14 @@ impl Control {
         let Some(plan) = network.plan(reserved) else {
             return self.interface_failed(id, "not-listed", "the network's map does not list this node");
         };
-        let own: Vec<u32> =
-            self.networks.values().filter_map(|n| n.interface.as_ref()).map(|i| i.index).collect();
         let prefixes = network.prefixes();
         match self.netlink.host().await {
             Ok(host) => self.host = host,
             Err(error) => return self.interface_failed(id, "interface-failed", &error.to_string()),
         }
+        let made = self.networks.values().filter_map(|n| n.interface.as_ref()).map(|i| i.index);
+        let left = self.host.labelled().filter(|(_, label)| self.networks.contains_key(&label.network));
+        let own: Vec<u32> = made.chain(left.map(|(interface, _)| interface.index)).collect();
         let with_host =
             || prefixes.iter().find_map(|prefix| self.host.collision(*prefix, &own)).map(|c| c.to_string());
         if let Some(text) = self.overlap(id, &prefixes).or_else(with_host) {
@@ -146,7 +147,7 @@ impl Control {
 
     fn interface_made(&mut self, id: NetworkId, tun: Tun, addresses: Vec<(std::net::IpAddr, u8)>, mtu: u16) {
         let Some(network) = self.networks.get_mut(&id) else { return };
-        let Tun { device, number, name, index, shortcomings } = tun;
+        let Tun { device, number, name, index, since, shortcomings } = tun;
         if let Err(error) = self.packets.attach(id, device) {
             return self.interface_failed(id, "interface-failed", &error.to_string());
         }
@@ -159,8 +160,6 @@ impl Control {
         let shown: Vec<String> = addresses.iter().map(|(ip, length)| format!("{ip}/{length}")).collect();
         tracing::info!(network = %network.membership.identity.network_name, interface = name, "overlay is up");
         tracing::debug!(addresses = ?shown, mtu, "overlay addresses");
-        let since = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok();
-        let since = since.map(|at| std::time::Duration::from(at).as_secs_f64());
         network.interface = Some(Interface { name, number, index, addresses, mtu, since });
         if network.membership.identity.interface != number {
             network.membership.identity.interface = number;
@@ -211,6 +210,23 @@ impl Control {
     pub(super) async fn stop_interface(&mut self, id: NetworkId) {
         if self.networks.get_mut(&id).and_then(|n| n.interface.take()).is_some() {
             self.packets.detach(id).await;
+        }
+    }
+
+    /// Removes what earlier runs have left for networks that were left, switched off or taken away since.
+    pub(super) async fn sweep_interfaces(&mut self) {
+        match self.netlink.host().await {
+            Ok(host) => {
+                tun::sweep(&host, |id| self.networks.get(&id).is_some_and(Network::may_run)).await;
+            }
+            Err(error) => tracing::warn!(%error, "interfaces of earlier runs are not looked for"),
+        }
+    }
+
+    pub(super) async fn remove_interfaces(&mut self) {
+        let ids: Vec<NetworkId> = self.networks.keys().copied().collect();
+        for id in ids {
+            self.stop_interface(id).await;
         }
     }
 

@@ -28,6 +28,7 @@ use tun_rs::SyncDevice;
 use crate::beacon::{self, Heard};
 use crate::netdev::backlog::Backlog;
 use crate::netdev::frames::{Frames, PacketDevice};
+use crate::netdev::keep;
 use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
 use crate::relay::queue::{Queue, StreamQueues};
 use crate::relay::{self, FromStream, StreamEvent};
@@ -47,7 +48,7 @@ pub enum Order {
     Engine(Command, oneshot::Sender<Result<(), CommandError>>),
     /// This interface carries a network's packets.
     Attach(NetworkId, SyncDevice),
-    /// Close a network's interface, which removes it.
+    /// Remove a network's interface.
     Detach(NetworkId, oneshot::Sender<()>),
     /// Datagrams for this stream to a relay go here.
     Stream(SocketIndex, Queue),
@@ -76,7 +77,7 @@ pub struct PacketStatus {
     pub stream_full: u64,
 }
 
-/// The door to the thread. Dropping it ends the thread and closes the interfaces.
+/// The door to the thread. Dropping it ends the thread and closes the interfaces, which stay for the next run.
 pub struct Packets {
     orders: Option<mpsc::UnboundedSender<Order>>,
     from_streams: mpsc::Sender<FromStream>,
@@ -414,7 +415,11 @@ impl Mover {
                 Err(error) => tracing::error!(%error, "the overlay interface can't be waited for"),
             },
             Order::Detach(network, reply) => {
-                self.interfaces.retain(|i| i.network != network);
+                for gone in self.interfaces.extract_if(.., |i| i.network == network) {
+                    if let Err(error) = keep::release(gone.device.device()) {
+                        tracing::warn!(%error, "the overlay interface stays");
+                    }
+                }
                 let _ = reply.send(());
             }
             Order::Stream(socket, queue) => self.streams.add(socket, queue),

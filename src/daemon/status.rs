@@ -117,7 +117,7 @@ fn own(control: &Control, network: &Network) -> NetworkStatus {
         coordinator_version: network.coordinator.version.clone(),
         ros_domain: map.and_then(|map| domains::own(map, identity.node)).map(u32::from),
         ros_domains: map.map(carried).unwrap_or_default(),
-        interface_up_since: network.interface.as_ref().and_then(|i| i.since),
+        interface_up_since: network.interface.as_ref().map(|i| i.since),
         ..NetworkStatus::default()
     }
 }

@@ -1,5 +1,8 @@
 //! Section `[dds]` of the agent's configuration.
 
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use ria_core::MulticastPolicy;
 use serde::Deserialize;
 
@@ -11,6 +14,8 @@ pub struct DdsConfig {
     pub profiles: bool,
     /// How processes find each other. Default: multicast, which the overlay carries to all peers.
     pub discovery: Discovery,
+    /// Discovery servers of Fast DDS, by their overlay addresses; for `discovery = "server"`. Default: none.
+    pub discovery_servers: Vec<DiscoveryServer>,
     /// Leaves out announcements that peers need not hear again. Default: true.
     pub damping: bool,
     /// Has Fast DDS carry data over TCP, for images and point clouds over lossy links; discovery by multicast only.
@@ -29,6 +34,34 @@ pub enum Discovery {
     Multicast,
     /// Each asks all members that are known when it starts.
     Unicast,
+    /// Fast DDS asks servers; Cyclone DDS, which has none, does as for unicast.
+    Server,
+}
+
+/// Where a discovery server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DiscoveryServer(SocketAddrV4);
+
+/// The port that Fast DDS gives its servers.
+const SERVER_PORT: u16 = 11811;
+
+impl fmt::Display for DiscoveryServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for DiscoveryServer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = text.parse::<Ipv4Addr>().map(|ip| SocketAddrV4::new(ip, SERVER_PORT));
+        let address = address.or_else(|_| text.parse::<SocketAddrV4>());
+        address.ok().filter(|address| address.port() != 0 && !address.ip().is_unspecified()).map(Self).ok_or_else(|| {
+            format!("{text:?} is no IPv4 address of a discovery server, such as \"10.213.0.5\" or \"10.213.0.5:{SERVER_PORT}\"")
+        })
+    }
 }
 
 /// The name of an interface: the kernel's own rules, less what would need quoting in XML.
@@ -62,6 +95,7 @@ impl Default for DdsConfig {
         Self {
             profiles: true,
             discovery: Discovery::default(),
+            discovery_servers: Vec::new(),
             damping: true,
             large_data: false,
             local_interfaces: Vec::new(),
@@ -72,9 +106,14 @@ impl Default for DdsConfig {
 impl DdsConfig {
     /// The same, when its parts go together.
     pub fn checked(self) -> Result<Self, String> {
-        if self.large_data && self.discovery == Discovery::Unicast {
+        if self.large_data && self.discovery != Discovery::Multicast {
             // Measured: with large data and peers named one by one, Fast DDS finds nobody.
             return Err("large_data needs discovery = \"multicast\"; choose one of the two".into());
+        }
+        if (self.discovery == Discovery::Server) == self.discovery_servers.is_empty() {
+            return Err("discovery = \"server\" and discovery_servers = [\"10.213.0.5\"] (the overlay addresses of the machines \
+                        that run one: fastdds discovery) need each other"
+                .into());
         }
         Ok(self)
     }
@@ -95,7 +134,7 @@ mod tests {
         assert_eq!(toml::from_str::<DdsConfig>(""), Ok(DdsConfig::default()));
         assert!(toml::from_str::<DdsConfig>("profile = false").unwrap_err().to_string().contains("profile"));
         assert!(
-            toml::from_str::<DdsConfig>("discovery = 'server'").unwrap_err().to_string().contains("unicast")
+            toml::from_str::<DdsConfig>("discovery = 'servers'").unwrap_err().to_string().contains("unicast")
         );
     }
 
@@ -114,6 +153,22 @@ mod tests {
         let both = toml::from_str::<DdsConfig>("discovery = 'unicast'\nlarge_data = true").unwrap();
         assert!(both.checked().unwrap_err().contains("multicast"));
         assert!(toml::from_str::<DdsConfig>("large_data = true").unwrap().checked().is_ok());
+    }
+
+    #[test]
+    fn servers_are_named_where_they_are_asked() {
+        let parse = |text: &str| toml::from_str::<DdsConfig>(text).map_err(|e| e.to_string())?.checked();
+        let servers =
+            parse("discovery = 'server'\ndiscovery_servers = ['10.213.0.5', '10.213.0.6:7000']").unwrap();
+        let shown: Vec<String> = servers.discovery_servers.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["10.213.0.5:11811", "10.213.0.6:7000"]);
+        assert!(!servers.multicast().replicate);
+        for bad in ["robot-1", "10.213.0.5:0", "0.0.0.0", "fd00::1", "10.213.0.5:11811;x"] {
+            let text = format!("discovery = 'server'\ndiscovery_servers = ['{bad}']");
+            assert!(parse(&text).unwrap_err().contains("such as"), "{bad}");
+        }
+        assert!(parse("discovery = 'server'").unwrap_err().contains("discovery_servers"));
+        assert!(parse("discovery_servers = ['10.213.0.5']").unwrap_err().contains("discovery = \"server\""));
     }
 
     #[test]

@@ -9,18 +9,24 @@ use ria_api::environment::{
     ZENOH_ROUTER_VARIABLE,
 };
 
+use super::config::DiscoveryServer;
+
 /// All variables that may be set.
-pub const VARIABLES: [&str; 6] = [
+pub const VARIABLES: [&str; 7] = [
     FAST_DDS_VARIABLES[0],
     FAST_DDS_VARIABLES[1],
     CYCLONE_VARIABLE,
     FAST_DDS_TRANSPORTS,
+    FAST_DDS_SERVERS,
     ZENOH_ROUTER_VARIABLE,
     DOMAIN_VARIABLE,
 ];
 
 /// Chooses a set of transports of Fast DDS 2.13 and later; a profile with transports of its own would win over it.
-const FAST_DDS_TRANSPORTS: &str = "FASTDDS_BUILTIN_TRANSPORTS";
+pub const FAST_DDS_TRANSPORTS: &str = "FASTDDS_BUILTIN_TRANSPORTS";
+
+/// The discovery servers that Fast DDS asks.
+pub const FAST_DDS_SERVERS: &str = "ROS_DISCOVERY_SERVER";
 
 /// The variables for files in a directory.
 pub fn environment(directory: &Path) -> BTreeMap<String, String> {
@@ -36,6 +42,17 @@ pub fn environment(directory: &Path) -> BTreeMap<String, String> {
 pub(super) fn with_large_data(mut variables: BTreeMap<String, String>) -> BTreeMap<String, String> {
     variables.retain(|name, _| !FAST_DDS_VARIABLES.contains(&name.as_str()));
     variables.insert(FAST_DDS_TRANSPORTS.to_owned(), "LARGE_DATA".to_owned());
+    variables
+}
+
+/// The same with the servers that Fast DDS asks. The profile stays in force for all else.
+pub(super) fn with_servers(
+    mut variables: BTreeMap<String, String>,
+    servers: &[DiscoveryServer],
+) -> BTreeMap<String, String> {
+    // Their order numbers them, so it is the same on all machines.
+    let list: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    variables.insert(FAST_DDS_SERVERS.to_owned(), list.join(";"));
     variables
 }
 

@@ -44,7 +44,7 @@ pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
         String::new()
     };
     let range = match overlay.discovery {
-        Discovery::Multicast => PARTICIPANTS,
+        Discovery::Multicast | Discovery::Server => PARTICIPANTS,
         Discovery::Unicast => ports_per_peer(overlay.peers.len()),
     };
     format!(
@@ -94,6 +94,8 @@ fn listed(overlay: &Overlay, whitelist: Whitelist) -> Vec<String> {
         (_, _) if !overlay.is_up() => Vec::new(),
         (Discovery::Multicast, Whitelist::ByName) => Vec::new(),
         (Discovery::Multicast, Whitelist::ByAddress) => vec![GROUP.into()],
+        // Servers are named by a variable.
+        (Discovery::Server, _) => Vec::new(),
         (Discovery::Unicast, _) => {
             let own = overlay.interfaces.iter().map(|i| i.address);
             own.chain(overlay.peers.iter().copied()).map(|address| address.to_string()).collect()
@@ -139,6 +141,15 @@ mod tests {
         let by_address = profile(&overlay(200), Whitelist::ByAddress);
         assert_eq!(by_address.matches("<locator>").count(), 2);
         assert!(by_address.contains("<address>239.255.0.1</address>"));
+    }
+
+    #[test]
+    fn with_servers_nobody_is_asked_but_them() {
+        let overlay = Overlay { discovery: Discovery::Server, ..overlay(200) };
+        for whitelist in [Whitelist::ByName, Whitelist::ByAddress] {
+            let text = profile(&overlay, whitelist);
+            assert!(text.matches("<locator>").count() == 1 && !text.contains("239.255.0.1"));
+        }
     }
 
     #[test]

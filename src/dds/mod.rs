@@ -30,7 +30,9 @@ use ria_api::environment::{
 use ria_api::state::{NetworkState, PeerKind};
 
 use self::config::{DdsConfig, Discovery, InterfaceName};
-pub use self::environment::{VARIABLES, environment, for_distro, for_network};
+pub use self::environment::{
+    FAST_DDS_SERVERS, FAST_DDS_TRANSPORTS, VARIABLES, environment, for_distro, for_network,
+};
 pub use self::handouts::SCRIPT;
 use crate::daemon::handle::NetworkView;
 
@@ -215,10 +217,12 @@ impl Profiles {
 
     /// The variables that name the files; none when DDS is left to the user.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        match (self.config.profiles, self.config.large_data) {
-            (true, false) => environment(&self.directory),
-            (true, true) => environment::with_large_data(environment(&self.directory)),
-            (false, _) => BTreeMap::new(),
+        let all = environment(&self.directory);
+        match (&self.config.discovery_servers[..], self.config.large_data) {
+            _ if !self.config.profiles => BTreeMap::new(),
+            (_, true) => environment::with_large_data(all),
+            ([], false) => all,
+            (servers, false) => environment::with_servers(all, servers),
         }
     }
 }
@@ -341,6 +345,18 @@ mod tests {
         assert_eq!(variables["FASTDDS_BUILTIN_TRANSPORTS"], "LARGE_DATA");
         assert!(variables.contains_key("CYCLONEDDS_URI") && variables.len() == 3);
         assert!(variables.keys().all(|name| VARIABLES.contains(&name.as_str())));
+    }
+
+    #[test]
+    fn servers_are_asked_beside_the_profile() {
+        let text = "discovery = 'server'\ndiscovery_servers = ['10.213.0.5', '10.213.0.6:7000']";
+        let config = toml::from_str::<DdsConfig>(text).unwrap();
+        let variables = Profiles::new(Path::new("/run/ria"), &config).environment();
+        assert_eq!(variables["ROS_DISCOVERY_SERVER"], "10.213.0.5:11811;10.213.0.6:7000");
+        assert!(variables.contains_key("FASTRTPS_DEFAULT_PROFILES_FILE"));
+        let own = for_network(variables, "n5x");
+        assert_eq!(own["ROS_DISCOVERY_SERVER"], "10.213.0.5:11811;10.213.0.6:7000");
+        assert!(own.keys().all(|name| VARIABLES.contains(&name.as_str())));
     }
 
     #[test]

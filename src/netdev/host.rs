@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use ria_protocol::prefix::Prefix;
 
 use super::exclusions::Exclusions;
+use super::keep::Label;
 
 /// Interfaces of other overlays, by name and by what the kernel calls their kind: whatever goes there goes through
 /// another tunnel.
@@ -63,6 +64,8 @@ pub struct Interface {
     pub foreign: bool,
     /// Whether what is for all can be sent on it; not on a modem's.
     pub broadcast: bool,
+    /// What somebody has written on it.
+    pub alias: String,
 }
 
 /// An address from which everybody on a link can be spoken to.
@@ -328,7 +331,17 @@ impl Host {
         out.filter_map(|route| self.interface(route.interface?)).any(is_underlay)
     }
 
-    /// Whether an interface has this name.
+    /// Addresses of an interface.
+    pub fn addresses_of(&self, index: u32) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().filter(move |(of, _)| *of == index).map(|(_, net)| net.addr())
+    }
+
+    /// Interfaces that agents have labelled, there now or left by one that is gone.
+    pub fn labelled(&self) -> impl Iterator<Item = (&Interface, Label)> {
+        self.interfaces.iter().filter_map(|interface| Some((interface, interface.alias.parse().ok()?)))
+    }
+
+    /// Whether there is an interface of this name.
     pub fn has_interface(&self, name: &str) -> bool {
         self.interfaces.iter().any(|i| i.name == name)
     }

@@ -6,6 +6,7 @@ pub mod backlog;
 pub mod exclusions;
 pub mod frames;
 pub mod host;
+pub mod keep;
 pub mod netlink;
 pub mod room;
 pub mod tun;

@@ -93,6 +93,7 @@ impl Netlink {
                 }),
                 foreign: false,
                 broadcast: link.header.flags.contains(LinkFlags::Broadcast),
+                alias: alias(&link.attributes),
             });
         }
         let mut addresses = self.handle.address().get().execute();
@@ -148,6 +149,19 @@ impl Netlink {
             .map_err(|source| NetlinkError::Request { what, source })
     }
 
+    /// Writes on an interface what it is for.
+    pub async fn label(&self, index: u32, label: &str) -> Result<(), NetlinkError> {
+        let alias = LinkAttribute::IfAlias(label.to_owned());
+        let message = LinkUnspec::new_with_index(index).append_extra_attribute(alias).build();
+        let what = "label the overlay interface".to_owned();
+        self.handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .map_err(|source| NetlinkError::Request { what, source })
+    }
+
     /// Gives an interface an address; the kernel adds the route to its prefix.
     pub async fn add_address(&self, index: u32, address: IpAddr, length: u8) -> Result<(), NetlinkError> {
         let what = format!("add the overlay address {address}/{length}");
@@ -185,6 +199,15 @@ pub fn watch_changes() -> Result<watch::Receiver<u64>, NetlinkError> {
         }
     });
     Ok(changes)
+}
+
+/// What somebody has written on a link.
+fn alias(attributes: &[LinkAttribute]) -> String {
+    let found = attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfAlias(alias) => Some(alias.clone()),
+        _ => None,
+    });
+    found.unwrap_or_default()
 }
 
 /// What the kernel calls a link's kind; empty for hardware.

@@ -1,9 +1,11 @@
-"""Cyclone DDS on the ROS topic /chatter: cyclone.py talk NAME, or cyclone.py listen SECONDS COUNT
+"""Cyclone DDS on ROS topics: cyclone.py talk NAME, or cyclone.py listen SECONDS COUNT, or cyclone.py presence NAME
 
-Listening prints one JSON line, as the demo's listener does. Talking ends with its standard input.
+On /chatter, listening prints one JSON line, as the demo's listener does, and talking ends with its standard input. On
+/presence it does what presence.py does.
 """
 
 import json
+import os
 import select
 import sys
 import time
@@ -16,6 +18,7 @@ from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
+from presence import Presence
 
 QOS = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(10))
 
@@ -43,8 +46,21 @@ def listen(topic, participant, limit, wanted):
     return 0 if len(heard) >= wanted else 1
 
 
+def presence(topic, participant, name):
+    reader, writer, here = DataReader(participant, topic, QOS), DataWriter(participant, topic, QOS), Presence(name)
+
+    def turn():
+        time.sleep(0.02)
+        for sample in reader.take(N=100):
+            here.hear(sample.data)
+
+    here.run(lambda text: writer.write(String(text)), turn)
+
+
 def main():
-    participant = DomainParticipant()
+    participant = DomainParticipant(int(os.environ.get("ROS_DOMAIN_ID", "0")))
+    if sys.argv[1] == "presence":
+        return presence(Topic(participant, "rt/presence", String), participant, sys.argv[2])
     topic = Topic(participant, "rt/chatter", String)
     if sys.argv[1] == "talk":
         return talk(topic, participant, sys.argv[2])

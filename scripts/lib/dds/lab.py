@@ -4,6 +4,7 @@ Environment: RIA_ROS_DIR (default .ria-env/ros), RIA_BIN_DIR (default target/deb
 DDS; without it one is made below .ria-env), RIA_ENV_DIR.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -88,7 +89,8 @@ class Lab:
     def end(self):
         for child in reversed(self.children):
             if child.stdin:
-                child.stdin.close()
+                with contextlib.suppress(BrokenPipeError):
+                    child.stdin.close()
             child.terminate() if child is not self.lab else None
         for child in self.children:
             try:
@@ -108,6 +110,7 @@ class Site(Lab):
 
     def __init__(self, work, description="campus"):
         super().__init__(work, description)
+        self.agents = {}
         try:
             serve = [BIN / "ria-coordinator", "serve", "--public-url", f"https://{COORDINATOR}"]
             self.spawn("coordinator", serve, "coordinator")
@@ -132,13 +135,11 @@ class Site(Lab):
         return self.output(host, [BIN / "ria", *arguments])
 
     def join(self, *hosts, config=None, key=None):
-        """Starts agents that join; gives their processes."""
-        agents = []
+        """Starts agents that join, or that are members already; their processes are in `agents`."""
         for host in hosts:
             options = ["--join-file", key or self.key] + (["--config", config] if config else [])
-            agents.append(self.spawn(host, [BIN / "ria", "daemon", *options], f"{host}-agent"))
+            self.agents[host] = self.spawn(host, [BIN / "ria", "daemon", *options], f"{host}-agent")
         self.wait("the agents answer", lambda: all(self.run(h, [BIN / "ria", "status"]).returncode == 0 for h in hosts))
-        return agents
 
     def peers(self, host, count):
         self.ria(host, "wait", "--peers", str(count), "--timeout", "60")
@@ -213,14 +214,24 @@ def fast_dds_2_9(*arguments):
     return ["bash", "-c", environment, "fast-dds", BIN / "ria", program, *arguments]
 
 
-def kilted(script, *arguments):
-    """A script with ROS 2 Kilted, which has Fast DDS 3, and the settings that Ria gives that release."""
-    python = python_with("kilted", "ros-kilted-rclpy[fastrtps]", "ros-kilted-std-msgs", "numpy")
-    prefix = ENV / "kilted"
-    libraries = ":".join(map(str, [prefix / "lib", *prefix.glob("lib/python3.*/site-packages/ros_*.libs")]))
-    environment = 'eval "$("$1" env)"; shift; exec "$@"'
-    variables = ["ROS_DISTRO=kilted", f"AMENT_PREFIX_PATH={prefix}", f"LD_LIBRARY_PATH={libraries}"]
-    return ["env", *variables, "bash", "-c", environment, "kilted", BIN / "ria", python, script, *arguments]
+def release(name, *packages):
+    """A release of ROS 2 in a Python environment of its own, with the settings that Ria gives it: wraps scripts."""
+
+    def wrap(script, *arguments):
+        python = python_with(name, f"ros-{name}-rclpy[fastrtps]", *(f"ros-{name}-{package}" for package in packages), "numpy")
+        prefix = ENV / name
+        libraries = ":".join(map(str, [prefix / "lib", *prefix.glob("lib/python3.*/site-packages/ros_*.libs")]))
+        environment = 'eval "$("$1" env)"; shift; exec "$@"'
+        variables = [f"ROS_DISTRO={name}", f"AMENT_PREFIX_PATH={prefix}", f"LD_LIBRARY_PATH={libraries}"]
+        return ["env", *variables, "bash", "-c", environment, name, BIN / "ria", python, script, *arguments]
+
+    return wrap
+
+
+# Fast DDS 3.
+kilted = release("kilted", "std-msgs")
+# With an action, which the environment of Ria's own packages has no need of.
+jazzy = release("jazzy", "std-msgs", "std-srvs", "geometry-msgs", "test-msgs")
 
 
 def heard(lab, host, command):
@@ -249,6 +260,38 @@ class Participants:
     def kill(self):
         self.child.kill()
         self.child.wait(30)
+
+
+class Presence:
+    """A process that is there and hears who else is (presence.py), with ROS 2 or with Cyclone."""
+
+    def __init__(self, lab, host, name, command):
+        self.name, self.log = name, lab.work / f"{name}.jsonl"
+        with open(self.log, "wb") as file:
+            self.child = lab.spawn(host, command, name, stdin=subprocess.PIPE, stdout=file)
+        self.lab = lab
+
+    def heard(self):
+        """How often each other has been heard since the last question."""
+        told = len(self.log.read_text().splitlines())
+        check(self.child.poll() is None, f"{self.name} has ended with {self.child.poll()}")
+        self.child.stdin.write(b"\n")
+        self.child.stdin.flush()
+        self.lab.wait(f"{self.name} answers", lambda: self.child.poll() is not None or len(self.log.read_text().splitlines()) > told)
+        check(self.child.poll() is None, f"{self.name} has ended")
+        return json.loads(self.log.read_text().splitlines()[-1])
+
+    def end(self):
+        self.child.stdin.close()
+        self.child.wait(30)
+
+
+def ros_presence(lab, host, name, wrap=ros):
+    return Presence(lab, host, name, wrap("python3", HERE / "dds/presence.py", name) if wrap is ros else wrap(HERE / "dds/presence.py", name))
+
+
+def cyclone_presence(lab, host, name, release="lyrical", domain=0):
+    return Presence(lab, host, name, ["env", f"ROS_DOMAIN_ID={domain}", *cyclone("presence", name, release=release)])
 
 
 def watch(lab, hosts, seconds):

@@ -1,6 +1,7 @@
 //! What the doctor looks at, as plain values.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use ria_api::state::{AgentStatus, NetworkStatus, PeerStatus};
 
@@ -59,6 +60,8 @@ pub struct Process {
     pub is_daemon: bool,
     /// Number of its IPC namespace, in which its shared memory is.
     pub ipc: u64,
+    /// Local IPv4 addresses of its UDP sockets.
+    pub udp: Vec<Ipv4Addr>,
 }
 
 /// What it speaks.

@@ -1,11 +1,14 @@
 //! What the facts mean: pure, in the order of the way from a ROS process to a peer's.
 
+use std::collections::BTreeMap;
+
 use ria_api::environment::{CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS_VARIABLES, for_distro};
 use ria_api::state::{CoordinatorState, LinkState, NetworkState, PeerKind, Severity};
 use serde::Serialize;
 
 use super::facts::{Facts, Middleware, NetworkFacts, Process};
 use super::host::SETTINGS;
+use crate::dds::{FAST_DDS_SERVERS, FAST_DDS_TRANSPORTS};
 
 /// When nothing is wrong.
 pub const WELL: &str = "nothing found that would keep ROS 2 nodes on the overlay apart";
@@ -278,6 +281,11 @@ fn environment(all: &mut Findings, facts: &Facts, process: &Process) {
                 text,
                 format!("restart {}", process.name),
             );
+        } else if is_off(process, network) {
+            let text = format!(
+                "{who} has no socket on {name}: it was started while no agent ran, and neither hears nor is heard there"
+            );
+            all.add("processes", "off-interface", Severity::Error, text, format!("restart {}", process.name));
         }
     }
     if !is_own && let Some((code, severity, text)) = profile(facts, process) {
@@ -323,21 +331,44 @@ fn domain(all: &mut Findings, facts: &Facts, process: &Process, who: &str) {
     all.add("processes", "domain", Severity::Error, text, next);
 }
 
+/// Whether a process with Ria's profile does not use the interface. With it Fast DDS binds a socket to the address of each
+/// interface that it uses, and one without a carrier it passes over.
+fn is_off(process: &Process, network: &NetworkFacts) -> bool {
+    let is_fast =
+        process.middleware.iter().any(|of| matches!(of, Middleware::FastDds2 | Middleware::FastDds3));
+    let distro = process.environment.get("ROS_DISTRO").map(String::as_str);
+    let wanted = for_distro(network.environment.clone(), distro);
+    let has_profile = FAST_DDS_VARIABLES
+        .iter()
+        .filter_map(|name| wanted.get_key_value(*name))
+        .any(|(name, file)| process.environment.get(name) == Some(file));
+    let addresses = network.status.addresses.iter();
+    let own = addresses.filter_map(|a| a.split('/').next()?.parse().ok()).next();
+    is_fast && has_profile && !process.udp.is_empty() && own.is_some_and(|own| !process.udp.contains(&own))
+}
+
 /// How the DDS settings of a process stand.
 fn profile(facts: &Facts, process: &Process) -> Option<(&'static str, Severity, String)> {
     let environment = facts.networks.iter().map(|network| &network.environment).find(|e| !e.is_empty())?;
     let distro = process.environment.get("ROS_DISTRO").map(String::as_str);
     let wanted = for_distro(environment.clone(), distro);
-    let name = process.middleware.iter().find_map(|middleware| match middleware {
-        Middleware::FastDds2 => [FAST_DDS_VARIABLES[0], "FASTDDS_BUILTIN_TRANSPORTS"]
-            .into_iter()
-            .find(|n| wanted.contains_key(*n)),
-        Middleware::FastDds3 => [FAST_DDS_VARIABLES[1], "FASTDDS_BUILTIN_TRANSPORTS"]
-            .into_iter()
-            .find(|n| wanted.contains_key(*n)),
-        Middleware::Cyclone => Some(CYCLONE_VARIABLE).filter(|n| wanted.contains_key(*n)),
-    })?;
-    let value = wanted.get(name)?;
+    // Those of the first library that is served at all.
+    let names: Vec<&str> =
+        process.middleware.iter().map(|of| served(*of, &wanted)).find(|names| !names.is_empty())?;
+    names.into_iter().find_map(|name| setting(process, name, wanted.get(name)?))
+}
+
+/// The variables that Ria sets for a library.
+fn served(middleware: Middleware, wanted: &BTreeMap<String, String>) -> Vec<&'static str> {
+    let all: &[&'static str] = match middleware {
+        Middleware::FastDds2 => &[FAST_DDS_VARIABLES[0], FAST_DDS_TRANSPORTS, FAST_DDS_SERVERS],
+        Middleware::FastDds3 => &[FAST_DDS_VARIABLES[1], FAST_DDS_TRANSPORTS, FAST_DDS_SERVERS],
+        Middleware::Cyclone => &[CYCLONE_VARIABLE],
+    };
+    all.iter().copied().filter(|name| wanted.contains_key(*name)).collect()
+}
+
+fn setting(process: &Process, name: &str, value: &str) -> Option<(&'static str, Severity, String)> {
     match process.environment.get(name).filter(|own| !own.is_empty()) {
         None => Some((
             "environment",

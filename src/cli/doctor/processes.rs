@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -16,6 +17,7 @@ pub fn look() -> Processes {
     let mut found = Processes::default();
     let ticks = ticks_per_second();
     let network = fs::read_link("/proc/self/ns/net").ok();
+    let sockets = udp_sockets(&fs::read_to_string("/proc/self/net/udp").unwrap_or_default());
     let Ok(entries) = fs::read_dir("/proc") else { return found };
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -30,7 +32,10 @@ pub fn look() -> Processes {
                 if middleware.is_empty() || !is_here || found.ros.len() >= MOST {
                     continue;
                 }
-                found.ros.extend(process(pid, &directory, middleware, ticks));
+                let process = process(pid, &directory, middleware, ticks);
+                found
+                    .ros
+                    .extend(process.map(|process| Process { udp: bound(&directory, &sockets), ..process }));
             }
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 found.hidden += 1;
@@ -63,7 +68,31 @@ fn process(pid: u32, directory: &Path, middleware: Vec<Middleware>, ticks: f64) 
         middleware,
         is_daemon: line.iter().any(|word| word.contains("ros2cli.daemon") || word.ends_with("_ros2_daemon")),
         ipc,
+        udp: Vec::new(),
     })
+}
+
+/// The machine's UDP sockets, by their inodes: the second field of the table is the local address, the tenth the inode.
+fn udp_sockets(table: &str) -> BTreeMap<u64, Ipv4Addr> {
+    let socket = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let hex = fields.get(1)?.split(':').next()?;
+        // In the order of the bytes on the wire, whatever the machine's is.
+        let address = Ipv4Addr::from(u32::from_str_radix(hex, 16).ok()?.to_ne_bytes());
+        Some((fields.get(9)?.parse().ok()?, address))
+    };
+    table.lines().skip(1).filter_map(socket).collect()
+}
+
+/// Where a process's UDP sockets are bound.
+fn bound(directory: &Path, sockets: &BTreeMap<u64, Ipv4Addr>) -> Vec<Ipv4Addr> {
+    let Ok(descriptors) = fs::read_dir(directory.join("fd")) else { return Vec::new() };
+    let links = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let address = |link: std::path::PathBuf| {
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+        sockets.get(&inode).copied()
+    };
+    links.filter_map(address).collect()
 }
 
 /// The DDS libraries among the files that are mapped.
@@ -153,6 +182,19 @@ mod tests {
         let stat = format!("42 (a) b (c)) {}", fields.join(" "));
         assert_eq!(start_ticks(&stat), Some(22.0));
         assert_eq!(start_ticks("42 no brackets"), None);
+    }
+
+    #[test]
+    fn sockets_are_known_by_their_addresses() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                     1: 0100007F:1CF2 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4711 2 0 0\n noise\n";
+        let local = u32::from_ne_bytes([127, 0, 0, 1]);
+        let table = table.replace("0100007F", &format!("{local:08X}"));
+        assert_eq!(udp_sockets(&table), [(4711, Ipv4Addr::LOCALHOST)].into());
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let all = udp_sockets(&fs::read_to_string("/proc/self/net/udp").unwrap());
+        assert!(bound(Path::new("/proc/self"), &all).contains(&Ipv4Addr::LOCALHOST));
+        drop(socket);
     }
 
     #[test]

@@ -27,6 +27,7 @@ fn well() -> Facts {
         state: NetworkState::Up,
         coordinator_state: CoordinatorState::Connected,
         interface: "ria0".into(),
+        addresses: vec!["10.213.0.1/16".into(), "fd00::1/64".into()],
         mtu: 1280,
         interface_up_since: Some(100.0),
         ..NetworkStatus::default()
@@ -41,6 +42,7 @@ fn well() -> Facts {
         middleware: vec![Middleware::FastDds2],
         is_daemon: false,
         ipc: 1,
+        udp: vec![[0, 0, 0, 0].into(), [10, 213, 0, 1].into(), [127, 0, 0, 1].into()],
     };
     Facts {
         agent: Default::default(),
@@ -151,6 +153,40 @@ fn settings_of_a_process_are_looked_at_by_its_middleware() {
             .insert("FASTRTPS_DEFAULT_PROFILES_FILE".into(), "/run/ria/dds/fastdds-by-address.xml".into());
     });
     assert!(humble.is_empty());
+}
+
+#[test]
+fn a_process_from_a_time_without_an_agent_has_no_socket_on_the_interface() {
+    let off = |change: fn(&mut Process)| {
+        codes(move |facts| {
+            let process = &mut facts.processes.ros[0];
+            process.udp.retain(|address| address.octets()[0] != 10);
+            change(process);
+        })
+    };
+    assert_eq!(off(|_| {}), ["off-interface"]);
+    // It makes its sockets when it makes its participant; with other settings, other sockets.
+    assert!(off(|process| process.udp.clear()).is_empty());
+    assert!(off(|process| process.middleware = vec![Middleware::Cyclone]).is_empty());
+    let own = |process: &mut Process| {
+        process.environment.insert("FASTRTPS_DEFAULT_PROFILES_FILE".into(), "/home/me/mine.xml".into());
+        process.environment.remove("FASTDDS_DEFAULT_PROFILES_FILE");
+    };
+    assert!(off(own).is_empty());
+}
+
+#[test]
+fn a_process_that_asks_no_server_where_all_do_is_found() {
+    let with = |own: Option<&'static str>| {
+        codes(move |facts| {
+            let wanted = &mut facts.networks[0].environment;
+            wanted.insert("ROS_DISCOVERY_SERVER".into(), "10.213.0.5:11811".into());
+            let process = &mut facts.processes.ros[0].environment;
+            process.extend(own.map(|own| ("ROS_DISCOVERY_SERVER".to_owned(), own.to_owned())));
+        })
+    };
+    assert_eq!(with(None), ["environment"]);
+    assert!(with(Some("10.213.0.5:11811")).is_empty() && with(Some("10.0.0.1:11811")).is_empty());
 }
 
 #[test]
