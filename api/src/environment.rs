@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub const FAST_DDS: &str = "fastdds.xml";
 /// The one for older Fast DDS, as in Humble, which knows only addresses.
 pub const FAST_DDS_BY_ADDRESS: &str = "fastdds-by-address.xml";
+/// The one for Fast DDS 3, where some settings have other names; with a name that it does not know, a file is refused.
+pub const FAST_DDS_3: &str = "fastdds-3.xml";
 
 /// Fast DDS 2 reads the first, 3 the second, and each passes over the other's. `RMW_IMPLEMENTATION` is left to the
 /// user: whichever is chosen is served.
@@ -68,14 +70,14 @@ mod tests {
     fn the_release_chooses_the_file() {
         let all: BTreeMap<String, String> = [
             (FAST_DDS_VARIABLES[0], "/run/ria/dds/fastdds.xml"),
-            (FAST_DDS_VARIABLES[1], "/run/ria/dds/fastdds.xml"),
+            (FAST_DDS_VARIABLES[1], "/run/ria/dds/fastdds-3.xml"),
             (CYCLONE_VARIABLE, "file:///run/ria/dds/cyclonedds.xml"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
         assert_eq!(for_distro(all.clone(), Some("jazzy")), all);
         let kilted = for_distro(all.clone(), Some("kilted"));
-        assert_eq!(kilted["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds.xml");
+        assert_eq!(kilted["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds-3.xml");
         assert!(!kilted.contains_key("FASTRTPS_DEFAULT_PROFILES_FILE"));
         assert_eq!(kilted["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds.xml");
         let lyrical = for_distro(all.clone(), Some("lyrical"));

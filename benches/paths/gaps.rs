@@ -15,19 +15,20 @@ pub const ROAM_METRICS: &[&str] =
 pub const BLACKOUT_METRICS: &[&str] = &["blackout_recovery_s_30"];
 
 /// In which everything that follows from an event has happened.
-const SETTLING: Duration = Duration::from_secs(4);
+pub(super) const SETTLING: Duration = Duration::from_secs(4);
 
 /// After which a stream to a relay that nobody needs is closed, and a little.
 const STREAM_ENDS: Duration = Duration::from_secs(33);
 
-struct Pair {
-    site: Site,
-    a: Agent,
-    b: Agent,
+/// Two robots that reach each other directly.
+pub(super) struct Pair {
+    pub site: Site,
+    pub a: Agent,
+    pub b: Agent,
     to: String,
 }
 
-fn direct_pair() -> Result<Pair> {
+pub(super) fn direct_pair() -> Result<Pair> {
     let site = Site::start(robots()?)?;
     let key = site.key()?;
     let (a, b) =
@@ -39,12 +40,13 @@ fn direct_pair() -> Result<Pair> {
 }
 
 impl Pair {
-    fn until_direct(&self) -> Result<()> {
+    pub fn until_direct(&self) -> Result<()> {
         until("the direct path", || Ok(self.a.peers_by("direct") == 1 && self.b.peers_by("direct") == 1))
     }
 }
 
-fn gaps(gaps: &[f64]) -> Vec<f64> {
+/// Median and 99th percentile.
+pub(super) fn gaps(gaps: &[f64]) -> Vec<f64> {
     vec![median(gaps), percentile(gaps, 0.99)]
 }
 

@@ -5,6 +5,7 @@ mod idle;
 mod meet;
 mod meter;
 mod relay;
+mod ros;
 
 use anyhow::Result;
 use netlab::{HostSpec, Lab, Nat, NetworkSpec, RouterSpec};
@@ -17,6 +18,7 @@ const MEASUREMENTS: &[Measurement] = &[
     (gaps::FAILOVER_METRICS, |runs| gaps::failover(runs.unwrap_or(6))),
     (gaps::UDP_CLOSED_METRICS, |runs| gaps::udp_closed(runs.unwrap_or(6))),
     (gaps::ROAM_METRICS, |runs| gaps::roam(runs.unwrap_or(8))),
+    (ros::METRICS, |runs| ros::roam(runs.unwrap_or(8))),
     (gaps::BLACKOUT_METRICS, |runs| gaps::blackout(runs.unwrap_or(3))),
     (idle::METRICS, |_| idle::run()),
     (relay::UDP_METRICS, |runs| relay::over_udp(runs.unwrap_or(5))),

@@ -139,7 +139,7 @@ mod tests {
             _ => None,
         });
         assert_eq!(changes["CYCLONEDDS_URI"], Change::Keep);
-        assert_eq!(changes["FASTDDS_DEFAULT_PROFILES_FILE"], Change::Set("/tmp/r/dds/fastdds.xml".into()));
+        assert_eq!(changes["FASTDDS_DEFAULT_PROFILES_FILE"], Change::Set("/tmp/r/dds/fastdds-3.xml".into()));
         assert_eq!(set(&changes).count(), 3);
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 pub use ria_api::environment::for_distro;
 use ria_api::environment::{
-    CYCLONE, CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_VARIABLES, ZENOH_ROUTER,
+    CYCLONE, CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_3, FAST_DDS_VARIABLES, ZENOH_ROUTER,
     ZENOH_ROUTER_VARIABLE,
 };
 
@@ -31,8 +31,8 @@ pub const FAST_DDS_SERVERS: &str = "ROS_DISCOVERY_SERVER";
 /// The variables for files in a directory.
 pub fn environment(directory: &Path) -> BTreeMap<String, String> {
     let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
-    let mut variables: BTreeMap<_, _> =
-        FAST_DDS_VARIABLES.iter().map(|name| ((*name).to_owned(), file(FAST_DDS))).collect();
+    let fast_dds = FAST_DDS_VARIABLES.into_iter().zip([FAST_DDS, FAST_DDS_3]);
+    let mut variables: BTreeMap<_, _> = fast_dds.map(|(name, of)| (name.to_owned(), file(of))).collect();
     variables.insert(CYCLONE_VARIABLE.to_owned(), format!("file://{}", file(CYCLONE)));
     variables.insert(ZENOH_ROUTER_VARIABLE.to_owned(), file(ZENOH_ROUTER));
     variables
@@ -82,7 +82,8 @@ mod tests {
     fn every_variable_names_a_file_in_the_directory() {
         let all = environment(Path::new("/run/ria/dds"));
         assert_eq!(all["CYCLONEDDS_URI"], "file:///run/ria/dds/cyclonedds.xml");
-        assert_eq!(all["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds.xml");
+        assert_eq!(all["FASTRTPS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds.xml");
+        assert_eq!(all["FASTDDS_DEFAULT_PROFILES_FILE"], "/run/ria/dds/fastdds-3.xml");
         assert!(all.keys().all(|name| VARIABLES.contains(&name.as_str())) && all.len() == 4);
     }
 }

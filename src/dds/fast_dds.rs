@@ -6,17 +6,24 @@
 //!
 //! By multicast nobody has to be named but this machine itself: ROS 2 adds the group to the list, unless it is older than
 //! Iron, for which the file does it.
+//!
+//! Of writers only one time is set, no QoS policy: ROS 2 takes the default profile and puts a publisher's policies over it.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::config::Discovery;
 use super::{Overlay, PARTICIPANTS, SOCKET_BUFFER};
 
-/// How interfaces are named.
+/// What is told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whitelist {
-    ByName,
-    ByAddress,
+pub(super) enum Version {
+    /// Up to 2.9: interfaces are known by address.
+    V2,
+    /// From 2.10 on: by name.
+    V2_10,
+    /// 3 and later: some settings have other names.
+    V3,
 }
 
 /// The group of discovery.
@@ -25,17 +32,21 @@ const GROUP: &str = "239.255.0.1";
 /// Announcements of one participant that go out every three seconds, at most: peers times ports of each.
 const LOCATORS: usize = 256;
 
-pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
+/// How long a reliable subscription waits at most until it hears what it has missed, with all that came after it held
+/// back: 3 s unless told, which is what a robot's move would cost. A heartbeat is sent while something is not acknowledged.
+const HEARTBEAT: Duration = Duration::from_millis(300);
+
+pub(super) fn profile(overlay: &Overlay, version: Version) -> String {
     let mut interfaces = String::new();
     let mut peers = String::new();
     for interface in overlay.interfaces.iter().chain(&overlay.local) {
-        let entry = match whitelist {
-            Whitelist::ByName => format!("<interface>{}</interface>", interface.name),
-            Whitelist::ByAddress => format!("<address>{}</address>", interface.address),
+        let entry = match version {
+            Version::V2_10 | Version::V3 => format!("<interface>{}</interface>", interface.name),
+            Version::V2 => format!("<address>{}</address>", interface.address),
         };
         let _ = write!(interfaces, "\n          {entry}");
     }
-    for address in listed(overlay, whitelist) {
+    for address in listed(overlay, version) {
         let _ = write!(peers, "\n            <locator><udpv4><address>{address}</address></udpv4></locator>");
     }
     let size = if overlay.is_up() {
@@ -47,6 +58,7 @@ pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
         Discovery::Multicast | Discovery::Server => PARTICIPANTS,
         Discovery::Unicast => ports_per_peer(overlay.peers.len()),
     };
+    let writers = writers(version);
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <!-- Written by the Ria agent; changes are overwritten. -->
@@ -81,19 +93,39 @@ pub(super) fn profile(overlay: &Overlay, whitelist: Whitelist) -> String {
         </userTransports>
         <useBuiltinTransports>false</useBuiltinTransports>
       </rtps>
-    </participant>
+    </participant>{writers}
   </profiles>
 </dds>
 "#
     )
 }
 
+/// What writers are given that are not named in a profile of their own.
+fn writers(version: Version) -> String {
+    let name = match version {
+        Version::V2 | Version::V2_10 => "heartbeatPeriod",
+        Version::V3 => "heartbeat_period",
+    };
+    let (seconds, rest) = (HEARTBEAT.as_secs(), HEARTBEAT.subsec_nanos());
+    format!(
+        r#"
+    <data_writer profile_name="ria_writer" is_default_profile="true">
+      <times>
+        <{name}>
+          <sec>{seconds}</sec>
+          <nanosec>{rest}</nanosec>
+        </{name}>
+      </times>
+    </data_writer>"#
+    )
+}
+
 /// Who is asked beside this machine itself.
-fn listed(overlay: &Overlay, whitelist: Whitelist) -> Vec<String> {
-    match (overlay.discovery, whitelist) {
+fn listed(overlay: &Overlay, version: Version) -> Vec<String> {
+    match (overlay.discovery, version) {
         (_, _) if !overlay.is_up() => Vec::new(),
-        (Discovery::Multicast, Whitelist::ByName) => Vec::new(),
-        (Discovery::Multicast, Whitelist::ByAddress) => vec![GROUP.into()],
+        (Discovery::Multicast, Version::V2_10 | Version::V3) => Vec::new(),
+        (Discovery::Multicast, Version::V2) => vec![GROUP.into()],
         // Servers are named by a variable.
         (Discovery::Server, _) => Vec::new(),
         (Discovery::Unicast, _) => {
@@ -117,18 +149,35 @@ mod tests {
 
     #[test]
     fn interfaces_are_named_as_the_version_needs_it() {
-        let by_name = profile(&overlay(1), Whitelist::ByName);
+        let by_name = profile(&overlay(1), Version::V2_10);
         assert!(by_name.contains("<interface>ria0</interface>"));
         assert!(!by_name.contains("<interfaceWhiteList>\n          <address>10.213.0.1"));
-        let by_address = profile(&overlay(1), Whitelist::ByAddress);
+        let by_address = profile(&overlay(1), Version::V2);
         assert!(by_address.contains("<interfaceWhiteList>\n          <address>10.213.0.1</address>"));
         assert!(!by_address.contains("<interface>"));
         assert!(by_name.contains("<maxMessageSize>1252</maxMessageSize>"));
     }
 
     #[test]
+    fn writers_tell_soon_what_is_missing_in_the_words_of_each_version() {
+        for (version, name) in [
+            (Version::V2, "heartbeatPeriod"),
+            (Version::V2_10, "heartbeatPeriod"),
+            (Version::V3, "heartbeat_period"),
+        ] {
+            let text = profile(&overlay(1), version);
+            let heartbeats: Vec<_> =
+                text.lines().filter(|l| l.to_lowercase().contains("heartbeat")).collect();
+            assert_eq!(heartbeats.len(), 2, "{text}");
+            assert!(heartbeats.iter().all(|line| line.contains(name)));
+            assert!(text.contains("<sec>0</sec>\n          <nanosec>300000000</nanosec>"));
+            assert!(!text.contains("<qos>"), "a policy of the user's would be taken over");
+        }
+    }
+
+    #[test]
     fn all_peers_are_listed_and_the_announcements_stay_bounded() {
-        let many = profile(&unicast(200), Whitelist::ByName);
+        let many = profile(&unicast(200), Version::V2_10);
         // 200 peers, itself, loopback.
         assert_eq!(many.matches("<locator>").count(), 202);
         assert_eq!([0, 1, 8, 16, 64, 500].map(ports_per_peer), [32, 32, 32, 16, 4, 4]);
@@ -136,9 +185,9 @@ mod tests {
 
     #[test]
     fn by_multicast_nobody_is_listed() {
-        let by_name = profile(&overlay(200), Whitelist::ByName);
+        let by_name = profile(&overlay(200), Version::V2_10);
         assert_eq!(by_name.matches("<locator>").count(), 1);
-        let by_address = profile(&overlay(200), Whitelist::ByAddress);
+        let by_address = profile(&overlay(200), Version::V2);
         assert_eq!(by_address.matches("<locator>").count(), 2);
         assert!(by_address.contains("<address>239.255.0.1</address>"));
     }
@@ -146,8 +195,8 @@ mod tests {
     #[test]
     fn with_servers_nobody_is_asked_but_them() {
         let overlay = Overlay { discovery: Discovery::Server, ..overlay(200) };
-        for whitelist in [Whitelist::ByName, Whitelist::ByAddress] {
-            let text = profile(&overlay, whitelist);
+        for version in [Version::V2_10, Version::V2, Version::V3] {
+            let text = profile(&overlay, version);
             assert!(text.matches("<locator>").count() == 1 && !text.contains("239.255.0.1"));
         }
     }
@@ -156,13 +205,13 @@ mod tests {
     fn local_interfaces_are_used_too() {
         let local = Interface { name: "eth0".into(), address: [192, 168, 7, 2].into() };
         let overlay = Overlay { local: vec![local], ..overlay(1) };
-        assert!(profile(&overlay, Whitelist::ByName).contains("<interface>eth0</interface>"));
-        assert!(profile(&overlay, Whitelist::ByAddress).contains("<address>192.168.7.2</address>"));
+        assert!(profile(&overlay, Version::V2_10).contains("<interface>eth0</interface>"));
+        assert!(profile(&overlay, Version::V2).contains("<address>192.168.7.2</address>"));
     }
 
     #[test]
     fn without_a_network_the_machine_keeps_to_itself() {
-        let alone = profile(&Overlay::default(), Whitelist::ByName);
+        let alone = profile(&Overlay::default(), Version::V2_10);
         assert!(!alone.contains("maxMessageSize") && !alone.contains("<interface>"));
         assert_eq!(alone.matches("127.0.0.1").count(), 2);
         assert!(alone.contains("<type>SHM</type>"));

@@ -25,7 +25,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ria_api::environment::{
-    CYCLONE, CYCLONE_11, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_BY_ADDRESS, ZENOH_ROUTER,
+    CYCLONE, CYCLONE_11, DOMAIN_VARIABLE, FAST_DDS, FAST_DDS_3, FAST_DDS_BY_ADDRESS, ZENOH_ROUTER,
 };
 use ria_api::state::{NetworkState, PeerKind};
 
@@ -181,8 +181,9 @@ impl Profiles {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         let mut changed = false;
         for (name, content) in [
-            (FAST_DDS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByName)),
-            (FAST_DDS_BY_ADDRESS, fast_dds::profile(&overlay, fast_dds::Whitelist::ByAddress)),
+            (FAST_DDS, fast_dds::profile(&overlay, fast_dds::Version::V2_10)),
+            (FAST_DDS_BY_ADDRESS, fast_dds::profile(&overlay, fast_dds::Version::V2)),
+            (FAST_DDS_3, fast_dds::profile(&overlay, fast_dds::Version::V3)),
             (CYCLONE, cyclone::profile(&overlay, cyclone::Version::V0)),
             (CYCLONE_11, cyclone::profile(&overlay, cyclone::Version::V11)),
             (ZENOH_ROUTER, zenoh::router(&overlay)),
@@ -317,7 +318,7 @@ mod tests {
         assert!(profiles.update([&grown]).unwrap());
         assert!(std::fs::read_to_string(&file).unwrap().contains("10.213.0.10"));
         let names = std::fs::read_dir(dir.path().join("dds")).unwrap().count();
-        assert_eq!(names, 10, "something was left behind");
+        assert_eq!(names, 11, "something was left behind");
     }
 
     #[test]
@@ -328,7 +329,7 @@ mod tests {
         let files = |network: &NetworkView| {
             profiles.update([network]).unwrap();
             let inode = |name: &str| std::fs::metadata(dir.path().join("dds").join(name)).unwrap().ino();
-            [FAST_DDS, FAST_DDS_BY_ADDRESS, CYCLONE, CYCLONE_11].map(inode)
+            [FAST_DDS, FAST_DDS_BY_ADDRESS, FAST_DDS_3, CYCLONE, CYCLONE_11].map(inode)
         };
         let before = files(&network);
         network.peers.push((NodeId::from_bytes([8; 10]), PeerStatus::default()));
@@ -414,7 +415,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let profiles = Profiles::new(dir.path(), &DdsConfig::default());
         profiles.update([]).unwrap();
-        for distro in [None, Some("humble"), Some("jazzy"), Some("lyrical")] {
+        for distro in [None, Some("humble"), Some("jazzy"), Some("kilted"), Some("lyrical")] {
             for value in for_distro(profiles.environment(), distro).values() {
                 let path = value.strip_prefix("file://").unwrap_or(value);
                 assert!(Path::new(path).is_file(), "{path}");

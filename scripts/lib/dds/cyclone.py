@@ -1,19 +1,22 @@
-"""Cyclone DDS on ROS topics: cyclone.py talk NAME, or cyclone.py listen SECONDS COUNT, or cyclone.py presence NAME
+"""Cyclone DDS on ROS topics: cyclone.py talk NAME, listen SECONDS COUNT, presence NAME, send HZ, or receive
 
 On /chatter, listening prints one JSON line, as the demo's listener does, and talking ends with its standard input. On
-/presence it does what presence.py does.
+/presence it does what presence.py does. `send` and `receive` do what steady.py does, with topics of their own.
 """
 
 import json
 import os
 import select
 import sys
+import threading
 import time
 from dataclasses import dataclass
 
+from arrivals import Arrivals, report
 from cyclonedds.core import Policy, Qos
 from cyclonedds.domain import DomainParticipant
 from cyclonedds.idl import IdlStruct
+from cyclonedds.idl.types import uint64
 from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
@@ -21,6 +24,8 @@ from cyclonedds.util import duration
 from presence import Presence
 
 QOS = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(10))
+KEPT = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(2000))
+BEST_EFFORT = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(10))
 
 
 @dataclass
@@ -28,16 +33,25 @@ class String(IdlStruct, typename="std_msgs.msg.dds_.String_"):
     data: str
 
 
-def talk(topic, participant, name):
-    writer, number = DataWriter(participant, topic, QOS), 0
+@dataclass
+class UInt64(IdlStruct, typename="std_msgs.msg.dds_.UInt64_"):
+    data: uint64
+
+
+def steady_topics(participant):
+    return [Topic(participant, f"rt/steady_cyclone{kind}", UInt64) for kind in ("", "_best_effort")]
+
+
+def talk(participant, name):
+    writer, number = DataWriter(participant, Topic(participant, "rt/chatter", String), QOS), 0
     while not select.select([sys.stdin], [], [], 0.1)[0]:
         number += 1
         writer.write(String(f"hello from {name} #{number}"))
 
 
-def listen(topic, participant, limit, wanted):
+def listen(participant, limit, wanted):
     began, heard = time.monotonic(), []
-    reader = DataReader(participant, topic, QOS)
+    reader = DataReader(participant, Topic(participant, "rt/chatter", String), QOS)
     while len(heard) < wanted and time.monotonic() - began < limit:
         heard += [(time.monotonic(), sample.data) for sample in reader.take(N=100)]
         time.sleep(0.01)
@@ -46,7 +60,8 @@ def listen(topic, participant, limit, wanted):
     return 0 if len(heard) >= wanted else 1
 
 
-def presence(topic, participant, name):
+def presence(participant, name):
+    topic = Topic(participant, "rt/presence", String)
     reader, writer, here = DataReader(participant, topic, QOS), DataWriter(participant, topic, QOS), Presence(name)
 
     def turn():
@@ -57,14 +72,49 @@ def presence(topic, participant, name):
     here.run(lambda text: writer.write(String(text)), turn)
 
 
+def send(participant, hertz):
+    writers, number = [DataWriter(participant, topic, qos) for topic, qos in zip(steady_topics(participant), (KEPT, BEST_EFFORT))], 0
+    due = time.monotonic()
+    while not select.select([sys.stdin], [], [], max(0, due - time.monotonic()))[0]:
+        due += 1 / hertz
+        for writer in writers:
+            writer.write(UInt64(number))
+        number += 1
+    acknowledged = writers[0].wait_for_acks(duration(seconds=30))
+    print(json.dumps({"sent": number, "acknowledged": acknowledged}), flush=True)
+
+
+def receive(participant):
+    both = [Arrivals(), Arrivals()]
+    readers = [DataReader(participant, topic, qos) for topic, qos in zip(steady_topics(participant), (KEPT, BEST_EFFORT))]
+
+    def take():
+        while True:
+            for reader, arrivals in zip(readers, both):
+                # The writer's farewell is a sample without data.
+                for sample in reader.take(N=100):
+                    if isinstance(sample, UInt64):
+                        arrivals.handle(sample.data)
+            time.sleep(0.002)
+
+    threading.Thread(target=take, daemon=True).start()
+    report(*both)
+
+
 def main():
     participant = DomainParticipant(int(os.environ.get("ROS_DOMAIN_ID", "0")))
-    if sys.argv[1] == "presence":
-        return presence(Topic(participant, "rt/presence", String), participant, sys.argv[2])
-    topic = Topic(participant, "rt/chatter", String)
-    if sys.argv[1] == "talk":
-        return talk(topic, participant, sys.argv[2])
-    return listen(topic, participant, float(sys.argv[2]), int(sys.argv[3]))
+    match sys.argv[1]:
+        case "talk":
+            return talk(participant, sys.argv[2])
+        case "listen":
+            return listen(participant, float(sys.argv[2]), int(sys.argv[3]))
+        case "presence":
+            return presence(participant, sys.argv[2])
+        case "send":
+            return send(participant, float(sys.argv[2]))
+        case "receive":
+            return receive(participant)
+    return 2
 
 
 if __name__ == "__main__":

@@ -215,13 +215,13 @@ def fast_dds_2_9(*arguments):
 
 
 def release(name, *packages):
-    """A release of ROS 2 in a Python environment of its own, with the settings that Ria gives it: wraps scripts."""
+    """A release of ROS 2 in a Python environment of its own, with the settings that Ria gives it, or none (plain): wraps scripts."""
 
-    def wrap(script, *arguments):
+    def wrap(script, *arguments, plain=False):
         python = python_with(name, f"ros-{name}-rclpy[fastrtps]", *(f"ros-{name}-{package}" for package in packages), "numpy")
         prefix = ENV / name
         libraries = ":".join(map(str, [prefix / "lib", *prefix.glob("lib/python3.*/site-packages/ros_*.libs")]))
-        environment = 'eval "$("$1" env)"; shift; exec "$@"'
+        environment = 'shift; exec "$@"' if plain else 'eval "$("$1" env)"; shift; exec "$@"'
         variables = [f"ROS_DISTRO={name}", f"AMENT_PREFIX_PATH={prefix}", f"LD_LIBRARY_PATH={libraries}"]
         return ["env", *variables, "bash", "-c", environment, name, BIN / "ria", python, script, *arguments]
 

@@ -8,7 +8,7 @@ use super::*;
 fn well() -> Facts {
     let environment = [
         ("FASTRTPS_DEFAULT_PROFILES_FILE", "/run/ria/dds/fastdds.xml"),
-        ("FASTDDS_DEFAULT_PROFILES_FILE", "/run/ria/dds/fastdds.xml"),
+        ("FASTDDS_DEFAULT_PROFILES_FILE", "/run/ria/dds/fastdds-3.xml"),
         ("CYCLONEDDS_URI", "file:///run/ria/dds/cyclonedds.xml"),
     ];
     let environment: BTreeMap<String, String> =
