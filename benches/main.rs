@@ -6,11 +6,14 @@ mod join;
 mod paths;
 mod support;
 mod throughput;
+mod wifi;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
+
+const NAMES: &str = "join, faults, paths, throughput and wifi";
 
 /// Metric name to number.
 type Figures = Map<String, Value>;
@@ -30,7 +33,8 @@ fn main() -> Result<()> {
         "faults" => faults::run(options.runs, &options.only)?,
         "paths" => paths::run(options.runs, &options.only)?,
         "throughput" => throughput::run(options.runs.unwrap_or(3), &options.only)?,
-        other => bail!("no benchmark named '{other}'; there are join, faults, paths and throughput"),
+        "wifi" => wifi::run(options.runs.unwrap_or(3), &options.only)?,
+        other => bail!("no benchmark named '{other}'; there are {NAMES}"),
     };
     for (metric, value) in &figures {
         println!("{metric:34} {value:>10.3}", value = value.as_f64().unwrap_or(f64::NAN));
@@ -46,8 +50,7 @@ impl Options {
     fn from_arguments() -> Result<Self> {
         // Cargo adds --bench.
         let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-        let name =
-            arguments.next().context("which benchmark? there are join, faults, paths and throughput")?;
+        let name = arguments.next().with_context(|| format!("which benchmark? there are {NAMES}"))?;
         let mut options = Self { name, json: None, runs: None, only: Vec::new() };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {

@@ -1,7 +1,7 @@
 //! `./scripts/bench throughput`: Ria against other userspace WireGuards, in turn, in one run (docs/benchmarks.md).
 
 mod measure;
-mod tunnel;
+pub mod tunnel;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,13 +63,14 @@ pub fn run(rounds: usize, only: &[String]) -> Result<Figures> {
 }
 
 /// Programs of all contenders, and those that measure, go before what else runs on the machine, until this is dropped.
-struct GoFirst;
+pub struct GoFirst;
 
 /// Where the kernel weighs sessions against each other, and processes within a session only (autogroups, sched(7)).
 const AUTOGROUP: &str = "/proc/self/autogroup";
 
 impl GoFirst {
-    fn begin() -> Self {
+    /// Begins it.
+    pub fn begin() -> Self {
         let own = std::process::id().to_string();
         let done = Command::new("renice").args(["-n", "-15", "-p", &own]).output();
         let grouped = Path::new(AUTOGROUP).exists();

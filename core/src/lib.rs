@@ -42,7 +42,7 @@ pub use engine::{
 };
 pub use multicast::{Clash, Domains, MulticastPolicy, Unique};
 pub use packet::{
-    DatagramBatch, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received, SocketIndex,
-    Transmit,
+    Class, DatagramBatch, Lane, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received,
+    SocketIndex, Transmit,
 };
 pub use shard::Sinks;

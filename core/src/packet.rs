@@ -95,8 +95,10 @@ pub struct Transmit<'a> {
     pub from: Option<IpAddr>,
     /// Socket to send from.
     pub socket: SocketIndex,
-    /// Probes, checks, handshakes, keepalives and what is said to relays: never to wait behind packets.
-    pub urgent: bool,
+    /// What goes before what.
+    pub class: Class,
+    /// Whose queue it waits in when it has to.
+    pub lane: Lane,
     /// Length of each datagram but the last.
     pub segment_size: usize,
     /// The datagrams, back to back.
@@ -110,13 +112,35 @@ impl<'a> Transmit<'a> {
     }
 }
 
+/// What goes before what on the way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Probes, checks, handshakes, keepalives and what is said to relays: never to wait behind packets.
+    Urgent,
+    /// Packets of flows that send little, or are marked: they go before the others of their peer.
+    Prompt,
+    /// All other packets.
+    Bulk,
+}
+
+impl Class {
+    /// In the order in which they go.
+    pub const ALL: [Self; 3] = [Self::Urgent, Self::Prompt, Self::Bulk];
+}
+
+/// The peer whose packets a datagram carries, for [`Engine::allowance`](crate::Engine::allowance): each has a queue and a
+/// pace of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lane(pub(crate) Option<u32>);
+
 /// Where a datagram goes, and from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Destination {
     pub(crate) to: SocketAddr,
     pub(crate) from: Option<IpAddr>,
     pub(crate) socket: SocketIndex,
-    pub(crate) urgent: bool,
+    pub(crate) class: Class,
+    pub(crate) lane: Lane,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +180,8 @@ impl DatagramBatch {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        self.push_to(Destination { to, from, socket: SocketIndex::MAIN, urgent: false }, len, fill)
+        let (socket, class, lane) = (SocketIndex::MAIN, Class::Bulk, Lane::default());
+        self.push_to(Destination { to, from, socket, class, lane }, len, fill)
     }
 
     /// The same with any socket.
@@ -215,17 +240,17 @@ impl DatagramBatch {
         self.entries.clear();
     }
 
-    /// What to send, the urgent first: runs of datagrams that fit one segmented send each (at most 64 segments and
+    /// What to send, class by class: runs of datagrams that fit one segmented send each (at most 64 segments and
     /// 65 507 bytes).
     pub fn transmits(&self) -> impl Iterator<Item = Transmit<'_>> {
-        [true, false].into_iter().flat_map(|urgent| Transmits { batch: self, next: 0, urgent })
+        Class::ALL.into_iter().flat_map(|class| Transmits { batch: self, next: 0, class })
     }
 }
 
 struct Transmits<'a> {
     batch: &'a DatagramBatch,
     next: usize,
-    urgent: bool,
+    class: Class,
 }
 
 impl<'a> Iterator for Transmits<'a> {
@@ -233,7 +258,7 @@ impl<'a> Iterator for Transmits<'a> {
 
     fn next(&mut self) -> Option<Transmit<'a>> {
         let rest = self.batch.entries.get(self.next..)?;
-        let skipped = rest.iter().position(|entry| entry.destination.urgent == self.urgent)?;
+        let skipped = rest.iter().position(|entry| entry.destination.class == self.class)?;
         self.next += skipped;
         let rest = rest.get(skipped..)?;
         let first = rest.first()?;
@@ -253,8 +278,8 @@ impl<'a> Iterator for Transmits<'a> {
         }
         self.next += count;
         let contents = self.batch.bytes.get(first.start..first.start + bytes)?;
-        let Destination { to, from, socket, urgent } = first.destination;
-        Some(Transmit { to, from, socket, urgent, segment_size: first.len, contents })
+        let Destination { to, from, socket, class, lane } = first.destination;
+        Some(Transmit { to, from, socket, class, lane, segment_size: first.len, contents })
     }
 }
 
@@ -371,10 +396,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_urgent_goes_before_all_else_and_in_its_order() {
+    fn classes_go_one_before_the_other_and_each_in_its_order() {
+        use Class::{Bulk, Prompt, Urgent};
         let mut batch = DatagramBatch::default();
-        for (n, urgent) in [(0, false), (1, true), (2, false), (3, true), (4, false)] {
-            let to = Destination { to: address(1), from: None, socket: SocketIndex::MAIN, urgent };
+        for (n, class) in [(0, Bulk), (1, Urgent), (2, Bulk), (3, Urgent), (4, Bulk), (5, Prompt)] {
+            let (socket, lane) = (SocketIndex::MAIN, Lane::default());
+            let to = Destination { to: address(1), from: None, socket, class, lane };
             assert!(batch.push_to(to, 9, |room| {
                 room.fill(n);
                 Some(9)
@@ -382,11 +409,10 @@ mod tests {
         }
         let sent: Vec<_> = batch
             .transmits()
-            .map(|t| (t.urgent, t.datagrams().map(|datagram| datagram[0]).collect::<Vec<_>>()))
+            .map(|t| (t.class, t.datagrams().map(|datagram| datagram[0]).collect::<Vec<_>>()))
             .collect();
-        let expected =
-            [(true, vec![1]), (true, vec![3]), (false, vec![0]), (false, vec![2]), (false, vec![4])];
-        assert_eq!(sent, expected);
+        let expected = [(Urgent, 1), (Urgent, 3), (Prompt, 5), (Bulk, 0), (Bulk, 2), (Bulk, 4)];
+        assert_eq!(sent, expected.map(|(class, n)| (class, vec![n])));
     }
 
     #[test]

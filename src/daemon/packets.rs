@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use ria_core::offload::Coalescer;
 use ria_core::relay::framing;
 use ria_core::{
-    Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch, Received,
-    Sinks, SocketIndex, StreamNews,
+    Class, Command, CommandError, DatagramBatch, Engine, EngineConfig, EngineStatus, Event, PacketBatch,
+    Received, Sinks, SocketIndex, StreamNews, Transmit,
 };
 use ria_protocol::id::NetworkId;
 use tokio::sync::{mpsc, oneshot};
@@ -350,35 +350,52 @@ impl Mover {
         self.to_interfaces.clear();
     }
 
-    /// Sends what is waiting: what is urgent first, then what the kernel had no room for, then the rest.
+    /// Sends what is waiting: what is urgent first, then what had to wait, then the rest.
     fn flush(&mut self) {
         let now = Instant::now();
         self.engine.poll_transmit(now, &mut self.to_udp);
+        if self.send_batch(now) {
+            self.engine.poll_transmit(now, &mut self.to_udp);
+            self.send_batch(now);
+        }
+        self.streams.flush();
+    }
+
+    /// Sends a batch; whether the engine has something to follow right behind.
+    fn send_batch(&mut self, now: Instant) -> bool {
+        let mut follows = false;
         let mut drained = self.backlog.is_empty();
         for mut transmit in self.to_udp.transmits() {
             if transmit.socket.is_stream() {
                 self.streams.push(&transmit);
                 continue;
             }
-            if !transmit.urgent && !std::mem::replace(&mut drained, true) {
-                drain(&mut self.backlog, &mut self.sockets, now);
+            if transmit.class != Class::Urgent && !std::mem::replace(&mut drained, true) {
+                follows |= drain(&mut self.backlog, &mut self.sockets, &mut self.engine, now);
             }
             let Some(socket) = socket_for(&mut self.sockets, transmit.socket) else {
                 let lost = transmit.datagrams().count() as u64;
                 self.socket_missing = self.socket_missing.saturating_add(lost);
                 continue;
             };
-            if transmit.urgent {
+            if transmit.class == Class::Urgent {
                 socket.send_urgent(&transmit);
-            } else if self.backlog.holds(&transmit) || socket.send(&mut transmit, now) == Sent::Busy {
+                continue;
+            }
+            let has_to_wait = self.backlog.holds(&transmit)
+                || send(&mut transmit, socket, &mut self.engine, &mut follows, now) == Sent::Busy;
+            if has_to_wait {
                 self.backlog.push(&transmit, now);
+            }
+            if transmit.class == Class::Bulk {
+                self.engine.set_waiting(transmit.lane, has_to_wait);
             }
         }
         if !drained {
-            drain(&mut self.backlog, &mut self.sockets, now);
+            follows |= drain(&mut self.backlog, &mut self.sockets, &mut self.engine, now);
         }
         self.to_udp.clear();
-        self.streams.flush();
+        follows
     }
 
     fn obey(&mut self, order: Order) {
@@ -441,12 +458,29 @@ impl Mover {
     }
 }
 
-/// Sends what the sockets have room for now.
-fn drain(backlog: &mut Backlog, sockets: &mut [Udp], now: Instant) {
+/// Sends what may leave now of what waited; whether the engine has something to follow right behind.
+fn drain(backlog: &mut Backlog, sockets: &mut [Udp], engine: &mut Engine, now: Instant) -> bool {
+    let mut follows = false;
     backlog.drain(now, |transmit| match sockets.get_mut(transmit.socket.number()) {
-        Some(socket) => socket.send(transmit, now),
+        Some(socket) => send(transmit, socket, engine, &mut follows, now),
         None => Sent::Done,
     });
+    follows
+}
+
+/// Sends as much as the peer's pace and the socket have room for.
+fn send(
+    transmit: &mut Transmit<'_>,
+    socket: &mut Udp,
+    engine: &mut Engine,
+    follows: &mut bool,
+    now: Instant,
+) -> Sent {
+    let (lane, before) = (transmit.lane, transmit.contents.len());
+    let outcome = socket.send(transmit, engine.allowance(lane, transmit.class, now), now);
+    let left = if outcome == Sent::Done { 0 } else { transmit.contents.len() };
+    *follows |= engine.handle_sent(lane, before - left, now);
+    outcome
 }
 
 /// The socket that a datagram is to leave from, opened with its first one. Its port follows the main one's where that

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use ria_core::{Received, Transmit};
+use ria_core::{Class, Received, Transmit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -176,14 +176,21 @@ impl Udp {
         }
     }
 
-    /// Sends a run of datagrams, as long as not too many wait; what has been sent is taken off it.
-    pub fn send(&mut self, transmit: &mut Transmit<'_>, now: Instant) -> Sent {
-        let most = self.state.max_gso_segments().max(1) * transmit.segment_size.max(1);
+    /// Sends a run of datagrams, about as many bytes as are allowed and as long as not too many wait; what has been sent is
+    /// taken off it.
+    pub fn send(&mut self, transmit: &mut Transmit<'_>, allowed: usize, now: Instant) -> Sent {
+        let segment = transmit.segment_size.max(1);
+        let most = self.state.max_gso_segments().max(1) * segment;
+        let mut left = allowed;
         while !transmit.contents.is_empty() {
-            if self.unasked >= ASK_AFTER && !self.room.admits(urgent::held(&self.socket), now) {
+            // What is prompt is little, and would wait for nothing but this socket's own packets.
+            let bounded = transmit.class == Class::Bulk && self.unasked >= ASK_AFTER;
+            if left == 0 || bounded && !self.room.admits(urgent::held(&self.socket), now) {
                 return Sent::Busy;
             }
+            let most = most.min(left.div_ceil(segment).saturating_mul(segment));
             let (run, rest) = transmit.contents.split_at(most.min(transmit.contents.len()));
+            left = left.saturating_sub(run.len());
             self.unasked = if self.unasked >= ASK_AFTER { run.len() } else { self.unasked + run.len() };
             match self.send_run(transmit, run) {
                 Ok(()) => {}
@@ -267,7 +274,7 @@ mod tests {
         }
         assert!(batch.push(to, None, &[99; 20]));
         for mut transmit in batch.transmits() {
-            assert_eq!(a.send(&mut transmit, Instant::now()), Sent::Done);
+            assert_eq!(a.send(&mut transmit, usize::MAX, Instant::now()), Sent::Done);
         }
         let mut seen = Vec::new();
         while seen.len() < 11 {

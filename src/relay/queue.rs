@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ria_core::relay::framing;
-use ria_core::{SocketIndex, Transmit};
+use ria_core::{Class, SocketIndex, Transmit};
 use tokio::sync::mpsc;
 
 /// What is older is dropped.
@@ -94,7 +94,8 @@ impl StreamQueues {
         let now = Instant::now();
         match self.queues.get_mut(&transmit.socket) {
             Some(queue) => {
-                transmit.datagrams().for_each(|datagram| queue.push(datagram, transmit.urgent, now))
+                let urgent = transmit.class == Class::Urgent;
+                transmit.datagrams().for_each(|datagram| queue.push(datagram, urgent, now));
             }
             None => self.past.0 += transmit.datagrams().count() as u64,
         }

@@ -25,7 +25,7 @@ use crate::beacon::{Attention, Beacons};
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::Filter;
 use crate::map::{Folded, MapChange, NetworkMap};
-use crate::packet::SocketIndex;
+use crate::packet::{Class, SocketIndex};
 use crate::path::Address;
 use crate::path::probe::{PairKeys, PairTag};
 use crate::peer::stock::Role;
@@ -47,6 +47,7 @@ pub(super) struct ControlDatagram {
     pub(super) to: SocketAddr,
     pub(super) from: Option<IpAddr>,
     pub(super) socket: SocketIndex,
+    pub(super) class: Class,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -486,6 +487,11 @@ impl Control {
             ShardEvent::Roamed { to, .. } => peer.handle_roamed(to, now),
         });
         self.note_relayed(peer_id, now);
+    }
+
+    pub(super) fn peer_in(&mut self, slot: Slot) -> Option<&mut Peer> {
+        let (network, node) = self.slots.peer(slot)?;
+        self.networks.get_mut(&network)?.peers.get_mut(&node)
     }
 
     pub(super) fn slot(&self, (network, node): PeerId) -> Option<Slot> {

@@ -17,7 +17,7 @@ use super::slots::PeerId;
 use crate::counters::DropReason;
 use crate::ice::message::{Class, TransactionId};
 use crate::ice::{Datagram, LocalCandidate, Message};
-use crate::packet::SocketIndex;
+use crate::packet::{self, SocketIndex};
 use crate::path::Address;
 use crate::path::candidates::usable;
 
@@ -121,14 +121,15 @@ impl Control {
         if let Some((relay, transport)) = relayed {
             // From one relay nothing leads to an allocation on another.
             if relay.carries(transport, to) {
-                self.send_relayed(peer.0, (transport, to), &bytes, now);
+                self.send_relayed(peer.0, (transport, to), (packet::Class::Urgent, &bytes), now);
             }
             return;
         }
         let hosts = network.locals.iter().filter(|local| local.kind == CandidateKind::Host);
         let several = hosts.filter(|local| local.address.is_ipv4() == to.is_ipv4()).count() > 1;
         let from = several.then_some(from.ip());
-        self.outbox.push_back(ControlDatagram { to, from, socket: SocketIndex::MAIN, bytes });
+        let (socket, class) = (SocketIndex::MAIN, packet::Class::Urgent);
+        self.outbox.push_back(ControlDatagram { to, from, socket, class, bytes });
     }
 
     /// Reports where this node is, where that has changed.

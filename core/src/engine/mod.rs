@@ -48,7 +48,9 @@ use crate::counters::DropReason;
 use crate::demux::{Kind, classify};
 use crate::filter::Filter;
 use crate::ice::Message;
-use crate::packet::{DatagramBatch, Destination, PacketBatch, PacketSource, Received, SocketIndex};
+use crate::packet::{
+    Class, DatagramBatch, Destination, Lane, PacketBatch, PacketSource, Received, SocketIndex,
+};
 use crate::path::Address;
 use crate::session::wireguard::WireGuard;
 use crate::session::{HANDSHAKE_ROOM, SessionFactory};
@@ -253,8 +255,9 @@ impl Engine {
             }
         }
         while let Some(datagram) = self.control.outbox.pop_front() {
-            let ControlDatagram { to, from, socket, bytes } = datagram;
-            let copied = udp.push_to(Destination { to, from, socket, urgent: true }, bytes.len(), |room| {
+            let ControlDatagram { to, from, socket, class, bytes } = datagram;
+            let lane = Lane::default();
+            let copied = udp.push_to(Destination { to, from, socket, class, lane }, bytes.len(), |room| {
                 room.copy_from_slice(&bytes);
                 Some(bytes.len())
             });
@@ -262,6 +265,31 @@ impl Engine {
                 self.control.drops.count(DropReason::BatchFull);
             }
         }
+    }
+
+    /// How many bytes of this class may be given to the kernel for a peer now. A pace is kept on paths whose queues fill up,
+    /// so that what waits, waits with the caller.
+    pub fn allowance(&mut self, lane: Lane, class: Class, now: Instant) -> usize {
+        let Some(slot) = lane.0 else { return usize::MAX };
+        self.control.peer_in(slot).map_or(usize::MAX, |peer| peer.allowance(class, now))
+    }
+
+    /// Whether bulk packets for a peer wait with the caller: then a flow does not change its class, which would reorder it.
+    pub fn set_waiting(&mut self, lane: Lane, waiting: bool) {
+        if let Some(slot) = lane.0 {
+            self.shard.set_waiting(slot, waiting);
+        }
+    }
+
+    /// So many bytes have been given to the kernel for a peer. Returns whether something follows that
+    /// [`Self::poll_transmit`] has, and that is to be sent right behind them.
+    pub fn handle_sent(&mut self, lane: Lane, bytes: usize, now: Instant) -> bool {
+        let Some(slot) = lane.0 else { return false };
+        let asks = self.control.peer_in(slot).is_some_and(|peer| peer.handle_sent(bytes, now));
+        if asks && let Some(peer) = self.control.slots.peer(slot) {
+            self.control.with_peer(peer, now, |peer| peer.ask_queue(now));
+        }
+        asks
     }
 
     /// When to call [`Self::handle_timeout`] at the latest; `None` means not before something else happens. May change

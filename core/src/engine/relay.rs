@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::command::RelayServer;
 use super::control::ControlDatagram;
 use super::status::RelayStatus;
-use crate::packet::SocketIndex;
+use crate::packet::{Class, SocketIndex};
 use crate::relay::fallback::{Fallback, Udp};
 use crate::relay::{RelayClient, RelayCredentials, Transport};
 use crate::stun::Randomness;
@@ -157,7 +157,13 @@ impl Way {
     fn flush(&mut self, outbox: &mut VecDeque<ControlDatagram>) {
         while let Some(outgoing) = self.client.poll_transmit() {
             let (to, socket) = (outgoing.to, self.socket);
-            outbox.push_back(ControlDatagram { to, from: None, socket, bytes: outgoing.payload });
+            outbox.push_back(ControlDatagram {
+                to,
+                from: None,
+                socket,
+                class: Class::Urgent,
+                bytes: outgoing.payload,
+            });
         }
     }
 }

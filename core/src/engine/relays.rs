@@ -16,7 +16,7 @@ use super::event::Event;
 use super::relay::{Relay, Way, credentials};
 use super::slots::PeerId;
 use crate::counters::DropReason;
-use crate::packet::{FIRST_STREAM, SocketIndex};
+use crate::packet::{Class, FIRST_STREAM, SocketIndex};
 use crate::peer::Peer;
 use crate::relay::{KEEPALIVE, MAX_RELAYS, RelayEvent, RelayFailure, RelayInput, Transport};
 use crate::shard::message::Route;
@@ -185,7 +185,7 @@ impl Control {
         &mut self,
         id: NetworkId,
         (transport, to): (Transport, SocketAddr),
-        payload: &[u8],
+        (class, payload): (Class, &[u8]),
         now: Instant,
     ) {
         let Some(way) = self.way_to(id, transport, to) else { return };
@@ -193,7 +193,7 @@ impl Control {
             Some(header) => {
                 let bytes = [&header[..], payload].concat();
                 let (to, socket) = (way.client.server(), way.socket);
-                self.outbox.push_back(ControlDatagram { to, from: None, socket, bytes });
+                self.outbox.push_back(ControlDatagram { to, from: None, socket, class, bytes });
             }
             None => {
                 way.client.send_to(to, payload, now);
@@ -285,8 +285,9 @@ impl Control {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(binding) = &mut network.binding else { return };
         while let Some(outgoing) = binding.poll_transmit() {
-            let (to, socket) = (outgoing.to, SocketIndex::MAIN);
-            self.outbox.push_back(ControlDatagram { to, from: None, socket, bytes: outgoing.payload });
+            let (to, socket, bytes) = (outgoing.to, SocketIndex::MAIN, outgoing.payload);
+            let class = Class::Urgent;
+            self.outbox.push_back(ControlDatagram { to, from: None, socket, class, bytes });
         }
         let beside = network.relays.first().is_some_and(|relay| relay.udp.socket != SocketIndex::MAIN);
         let mut mapped = false;

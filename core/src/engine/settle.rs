@@ -55,12 +55,12 @@ impl Control {
         now: Instant,
     ) {
         match action {
-            Action::Send { address: Address::Direct(to), from, datagram } => {
+            Action::Send { address: Address::Direct(to), from, class, datagram } => {
                 let (socket, bytes) = (SocketIndex::MAIN, datagram.to_vec());
-                self.outbox.push_back(ControlDatagram { to, from, socket, bytes });
+                self.outbox.push_back(ControlDatagram { to, from, socket, class, bytes });
             }
-            Action::Send { address: Address::Relayed(transport, to), datagram, .. } => {
-                self.send_relayed(network, (transport, to), &datagram, now);
+            Action::Send { address: Address::Relayed(transport, to), class, datagram, .. } => {
+                self.send_relayed(network, (transport, to), (class, &datagram), now);
             }
             Action::SendCheck(datagram) => self.send_check((network, peer), datagram, now),
             Action::NameIce { before, after } => {

@@ -9,10 +9,11 @@
 //!
 //! A path is used to send only after a pong to an own ping over it; what an authentic peer sends is taken from
 //! anywhere. [`Path`] owns the schedule of one path; which path takes the traffic is [`choice`], which addresses become
-//! paths is [`candidates`], what a probe looks like is [`probe`].
+//! paths is [`candidates`], what a probe looks like is [`probe`], how quickly packets may leave is [`pacing`].
 
 pub(crate) mod candidates;
 pub(crate) mod choice;
+pub(crate) mod pacing;
 pub(crate) mod probe;
 
 use std::collections::VecDeque;

@@ -8,6 +8,7 @@ mod beacon;
 mod candidates;
 mod ice;
 pub(crate) mod link;
+mod pacing;
 mod ping;
 mod report;
 mod roam;
@@ -27,8 +28,10 @@ use crate::engine::command::PingId;
 use crate::engine::event::PingOutcome;
 use crate::engine::status::{LinkState, PathKind};
 use crate::ice::{Datagram, LocalCandidate};
+use crate::packet::Class;
 use crate::path::candidates::MAX_DIRECT;
 use crate::path::choice::{self, choose};
+use crate::path::pacing::Pacer;
 use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow};
 use crate::path::{Address, Due, Pace, Path, PathState};
 use crate::relay::{MAX_RELAYS, Transport};
@@ -59,7 +62,7 @@ const MAX_PATHS: usize = MAX_DIRECT + 4 * MAX_RELAYS + 2;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     /// Send this probe.
-    Send { address: Address, from: Option<IpAddr>, datagram: [u8; probe::LEN] },
+    Send { address: Address, from: Option<IpAddr>, class: Class, datagram: [u8; probe::LEN] },
     /// Traffic takes this way from now on.
     SetRoute { address: Option<Address>, from: Option<IpAddr>, rtt: Duration },
     /// Send this message of ICE's.
@@ -136,6 +139,8 @@ pub(crate) struct Peer {
     /// Those of the peer, as it has told.
     participants: Option<u16>,
     pings: Pings,
+    /// Of the path in use.
+    pacer: Pacer,
     ice: Ice,
     heard_beacons: beacon::Heard,
     actions: VecDeque<Action>,
@@ -186,6 +191,7 @@ impl Peer {
             own_participants: 0,
             participants: None,
             pings: Pings::default(),
+            pacer: Pacer::default(),
             ice: Ice::new(new.own.0, new.locals),
             heard_beacons: beacon::Heard::default(),
             actions: VecDeque::new(),
@@ -327,7 +333,7 @@ impl Peer {
             Address::Direct(address) => Some(address),
             Address::Relayed(..) => None,
         };
-        self.send(ProbeKind::Pong, ping.echo, observed, (via, local));
+        self.send((ProbeKind::Pong, Class::Urgent), ping.echo, observed, (via, local));
         // A ping is a good moment for one of our own: the NATs on the way have just been opened.
         self.add_path(via, false);
         let known_run = self.boot == Some(ping.boot);
@@ -346,9 +352,15 @@ impl Peer {
     }
 
     fn handle_pong(&mut self, pong: &Probe, via: Address, now: Instant) -> Result<(), DropReason> {
+        if self.take_queue_answer(pong, via, now) {
+            return Ok(());
+        }
         let path = self.path_mut(via).ok_or(DropReason::Unexpected)?;
         let rtt = path.handle_pong(pong.echo, now).ok_or(DropReason::Unexpected)?;
         path.observed = pong.observed;
+        if self.active == Some(via) {
+            self.pacer.note_rtt(rtt, now);
+        }
         self.link.heard(now);
         // It answers a ping of ours, so its boot id is the present one.
         if self.boot != Some(pong.boot) {
@@ -516,14 +528,14 @@ impl Peer {
             let from = path.from;
             // Over a relay, a ping tells where this node is besides: the coordinator may be away.
             let told = self.reflexive.filter(|_| matches!(address, Address::Relayed(..)));
-            self.send(ProbeKind::Ping, echo, told, (address, from));
+            self.send((ProbeKind::Ping, Class::Urgent), echo, told, (address, from));
         }
         echo
     }
 
     fn send(
         &mut self,
-        kind: ProbeKind,
+        (kind, class): (ProbeKind, Class),
         echo: u64,
         observed: Option<SocketAddr>,
         (address, from): (Address, Option<IpAddr>),
@@ -532,7 +544,7 @@ impl Peer {
         let participants = observed.is_none().then_some(self.own_participants);
         let probe = Probe { kind, boot: self.own_boot, number: self.number, echo, observed, participants };
         let datagram = self.keys.seal(&probe, &mut self.rng);
-        self.actions.push_back(Action::Send { address, from, datagram });
+        self.actions.push_back(Action::Send { address, from, class, datagram });
     }
 
     /// Draws the conclusions of whatever has changed: which path, which state, which pings can go.
@@ -589,6 +601,7 @@ impl Peer {
     fn switch(&mut self, address: Option<Address>, now: Instant) {
         let (before, gap) = (kind(self.active), self.silence(now));
         self.active = address;
+        self.pacer = Pacer::default();
         self.set_route();
         let (after, endpoint) = (kind(address), address.map(Address::socket));
         self.actions.push_back(Action::PathChanged { before, after, endpoint, gap, reason: self.reason });

@@ -7,7 +7,7 @@ use ria_protocol::id::{NetworkId, NodeId};
 
 use crate::filter::Filter;
 use crate::multicast::MulticastPolicy;
-use crate::packet::{Destination, SocketIndex};
+use crate::packet::{Class, Destination, Lane, SocketIndex};
 use crate::routes::Routes;
 use crate::session::Session;
 
@@ -98,8 +98,8 @@ impl Route {
         Self { to, from, socket: SocketIndex::MAIN, channel: None, rtt }
     }
 
-    pub(crate) fn destination(&self, urgent: bool) -> Destination {
-        Destination { to: self.to, from: self.from, socket: self.socket, urgent }
+    pub(crate) fn destination(&self, class: Class, lane: Lane) -> Destination {
+        Destination { to: self.to, from: self.from, socket: self.socket, class, lane }
     }
 }
 

@@ -3,6 +3,7 @@
 //! It owns everything that a packet needs and shares nothing with the control part, with which it exchanges messages
 //! only. It knows nothing of maps, paths and relays but the one [`Route`] of each peer.
 
+mod flows;
 mod forward;
 pub(crate) mod message;
 mod pending;
@@ -124,7 +125,7 @@ impl Shard {
                 if self.slots.len() <= index {
                     self.slots.resize_with(index + 1, || None);
                 }
-                self.slots[index] = Some(PeerSlot::new(network, node, session, conduct));
+                self.slots[index] = Some(PeerSlot::new(slot, (network, node), session, conduct));
                 self.count_stock_peers(network);
             }
             ShardCommand::RemovePeer(slot) => {
@@ -358,6 +359,13 @@ impl Shard {
                 touch(&mut self.touched, slot);
             }
             Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Whether packets for a peer wait with the caller.
+    pub(crate) fn set_waiting(&mut self, slot: Slot, waiting: bool) {
+        if let Some(Some(peer)) = self.slots.get_mut(slot as usize) {
+            peer.flows.set_waiting(waiting);
         }
     }
 

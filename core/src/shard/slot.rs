@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use ria_protocol::id::{NetworkId, NodeId};
 
-use super::message::{Conduct, Route, Traffic};
+use super::flows::Flows;
+use super::message::{Conduct, Route, Slot, Traffic};
 use super::pending::Pending;
 use super::stock::STOCK_RETRY;
 use crate::multicast::PeerMulticast;
-use crate::packet::{DatagramBatch, Destination};
+use crate::packet::{Class, DatagramBatch, Destination, Lane};
 use crate::relay::channel_header;
 use crate::session::handover::hand_over;
 use crate::session::{HANDSHAKE_ROOM, OVERHEAD, Session};
@@ -58,6 +59,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// One peer.
 pub(crate) struct PeerSlot {
+    lane: Lane,
     pub(crate) network: NetworkId,
     pub(crate) node: NodeId,
     pub(crate) session: Box<dyn Session>,
@@ -65,6 +67,7 @@ pub(crate) struct PeerSlot {
     pub(crate) pending: Pending,
     pub(crate) traffic: Traffic,
     pub(crate) multicast: PeerMulticast,
+    pub(super) flows: Flows,
     pub(super) conduct: Conduct,
     /// Whether control was told that the session is ready.
     announced: bool,
@@ -82,8 +85,14 @@ pub(crate) struct PeerSlot {
 }
 
 impl PeerSlot {
-    pub(crate) fn new(network: NetworkId, node: NodeId, session: Box<dyn Session>, conduct: Conduct) -> Self {
+    pub(crate) fn new(
+        slot: Slot,
+        (network, node): (NetworkId, NodeId),
+        session: Box<dyn Session>,
+        conduct: Conduct,
+    ) -> Self {
         Self {
+            lane: Lane(Some(slot)),
             network,
             node,
             session,
@@ -91,6 +100,7 @@ impl PeerSlot {
             pending: Pending::default(),
             traffic: Traffic::default(),
             multicast: PeerMulticast::default(),
+            flows: Flows::default(),
             conduct,
             announced: false,
             handshake_at: None,
@@ -277,7 +287,8 @@ impl PeerSlot {
         let sent = if packet.is_empty() {
             send_urgent(out, &route, room, |room| session.seal(packet, room))
         } else {
-            send(out, &route, room, |room| session.seal(packet, room))
+            let to = route.destination(self.flows.class(packet, now), self.lane);
+            append(out, to, route.channel, room, |room| session.seal(packet, room))
         };
         if sent && !packet.is_empty() {
             self.traffic.tx_packets += 1;
@@ -360,27 +371,17 @@ impl PeerSlot {
     }
 }
 
-/// Appends a datagram of at most `len` bytes on a route, behind what waits already.
-fn send(
-    out: &mut DatagramBatch,
-    route: &Route,
-    len: usize,
-    fill: impl FnOnce(&mut [u8]) -> Option<usize>,
-) -> bool {
-    append(out, route.destination(false), route.channel, len, fill)
-}
-
-/// The same before it.
+/// Appends a datagram of at most `len` bytes on a route, before packets.
 pub(crate) fn send_urgent(
     out: &mut DatagramBatch,
     route: &Route,
     len: usize,
     fill: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> bool {
-    append(out, route.destination(true), route.channel, len, fill)
+    append(out, route.destination(Class::Urgent, Lane::default()), route.channel, len, fill)
 }
 
-/// On a relayed route, the ChannelData header stands directly before what `fill` writes, so nothing is copied.
+/// Appends a datagram. On a relayed route, the ChannelData header stands directly before what `fill` writes, so nothing is copied.
 fn append(
     out: &mut DatagramBatch,
     to: Destination,
