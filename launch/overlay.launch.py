@@ -16,6 +16,7 @@ ARGUMENTS = {
     "start_agent": ("auto", "auto: start the agent when none runs and this user may; false: never."),
     "wait": ("10", "Seconds to wait for an agent that was started here."),
     "required": ("false", "true: this launch ends when there is no agent, or when the node ends."),
+    "autostart": ("true", "false: the node publishes nothing until a manager of its lifecycle has activated it."),
     "log_level": ("", "Log level of the node, and of an agent started here: debug, info, warn, error."),
 }
 

@@ -64,5 +64,8 @@ def node_parameters(arguments):
     if arguments["join_key_file"]:
         # The node opens it, wherever it was started from.
         parameters.append({"join_key_file": os.path.abspath(os.path.expanduser(arguments["join_key_file"]))})
+    if not is_true(arguments["autostart"]):
+        # Where it is true, a parameter file may still say otherwise.
+        parameters.append({"autostart": False})
     return parameters
 

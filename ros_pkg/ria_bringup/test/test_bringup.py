@@ -17,6 +17,7 @@ DEFAULTS = {
     "start_agent": "auto",
     "wait": "5",
     "required": "false",
+    "autostart": "true",
     "log_level": "",
 }
 
@@ -135,6 +136,13 @@ class OverlayTest(BringupTest):
         self.assertEqual(plan.parameters, [file, {"join_key_file": os.path.abspath("lab.key")}])
         with self.assertRaisesRegex(AgentError, "there is no file"):
             self.plan(params_file="/nowhere.yaml")
+
+    def test_a_managers_node_does_not_start_by_itself(self):
+        self.write("up", "")
+        file = self.write("overlay.yaml", "")
+        self.assertEqual(self.plan(params_file=file, autostart="false").parameters, [file, {"autostart": False}])
+        with self.assertRaises(AgentError):
+            self.plan(autostart="perhaps")
 
 
 class OverlayEnvTest(BringupTest):

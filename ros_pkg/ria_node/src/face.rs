@@ -13,6 +13,7 @@ use crate::diagnostics::diagnostics;
 use crate::environment::{Variables, missing};
 use crate::interfaces::{Hearing, Interfaces};
 use crate::join;
+use crate::lifecycle::Lifecycle;
 use crate::link::{Absence, Message, Snapshot};
 use crate::log;
 use crate::pace::Pace;
@@ -20,6 +21,9 @@ use crate::parameters::{Parameters, Periods};
 use crate::ros::{RosClock, Spinner, unix_now};
 use crate::topics::Topics;
 use crate::view::{Seen, View, differs};
+
+/// How long a node that publishes nothing sleeps when nothing happens.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// How the loop ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +40,7 @@ pub struct Inputs {
     pub join: mpsc::Receiver<join::Message>,
     pub failure: oneshot::Receiver<String>,
     pub parameters: watch::Receiver<Parameters>,
+    pub lifecycle: watch::Receiver<Lifecycle>,
 }
 
 /// The owner of what is known and shown.
@@ -50,6 +55,8 @@ pub struct Face {
     pub given: Variables,
     /// Whether joining by key file is over, well or not.
     pub joined: bool,
+    /// Whether anything is published.
+    pub active: bool,
     pub pace: Pace,
     /// When diagnostics are due.
     pub diagnostics_due: Instant,
@@ -61,7 +68,8 @@ impl Face {
         loop {
             let periods = inputs.parameters.borrow_and_update().periods();
             let publish_due = self.pace.due(periods.publish).unwrap_or_else(Instant::now);
-            let due = publish_due.min(self.diagnostics_due);
+            let due =
+                if self.active { publish_due.min(self.diagnostics_due) } else { Instant::now() + QUIET };
             tokio::select! {
                 Some(message) = inputs.link.recv() => {
                     if let Some(end) = self.handle_link(message).await {
@@ -73,10 +81,23 @@ impl Face {
                     return End::Failed(failure.unwrap_or_else(|_| "the ROS thread ended".into()));
                 }
                 _ = inputs.parameters.changed() => {}
+                Ok(()) = inputs.lifecycle.changed() => {
+                    let node = *inputs.lifecycle.borrow_and_update();
+                    self.handle_lifecycle(node);
+                }
                 () = sleep_until(due.into()) => {}
             }
             self.publish_due(inputs.parameters.borrow().periods());
         }
+    }
+
+    /// A node that becomes active tells all that it knows at once.
+    fn handle_lifecycle(&mut self, node: Lifecycle) {
+        if node.is_active() && !self.active {
+            self.pace = Pace::default();
+            self.diagnostics_due = Instant::now();
+        }
+        self.active = node.is_active();
     }
 
     /// Takes what the link tells; returns whether the context must be made anew.
@@ -181,6 +202,9 @@ impl Face {
     }
 
     fn publish_due(&mut self, periods: Periods) {
+        if !self.active {
+            return;
+        }
         let now = Instant::now();
         // Nothing is said before the agent was asked for the first time, a moment after the start.
         if matches!(self.view.seen, Seen::Nothing) {
@@ -222,6 +246,9 @@ impl Face {
     }
 
     fn publish_happened(&self, event: &Event) {
+        if !self.active {
+            return;
+        }
         let network = self.view.networks().iter().find(|n| n.status.network_id == event.network_id);
         let name = network.map(|n| n.status.network.as_str()).unwrap_or_default();
         let mut message = convert::event(event, name, &self.view.reporter(network));
@@ -230,6 +257,9 @@ impl Face {
     }
 
     fn publish_agent_event(&self, came: bool, text: &str) {
+        if !self.active {
+            return;
+        }
         let mut reporter = self.view.reporter(self.view.networks().first());
         reporter.stamp = self.clock.now();
         self.topics.publish_event(&convert::agent_event(came, text, &reporter));

@@ -17,6 +17,7 @@ mod environment;
 mod face;
 mod interfaces;
 mod join;
+mod lifecycle;
 mod link;
 mod log;
 mod outcome;

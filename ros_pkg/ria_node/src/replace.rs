@@ -37,6 +37,8 @@ pub struct Carried {
     pub environment: Variables,
     /// Whether the join key has done its work.
     pub joined: bool,
+    /// State of the node's lifecycle; none at the first start.
+    pub lifecycle: Option<u8>,
 }
 
 impl Carried {
@@ -124,6 +126,7 @@ mod tests {
             parameters: [("publish_period".to_owned(), 0.5)].into(),
             environment: [("CYCLONEDDS_URI".to_owned(), "file:///x".to_owned())].into(),
             joined: true,
+            lifecycle: Some(2),
         };
         let text = serde_json::to_string(&carried).unwrap();
         assert_eq!(serde_json::from_str::<Carried>(&text).unwrap(), carried);

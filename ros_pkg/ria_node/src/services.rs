@@ -35,6 +35,16 @@ pub struct Calls {
     pub fallback_name: Arc<str>,
 }
 
+/// Requests of a service that one task answers.
+pub type Requests<S> = Box<dyn Stream<Item = ServiceRequest<S>> + Unpin + Send>;
+
+/// Answers one of them.
+pub fn respond<S: WrappedServiceTypeSupport + 'static>(request: ServiceRequest<S>, response: S::Response) {
+    if let Err(error) = request.respond(response) {
+        log::warn(format!("can't answer a service call: {error}"));
+    }
+}
+
 /// A request that went wrong before its answer.
 pub type Failed = msg::CallResult;
 
@@ -95,9 +105,7 @@ async fn answer_all<S, F>(
         let calls = calls.clone();
         tokio::spawn(async move {
             let response = handle(calls, request.message.clone()).await;
-            if let Err(error) = request.respond(response) {
-                log::warn(format!("can't answer a service call: {error}"));
-            }
+            respond(request, response);
             drop(turn);
         });
     }

@@ -10,6 +10,7 @@ use crate::control;
 use crate::face::{End, Face, Inputs};
 use crate::interfaces::Interfaces;
 use crate::join;
+use crate::lifecycle::{self, Lifecycle, Managed};
 use crate::link::{Absence, Link};
 use crate::log;
 use crate::pace::Pace;
@@ -48,6 +49,7 @@ pub struct Running {
     face: Face,
     inputs: Option<Inputs>,
     parameters: watch::Receiver<Parameters>,
+    lifecycle: watch::Receiver<Lifecycle>,
     carried: Carried,
 }
 
@@ -55,6 +57,7 @@ pub struct Running {
 struct Made {
     topics: Topics,
     served: Served,
+    managed: Managed,
     clock: RosClock,
 }
 
@@ -84,8 +87,12 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
     if let Some(file) = key_file {
         tokio::spawn(join::run(file, calling, out));
     }
+    let restored = carried.lifecycle.and_then(Lifecycle::restored);
+    let (state, lifecycle) =
+        watch::channel(restored.unwrap_or_else(|| made.managed.first(given.autostart())));
+    tokio::spawn(lifecycle::serve(made.managed, state));
     tokio::spawn(parameters::serve(made.served, given, made.clock.clone(), live));
-    let inputs = Inputs { link, join, failure, parameters: parameters.clone() };
+    let inputs = Inputs { link, join, failure, parameters: parameters.clone(), lifecycle: lifecycle.clone() };
     let face = Face {
         spinner,
         topics: made.topics,
@@ -94,10 +101,11 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
         baseline,
         given: carried.environment.clone(),
         joined,
+        active: lifecycle.borrow().is_active(),
         pace: Pace::default(),
         diagnostics_due: Instant::now(),
     };
-    Ok(Running { face, inputs: Some(inputs), parameters, carried: carried.clone() })
+    Ok(Running { face, inputs: Some(inputs), parameters, lifecycle, carried: carried.clone() })
 }
 
 fn make(node: &mut Node, given: &Parameters, current: crate::link::Current, host: &str) -> r2r::Result<Made> {
@@ -108,8 +116,8 @@ fn make(node: &mut Node, given: &Parameters, current: crate::link::Current, host
     if given.allow_control() {
         control::create(node, &calls)?;
     }
-    let served = Served::create(node)?;
-    Ok(Made { topics, served, clock })
+    let (served, managed) = (Served::create(node)?, Managed::create(node)?);
+    Ok(Made { topics, served, managed, clock })
 }
 
 /// From arguments and parameter files; what was changed in the run before counts more.
@@ -161,6 +169,7 @@ impl Running {
         let carried = Carried {
             parameters: self.parameters.borrow().changeable(),
             joined: self.face.joined,
+            lifecycle: Some(self.lifecycle.borrow().state()),
             ..self.carried
         };
         match end {

@@ -135,7 +135,7 @@ class ParametersTest(NodeTest):
         self.assertEqual((span.from_value, span.to_value), (0.5, 60.0))
         self.assertTrue(all(d.description and d.type != ParameterType.PARAMETER_NOT_SET for d in described), described)
         read_only = {name for name, d in by_name.items() if d.read_only}
-        self.assertEqual(read_only, {"agent_socket", "allow_control", "join_key_file", "use_sim_time"})
+        self.assertEqual(read_only, {"agent_socket", "allow_control", "autostart", "join_key_file", "use_sim_time"})
 
         events = self.listen(ParameterEvent, "/parameter_events", QoSProfile(depth=10))
         refused = self.set("publish_period", type=ParameterType.PARAMETER_DOUBLE, double_value=0.0)

@@ -7,6 +7,8 @@ import os
 import subprocess
 
 from harness import PATIENCE, NodeTest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from ria_msgs.msg import Status
@@ -69,7 +71,7 @@ class ContextTest(NodeTest):
         self.assertEqual(self.output().count("starting the ROS context anew"), 1, self.outputs())
         self.assertEqual(self.end(robot), 0, "also a replaced process ends well")
 
-    def test_another_address_makes_the_context_anew_and_keeps_parameters(self):
+    def test_another_address_makes_the_context_anew_and_keeps_parameters_and_state(self):
         agent = self.start_agent()
         agent.say("join robot-1", "interface ria0 10.213.0.1/16")
         statuses = self.statuses()
@@ -88,6 +90,15 @@ class ContextTest(NodeTest):
         request = GetParameters.Request(names=["publish_period"])
         (value,) = self.call(GetParameters, "/robot_1/overlay/get_parameters", request).values
         self.assertEqual(value.double_value, 0.75)
+        # So does the state of its lifecycle.
+        off = ChangeState.Request(transition=Transition(label="deactivate"))
+        self.assertTrue(self.call(ChangeState, "/robot_1/overlay/change_state", off).success)
+        self.readdress(robot, "10.213.0.3/16")
+        agent.say("interface ria0 10.213.0.3/16")
+        self.wait_for_text("starting the ROS context anew", 3)
+        self.spin(1.0)
+        state = self.call(GetState, "/robot_1/overlay/get_state").current_state
+        self.assertEqual(state.label, "inactive")
 
     def test_an_interface_that_was_there_first_needs_no_second_start(self):
         agent = self.start_agent()

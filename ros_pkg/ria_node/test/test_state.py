@@ -1,12 +1,25 @@
 """Status, peers, events and diagnostics, with an agent that comes, changes and goes."""
 
+import pathlib
+import re
 import signal
 import time
 
+import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import LATCHED, NodeTest
 from rcl_interfaces.msg import Log
 from ria_msgs.msg import Event, Peer, Status
+
+
+GROUPS = pathlib.Path(__file__).resolve().parents[2] / "ria_bringup/config/diagnostics.yaml"
+
+
+def groups_of(name):
+    """The groups of the aggregator's configuration that take a part of the diagnostics; it matches whole names, too."""
+    parameters = yaml.safe_load(GROUPS.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    groups = {group: analyzer["regex"] for group, analyzer in parameters.items() if isinstance(analyzer, dict)}
+    return [group for group, patterns in groups.items() if any(re.fullmatch(p, name) for p in patterns)]
 
 
 class StateTest(NodeTest):
@@ -32,6 +45,10 @@ class StateTest(NodeTest):
         healthy = self.wait_for(diagnostics, lambda m: len(m.status) == 4, "diagnostics of a peer")
         names = [part.name for part in healthy.status]
         self.assertEqual(names[3], "robot_1/overlay: peer robot-2")
+        self.assertEqual([groups_of(name) for name in names], [["agents"], ["networks"], ["coordinators"], ["peers"]])
+        several = [f"robot_1/overlay: lab: {part}" for part in ("network", "coordinator", "peer robot-2")]
+        self.assertEqual([groups_of(name) for name in several], [["networks"], ["coordinators"], ["peers"]])
+        self.assertEqual(groups_of("camera/overlay: driver"), [])
 
         agent.stop()
         status = self.wait_for(statuses[-1:], lambda m: m.state == Status.STATE_UP, "the state before")

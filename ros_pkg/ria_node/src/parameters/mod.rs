@@ -31,7 +31,7 @@ pub struct Description {
 }
 
 /// All parameters, by name.
-pub const ALL: [Description; 6] = [
+pub const ALL: [Description; 7] = [
     Description {
         name: "agent_socket",
         text: "Socket of the Ria agent; empty takes RIA_SOCKET, else the usual /run/ria/bus.",
@@ -48,6 +48,15 @@ pub const ALL: [Description; 6] = [
         range: None,
         read_only: true,
         default: || Value::Bool(false),
+    },
+    Description {
+        name: "autostart",
+        text: "Configures and activates the node at start. Otherwise a manager of its lifecycle does; until then it \
+               publishes nothing.",
+        constraints: "set at start",
+        range: None,
+        read_only: true,
+        default: || Value::Bool(true),
     },
     Description {
         name: "diagnostics_period",
@@ -193,6 +202,10 @@ impl Parameters {
 
     pub fn allow_control(&self) -> bool {
         self.flag("allow_control")
+    }
+
+    pub fn autostart(&self) -> bool {
+        self.flag("autostart")
     }
 
     pub fn use_sim_time(&self) -> bool {

@@ -1,17 +1,16 @@
 //! The six parameter services and `/parameter_events`.
 
-use futures_util::stream::{Stream, StreamExt};
+use futures_util::stream::StreamExt;
 use r2r::rcl_interfaces::{msg, srv};
-use r2r::{Node, Publisher, QosProfile, ServiceRequest};
+use r2r::{Node, Publisher, QosProfile};
 use tokio::sync::watch;
 
 use super::{ALL, Description, Parameters, Value};
 use crate::constants::types;
 use crate::log;
 use crate::ros::RosClock;
+use crate::services::{Requests, respond};
 use crate::topics::parameter_events;
-
-type Requests<S> = Box<dyn Stream<Item = ServiceRequest<S>> + Unpin + Send>;
 
 /// The services, created and not served yet.
 pub struct Served {
@@ -53,20 +52,20 @@ pub async fn serve(
     served.tell(&clock, all, Vec::new());
     loop {
         tokio::select! {
-            Some(r) = served.get.next() => { let a = get(&parameters, &r.message); answer(r, a); }
-            Some(r) = served.types.next() => { let a = types(&parameters, &r.message); answer(r, a); }
-            Some(r) = served.list.next() => { let a = list(&r.message); answer(r, a); }
-            Some(r) = served.describe.next() => { let a = describe(&r.message); answer(r, a); }
+            Some(r) = served.get.next() => { let a = get(&parameters, &r.message); respond(r, a); }
+            Some(r) = served.types.next() => { let a = types(&parameters, &r.message); respond(r, a); }
+            Some(r) = served.list.next() => { let a = list(&r.message); respond(r, a); }
+            Some(r) = served.describe.next() => { let a = describe(&r.message); respond(r, a); }
             Some(r) = served.set.next() => {
                 let (a, changed) = set(&mut parameters, &r.message);
                 live.send_replace(parameters.clone());
-                answer(r, a);
+                respond(r, a);
                 served.tell(&clock, Vec::new(), changed);
             }
             Some(r) = served.set_together.next() => {
                 let (a, changed) = set_together(&mut parameters, &r.message);
                 live.send_replace(parameters.clone());
-                answer(r, a);
+                respond(r, a);
                 served.tell(&clock, Vec::new(), changed);
             }
             else => return,
@@ -89,12 +88,6 @@ impl Served {
         if let Err(error) = self.events.publish(&event) {
             log::warn(format!("can't publish on /parameter_events: {error}"));
         }
-    }
-}
-
-fn answer<S: r2r::WrappedServiceTypeSupport + 'static>(request: ServiceRequest<S>, response: S::Response) {
-    if let Err(error) = request.respond(response) {
-        log::warn(format!("can't answer a parameter service: {error}"));
     }
 }
 
