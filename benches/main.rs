@@ -4,6 +4,7 @@
 mod faults;
 mod join;
 mod paths;
+mod soak;
 mod support;
 mod throughput;
 mod wifi;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-const NAMES: &str = "join, faults, paths, throughput and wifi";
+const NAMES: &str = "join, faults, paths, soak, throughput and wifi";
 
 /// Metric name to number.
 type Figures = Map<String, Value>;
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
         "join" => join::run(options.runs.unwrap_or(10))?,
         "faults" => faults::run(options.runs, &options.only)?,
         "paths" => paths::run(options.runs, &options.only)?,
+        "soak" => soak::run(options.runs.unwrap_or(10))?,
         "throughput" => throughput::run(options.runs.unwrap_or(3), &options.only)?,
         "wifi" => wifi::run(options.runs.unwrap_or(3), &options.only)?,
         other => bail!("no benchmark named '{other}'; there are {NAMES}"),

@@ -20,7 +20,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, [paths] and [dds]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [paths] and [dds]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub reach: Reach,
     /// Whether the default router is asked to open a port for the tunnel.
     pub port_mapping: bool,
+    /// Whether datagrams bear the DSCP of the packets in them.
+    pub copy_dscp: bool,
     /// What paths leave alone.
     pub paths: Exclusions,
     /// DDS files.
@@ -58,6 +60,7 @@ impl Default for Config {
             beacon: true,
             reach: Reach::default(),
             port_mapping: true,
+            copy_dscp: true,
             paths: Exclusions::default(),
             dds: DdsConfig::default(),
         }
@@ -136,6 +139,9 @@ impl Config {
                 "run_dir" => text(value).map(|v| self.run_dir = v.into()),
                 "udp_port" => value.try_into::<u16>().map(|v| self.udp_port = v).map_err(|e| e.to_string()),
                 "proxy" => text(value).and_then(|v| self.reach.set_proxy(&v).map_err(|e| e.to_string())),
+                "copy_dscp" => {
+                    value.try_into::<bool>().map(|v| self.copy_dscp = v).map_err(|e| e.to_string())
+                }
                 "beacon" => value.try_into::<bool>().map(|v| self.beacon = v).map_err(|e| e.to_string()),
                 "provisioning_file" => text(value).map(|v| self.set_provisioning_file(&v)),
                 "system_bus" => {

@@ -171,7 +171,12 @@ impl LightPeer {
         let mut buffer = [0; 2048];
         while let Ok((len, from)) = self.socket.recv_from(&mut buffer) {
             let data = buffer.get(..len).unwrap_or_default();
-            self.engine.handle_udp([Received { from, local, data }], Instant::now(), tun, udp);
+            self.engine.handle_udp(
+                [Received { from, local, ecn: ria_core::Ecn::NotEct, data }],
+                Instant::now(),
+                tun,
+                udp,
+            );
         }
         // Echo replies: ICMP type 0 behind an IPv4 header without options.
         let answers =

@@ -213,7 +213,8 @@ fn key_pair(host: &Host) -> Result<(String, String)> {
 }
 
 /// Rivals lie where `scripts/lib/rivals` puts them.
-fn rival(program: &str) -> Result<PathBuf> {
+/// The program of a rival.
+pub fn rival(program: &str) -> Result<PathBuf> {
     let directory = std::env::var("RIA_RIVALS").context("RIA_RIVALS is not set; scripts/bench sets it")?;
     let path = Path::new(&directory).join(program);
     ensure!(path.exists(), "{} is missing; scripts/lib/rivals gets it", path.display());

@@ -67,7 +67,12 @@ fn receive(criterion: &mut Criterion) {
                     datagrams
                 },
                 |datagrams| {
-                    let received = datagrams.iter().map(|data| Received { from, local: None, data });
+                    let received = datagrams.iter().map(|data| Received {
+                        from,
+                        local: None,
+                        ecn: ria_core::Ecn::NotEct,
+                        data,
+                    });
                     b.engine.handle_udp(received, now, &mut tun, &mut answers);
                     assert_eq!(tun.network_mut(network()).len(), count);
                     tun.clear();

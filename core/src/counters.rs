@@ -57,6 +57,8 @@ ria_protocol::drop_reasons! {
         Hairpin => "hairpin",
         /// A packet to be passed on whose hop limit was used up.
         HopLimit => "hop-limit",
+        /// A datagram that a queue on the way marked although the packet in it can't bear a mark (RFC 6040): as lost.
+        Congested => "congested",
         /// The network or interface that the packet came for is not there.
         NoSuchNetwork => "no-such-network",
     }

@@ -21,6 +21,8 @@ pub mod ice;
 mod icmp;
 pub mod ip;
 pub mod map;
+mod marks;
+mod mss;
 pub mod multicast;
 pub mod offload;
 pub mod packet;
@@ -40,9 +42,10 @@ pub use engine::{
     NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer,
     RelayStatus, StreamNews, Warning,
 };
+pub use marks::Ecn;
 pub use multicast::{Clash, Domains, MulticastPolicy, Unique};
 pub use packet::{
     Class, DatagramBatch, Lane, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received,
-    SocketIndex, Transmit,
+    SocketIndex, Transmit, Treatment,
 };
 pub use shard::Sinks;

@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ria_protocol::id::NetworkId;
 
+use crate::marks::Ecn;
+
 /// Bytes before each packet in a [`PacketBatch`]: a virtio header takes 10 or 12, the rest keeps packets aligned.
 pub const PACKET_HEADROOM: usize = 16;
 
@@ -68,6 +70,8 @@ pub struct Received<'a> {
     pub from: SocketAddr,
     /// The local address that it was sent to, where the socket tells.
     pub local: Option<IpAddr>,
+    /// The mark that it bore.
+    pub ecn: Ecn,
     /// Payload.
     pub data: &'a [u8],
 }
@@ -99,6 +103,8 @@ pub struct Transmit<'a> {
     pub class: Class,
     /// Whose queue it waits in when it has to.
     pub lane: Lane,
+    /// What the network is told to do with it.
+    pub treatment: Treatment,
     /// Length of each datagram but the last.
     pub segment_size: usize,
     /// The datagrams, back to back.
@@ -133,6 +139,15 @@ impl Class {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lane(pub(crate) Option<u32>);
 
+/// What the network is told to do with a datagram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Treatment {
+    /// The byte that is TOS in IPv4 and the traffic class in IPv6.
+    pub traffic_class: u8,
+    /// It may be cut into fragments: the path does not carry it whole.
+    pub fragments: bool,
+}
+
 /// Where a datagram goes, and from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Destination {
@@ -141,6 +156,7 @@ pub(crate) struct Destination {
     pub(crate) socket: SocketIndex,
     pub(crate) class: Class,
     pub(crate) lane: Lane,
+    pub(crate) treatment: Treatment,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -181,7 +197,8 @@ impl DatagramBatch {
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
         let (socket, class, lane) = (SocketIndex::MAIN, Class::Bulk, Lane::default());
-        self.push_to(Destination { to, from, socket, class, lane }, len, fill)
+        let treatment = Treatment::default();
+        self.push_to(Destination { to, from, socket, class, lane, treatment }, len, fill)
     }
 
     /// The same with any socket.
@@ -278,8 +295,8 @@ impl<'a> Iterator for Transmits<'a> {
         }
         self.next += count;
         let contents = self.batch.bytes.get(first.start..first.start + bytes)?;
-        let Destination { to, from, socket, class, lane } = first.destination;
-        Some(Transmit { to, from, socket, class, lane, segment_size: first.len, contents })
+        let Destination { to, from, socket, class, lane, treatment } = first.destination;
+        Some(Transmit { to, from, socket, class, lane, treatment, segment_size: first.len, contents })
     }
 }
 
@@ -401,7 +418,8 @@ mod tests {
         let mut batch = DatagramBatch::default();
         for (n, class) in [(0, Bulk), (1, Urgent), (2, Bulk), (3, Urgent), (4, Bulk), (5, Prompt)] {
             let (socket, lane) = (SocketIndex::MAIN, Lane::default());
-            let to = Destination { to: address(1), from: None, socket, class, lane };
+            let treatment = Treatment::default();
+            let to = Destination { to: address(1), from: None, socket, class, lane, treatment };
             assert!(batch.push_to(to, 9, |room| {
                 room.fill(n);
                 Some(9)

@@ -62,7 +62,12 @@ fn allocations(world: &mut World, rounds: usize) -> u64 {
             }
         }
         let before = COUNT.get();
-        let batch = arrived.iter().map(|(from, data)| Received { from: *from, local: None, data });
+        let batch = arrived.iter().map(|(from, data)| Received {
+            from: *from,
+            local: None,
+            ecn: ria_core::Ecn::NotEct,
+            data,
+        });
         world.hosts[1].engine.handle_udp(batch, world.now, &mut tun, &mut answers);
         let receiving = COUNT.get() - before;
         assert_eq!(tun.network_mut(network()).len(), 64);
@@ -130,7 +135,8 @@ fn super_packets_cost_none_either() {
         world.hosts[0].engine.handle_tun(network(), &mut frame, world.now, &mut sent);
         assert_eq!(sent.len(), 60);
         let received = sent.transmits().flat_map(|transmit| transmit.datagrams());
-        let received = received.map(|data| Received { from: source, local: None, data });
+        let received =
+            received.map(|data| Received { from: source, local: None, ecn: ria_core::Ecn::NotEct, data });
         world.hosts[1].engine.handle_udp(received, world.now, &mut tun, &mut answers);
         let buffers = tun.network_mut(network()).buffers_mut();
         coalescer.plan(buffers, true);
@@ -164,7 +170,8 @@ fn packets_through_a_gateway_cost_none_either() {
         let datagrams: Vec<_> =
             (0..64).flat_map(|_| world.devices[device].send(&packet, world.now)).collect();
         let before = COUNT.get();
-        let batch = datagrams.iter().map(|data| Received { from, local: None, data });
+        let batch =
+            datagrams.iter().map(|data| Received { from, local: None, ecn: ria_core::Ecn::NotEct, data });
         world.hosts[0].engine.handle_udp(batch, world.now, &mut tun, &mut out);
         counted += if round >= 4 { COUNT.get() - before } else { 0 };
         assert_eq!((tun.network_mut(network()).len(), out.len()), (0, 64));

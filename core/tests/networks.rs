@@ -129,7 +129,7 @@ fn run(
             *queue = rest;
             for (from, to, data) in &mine {
                 let socket = SocketIndex::new(u8::try_from(to.port() - side.address.port()).unwrap());
-                let received = Received { from: *from, local: None, data };
+                let received = Received { from: *from, local: None, ecn: ria_core::Ecn::NotEct, data };
                 let sinks = Sinks { tun: &mut tun, udp: &mut udp };
                 side.engine.handle_udp_at(socket, [received], now, sinks);
             }

@@ -334,7 +334,8 @@ impl World {
         let Some(run) = self.agents[host].run.as_mut() else { return };
         self.tun.clear();
         self.udp.clear();
-        let received = Received { from: arrival.from, local: None, data: &arrival.bytes };
+        let received =
+            Received { from: arrival.from, local: None, ecn: ria_core::Ecn::NotEct, data: &arrival.bytes };
         run.engine.handle_udp([received], now, &mut self.tun, &mut self.udp);
         let agent = &self.agents[host];
         for (_, packets) in self.tun.networks_mut() {

@@ -1,5 +1,6 @@
 //! `ria status`: the first line says whether it works, and what to do if not; the rest is for the curious.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ria_api::state::{AgentStatus, Condition, CoordinatorState, NetworkState, NetworkStatus, Severity};
@@ -119,9 +120,10 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
     if !n.report.port_mapping_address.is_empty() {
         add("port mapping", format!("{} by the router", n.report.port_mapping_address));
     }
-    let dropped: u64 = n.drops.values().sum();
-    let drops = if dropped == 0 { String::new() } else { format!(", {dropped} packets dropped") };
-    add("traffic", format!("{} in, {} out{drops}", bytes(n.rx_bytes), bytes(n.tx_bytes)));
+    add("traffic", format!("{} in, {} out", bytes(n.rx_bytes), bytes(n.tx_bytes)));
+    if n.drops.values().any(|count| *count > 0) {
+        add("dropped", dropped(&n.drops));
+    }
     if n.certificate_expires > 0.0 {
         // The end is by the coordinator's clock, and so is what is left.
         let coordinator = now() - n.clock_offset.unwrap_or(0.0);
@@ -152,6 +154,14 @@ fn in_line(output: Output, condition: &Condition) -> String {
     let Condition { severity, code, text, since } = condition;
     let age = if *since > 0.0 { format!(" (for {})", span(now() - since)) } else { String::new() };
     format!("  {} {code}: {text}{age}", output.paint(colour, severity))
+}
+
+/// How many packets were dropped, and where: the most frequent reasons first.
+fn dropped(drops: &BTreeMap<String, u64>) -> String {
+    let mut reasons: Vec<_> = drops.iter().filter(|(_, count)| **count > 0).collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let reasons: Vec<_> = reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    format!("{} packets: {}", drops.values().sum::<u64>(), reasons.join(", "))
 }
 
 /// Whether it works, and what to do if not.

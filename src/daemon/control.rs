@@ -187,7 +187,7 @@ impl Control {
             );
             conditions.set("udp-port-taken", Severity::Warning, text);
         }
-        let packets = Packets::start(udp, seed, engine_in)?;
+        let packets = Packets::start(udp, (seed, config.copy_dscp), engine_in)?;
         let beacons = start_beacons(config.beacon, &packets, &mut conditions);
         let control = Self {
             saver: Saver::start(state.clone(), saved_in)?,

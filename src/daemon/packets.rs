@@ -71,6 +71,10 @@ pub struct PacketStatus {
     pub send_full: u64,
     /// Packets that an interface did not take.
     pub interface_refused: u64,
+    /// Packets that the kernel dropped before they were read from an interface.
+    pub interface_full: u64,
+    /// Datagrams that the kernel dropped before they were received.
+    pub receive_full: u64,
     /// Datagrams that were too old when a stream to a relay could take them.
     pub stream_stale: u64,
     /// Datagrams for which a stream to a relay had no room.
@@ -92,7 +96,11 @@ pub struct Ended;
 
 impl Packets {
     /// Starts the thread; what the engine tells goes to `events`.
-    pub fn start(udp: BoundUdp, seed: [u8; 32], events: mpsc::UnboundedSender<Event>) -> io::Result<Self> {
+    pub fn start(
+        udp: BoundUdp,
+        (seed, copies_dscp): ([u8; 32], bool),
+        events: mpsc::UnboundedSender<Event>,
+    ) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (from_streams, streams) = mpsc::channel(relay::BACKLOG);
         let (heard, beacons) = mpsc::channel(beacon::BACKLOG);
@@ -101,7 +109,10 @@ impl Packets {
         let thread = std::thread::Builder::new().name("ria-packets".into()).spawn(move || {
             runtime.block_on(async move {
                 match Mover::new(udp, seed, inboxes, events) {
-                    Ok(mover) => mover.run().await,
+                    Ok(mut mover) => {
+                        mover.engine.set_copies_dscp(copies_dscp);
+                        mover.run().await;
+                    }
                     Err(error) => tracing::error!(%error, "the UDP socket can't be used"),
                 }
             });
@@ -326,8 +337,12 @@ impl Mover {
             StreamEvent::Frames(frames) => {
                 let mut rest = &frames[..];
                 let next = || framing::take(&mut rest).ok().flatten();
-                let received =
-                    std::iter::from_fn(next).map(|data| Received { from: address, local: None, data });
+                let received = std::iter::from_fn(next).map(|data| Received {
+                    from: address,
+                    local: None,
+                    ecn: ria_core::Ecn::NotEct,
+                    data,
+                });
                 let sinks = Sinks { tun: &mut self.to_interfaces, udp: &mut self.to_udp };
                 self.engine.handle_udp_at(socket, received, Instant::now(), sinks);
                 return self.write_interfaces();
@@ -450,6 +465,8 @@ impl Mover {
                     send_stale: self.backlog.stale,
                     send_full: self.backlog.full,
                     interface_refused: self.interface_refused,
+                    interface_full: self.interfaces.iter().map(|i| i.device.overflowed()).sum(),
+                    receive_full: self.sockets.iter().map(Udp::overflowed).sum(),
                     stream_stale,
                     stream_full,
                 });

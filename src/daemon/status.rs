@@ -157,11 +157,24 @@ fn drops(packets: &PacketStatus) -> BTreeMap<String, u64> {
         ("send-stale", packets.send_stale),
         ("send-full", packets.send_full),
         ("interface-refused", packets.interface_refused),
+        ("interface-full", packets.interface_full),
+        ("receive-full", packets.receive_full),
         ("stream-stale", packets.stream_stale),
         ("stream-full", packets.stream_full),
     ];
     let edges = edges.map(|(name, count)| (name.to_owned(), count));
     engine.chain(edges).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Why a path is taken, and what it does not carry.
+fn with_size(reason: &str, carries: Option<u16>) -> String {
+    match carries {
+        None => reason.to_owned(),
+        Some(0) => format!("{reason}; it carries no full packets whole, so they go in fragments"),
+        Some(size) => {
+            format!("{reason}; it carries datagrams of {size} bytes, so full packets go in fragments")
+        }
+    }
 }
 
 /// A peer with what happened to its link last.
@@ -195,7 +208,7 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         relay: peer.relay.clone().unwrap_or_default(),
         path_reason: match &peer.gateway {
             Some(gateway) => format!("behind gateway {gateway}"),
-            None => peer.path_reason.into(),
+            None => with_size(peer.path_reason, peer.carries),
         },
         mtu: peer.mtu.into(),
         rx_bytes: peer.rx_bytes,

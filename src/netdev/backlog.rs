@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ria_core::{Class, Lane, SocketIndex, Transmit};
+use ria_core::{Class, Lane, SocketIndex, Transmit, Treatment};
 
 use super::udp::Sent;
 
@@ -64,6 +64,7 @@ struct Run {
     /// How much of it has gone out.
     sent: usize,
     segment_size: usize,
+    treatment: Treatment,
     at: Instant,
 }
 
@@ -111,8 +112,9 @@ impl Queues {
         let queue = self.queue_mut(class);
         let Some(run) = queue.runs.front_mut() else { return Sent::Done };
         let before = run.rest().len();
-        let (segment_size, contents) = (run.segment_size, run.rest());
-        let mut transmit = Transmit { to, from, socket, class, lane, segment_size, contents };
+        let Run { segment_size, treatment, .. } = *run;
+        let contents = run.rest();
+        let mut transmit = Transmit { to, from, socket, class, lane, treatment, segment_size, contents };
         let outcome = send(&mut transmit);
         let left = if outcome == Sent::Done { 0 } else { transmit.contents.len() };
         run.sent += before - left;
@@ -153,7 +155,8 @@ impl Backlog {
     pub fn push(&mut self, transmit: &Transmit<'_>, now: Instant) {
         let mut contents = self.spare.pop().unwrap_or_default();
         contents.extend_from_slice(transmit.contents);
-        let run = Run { contents, sent: 0, segment_size: transmit.segment_size, at: now };
+        let Transmit { segment_size, treatment, .. } = *transmit;
+        let run = Run { contents, sent: 0, segment_size, treatment, at: now };
         let index = match self.queues.iter().position(|queues| queues.lead(transmit)) {
             Some(index) => index,
             None if self.queues.len() >= MAX_LANES => {
@@ -214,7 +217,8 @@ mod tests {
 
     fn transmit(port: u16, class: Class, contents: &[u8]) -> Transmit<'_> {
         let (to, lane) = (SocketAddr::from(([192, 0, 2, 1], port)), Lane::default());
-        Transmit { to, from: None, socket: SocketIndex::MAIN, class, lane, segment_size: 1000, contents }
+        let (socket, treatment) = (SocketIndex::MAIN, Treatment::default());
+        Transmit { to, from: None, socket, class, lane, treatment, segment_size: 1000, contents }
     }
 
     fn bulk(port: u16, contents: &[u8]) -> Transmit<'_> {

@@ -25,13 +25,21 @@ pub struct PacketDevice {
     offload: bool,
     /// UDP too (Linux 6.2 and later).
     udp: bool,
+    /// Where the kernel counts what its queue for the interface had no room for.
+    counter: String,
 }
 
 impl PacketDevice {
     /// Must be called within the runtime that is to wait for it.
     pub fn new(device: SyncDevice) -> io::Result<Self> {
         let (offload, udp) = (device.tcp_gso(), device.udp_gso());
-        Ok(Self { device: AsyncDevice::new(device)?, offload, udp })
+        let counter = format!("/sys/class/net/{}/statistics/tx_dropped", device.name()?);
+        Ok(Self { device: AsyncDevice::new(device)?, offload, udp, counter })
+    }
+
+    /// Packets that the kernel dropped before they were read.
+    pub fn overflowed(&self) -> u64 {
+        std::fs::read_to_string(&self.counter).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
     /// The device, to wait for.

@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
-use ria_core::{Class, Received, Transmit};
+use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use ria_core::{Class, Ecn, Received, Transmit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::room::Room;
-use super::urgent;
+use super::{marked, urgent};
 
 /// Asked for in both directions: a burst of a few milliseconds at 1 Gbit/s.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -23,6 +23,9 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Receive buffers. Each takes a whole GRO run, and memory is only touched when one comes.
 const BUFFERS: usize = 8;
 const BUFFER_LEN: usize = 65_535;
+
+/// The bits of a traffic class that are ECN's.
+const ECN_BITS: u8 = 3;
 
 /// The kernel is asked how much it holds when so much was sent since.
 const ASK_AFTER: usize = 64 * 1024;
@@ -130,6 +133,11 @@ impl Udp {
         self.socket.local_addr().map_or(0, |address| address.port())
     }
 
+    /// Datagrams that the kernel dropped since it had no room for them.
+    pub fn overflowed(&self) -> u64 {
+        urgent::overflowed(&self.socket)
+    }
+
     /// Takes what is there; returns how many buffers were filled, 0 when none.
     pub fn receive(&mut self) -> usize {
         let mut slices = [const { None::<IoSliceMut<'_>> }; BUFFERS];
@@ -149,8 +157,9 @@ impl Udp {
         self.meta.iter().zip(self.memory.chunks_exact(BUFFER_LEN)).take(count).flat_map(|(meta, buffer)| {
             let from = canonical(meta.addr);
             let local = meta.dst_ip.map(|ip| ip.to_canonical());
+            let ecn = meta.ecn.map_or(Ecn::NotEct, |mark| Ecn::from_bits(mark as u8));
             let data = buffer.get(..meta.len).unwrap_or_default();
-            data.chunks(meta.stride.max(1)).map(move |data| Received { from, local, data })
+            data.chunks(meta.stride.max(1)).map(move |data| Received { from, local, ecn, data })
         })
     }
 
@@ -166,9 +175,11 @@ impl Udp {
             if urgent::is_astray(transmit.to, from, datagram) {
                 continue;
             }
-            let sent = urgent::send(&self.socket, to, from, datagram);
+            let message =
+                marked::Message { to, from, traffic_class: urgent::CLASS, segment_size: datagram.len() };
+            let sent = marked::send(&self.socket, &message, datagram);
             // A source address may be gone.
-            let again = |_| urgent::send(&self.socket, to, None, datagram);
+            let again = |_| marked::send(&self.socket, &marked::Message { from: None, ..message }, datagram);
             if let Err(error) = sent.or_else(again) {
                 tracing::trace!(to = %transmit.to, %error, "datagram refused");
                 self.refused = self.refused.saturating_add(1);
@@ -206,14 +217,34 @@ impl Udp {
     }
 
     fn send_run(&self, transmit: &Transmit<'_>, run: &[u8]) -> io::Result<()> {
+        let (traffic_class, segment_size) = (transmit.treatment.traffic_class, transmit.segment_size);
+        if transmit.treatment.fragments {
+            return self.send_in_fragments(transmit, run);
+        }
+        if traffic_class & !ECN_BITS != 0 {
+            let from = transmit.from.filter(|ip| !ip.is_unspecified());
+            let message = marked::Message { to: self.outer(transmit.to), from, traffic_class, segment_size };
+            return marked::send(&self.socket, &message, run);
+        }
         let message = quinn_udp::Transmit {
             destination: self.outer(transmit.to),
-            ecn: None,
+            ecn: EcnCodepoint::from_bits(traffic_class),
             contents: run,
-            segment_size: (run.len() > transmit.segment_size).then_some(transmit.segment_size),
+            segment_size: (run.len() > segment_size).then_some(segment_size),
             src_ip: transmit.from.filter(|ip| !ip.is_unspecified()),
         };
         self.state.try_send(UdpSockRef::from(&self.socket), &message)
+    }
+
+    /// The path does not carry these whole. The kernel cuts what the first link does not take, routers of IPv4 the rest.
+    fn send_in_fragments(&self, transmit: &Transmit<'_>, run: &[u8]) -> io::Result<()> {
+        let (to, from) = (self.outer(transmit.to), transmit.from.filter(|ip| !ip.is_unspecified()));
+        let (traffic_class, segment_size) = (transmit.treatment.traffic_class, transmit.segment_size);
+        let message = marked::Message { to, from, traffic_class, segment_size };
+        marked::in_fragments(&self.socket, self.v6, || {
+            run.chunks(segment_size.max(1))
+                .try_for_each(|datagram| marked::send(&self.socket, &message, datagram))
+        })
     }
 
     /// A driver may refuse segmented sends, and a source address may be gone: each datagram gets one plain attempt.

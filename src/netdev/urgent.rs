@@ -1,18 +1,16 @@
-//! What the kernel does for single datagrams and no crate wraps as needed: it tells how much of a socket's waits in its
-//! queues, takes a datagram that is to go before what waits there, and says from where it would send.
-#![allow(unsafe_code, reason = "one ioctl that writes one integer")]
+//! What is urgent: its mark, from where the kernel would send it, and how much of a socket's waits before it in the kernel;
+//! and what the kernel has dropped for want of room on the way in.
+#![allow(unsafe_code, reason = "an ioctl and a socket option that write integers")]
 
-use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 /// What marks datagrams as urgent: the class AF42 (RFC 2597). Linux's queues put it before others (its bits say "low
 /// delay" in the older reading, RFC 1349), Wi-Fi sends it in the category of video, and networks that don't know it carry
 /// it as all else. WireGuard marks its handshakes in the same class.
-const CLASS: u8 = 0x90;
+pub const CLASS: u8 = 0x90;
 
 nix::ioctl_read_bad!(
     /// `SIOCOUTQ`, udp(7).
@@ -29,6 +27,22 @@ pub fn held(socket: &impl AsFd) -> usize {
     done.ok().and_then(|_| usize::try_from(bytes).ok()).unwrap_or(0)
 }
 
+/// Numbers that `SO_MEMINFO` tells, and which of them is that of drops (linux/sock_diag.h).
+const MEMINFO: usize = 9;
+const MEMINFO_DROPS: usize = 8;
+
+/// Datagrams that the kernel dropped because the socket's buffer was full.
+pub fn overflowed(socket: &impl AsFd) -> u64 {
+    let mut told = [0u32; MEMINFO];
+    let Ok(mut size) = libc::socklen_t::try_from(size_of_val(&told)) else { return 0 };
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most the size that it is told.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, told.as_mut_ptr().cast(), &raw mut size)
+    };
+    if done == 0 { told[MEMINFO_DROPS].into() } else { 0 }
+}
+
 /// A STUN binding request (RFC 8489, section 5), such as ICE's checks are.
 const BINDING_REQUEST: [u8; 2] = [0, 1];
 
@@ -43,35 +57,6 @@ pub fn is_astray(to: SocketAddr, from: Option<IpAddr>, datagram: &[u8]) -> bool 
         socket.local_addr()
     });
     !chosen.is_ok_and(|chosen| chosen.ip() == from)
-}
-
-/// Sends a datagram that goes before what waits. `to` is in the form that the socket takes.
-pub fn send(socket: &impl AsFd, to: SocketAddr, from: Option<IpAddr>, datagram: &[u8]) -> io::Result<()> {
-    let (tos, class) = (CLASS, i32::from(CLASS));
-    let ipv4 = to.ip().to_canonical().is_ipv4();
-    let mark = if ipv4 { ControlMessage::Ipv4Tos(&tos) } else { ControlMessage::Ipv6TClass(&class) };
-    let (info4, info6);
-    let source = match from {
-        None => None,
-        Some(IpAddr::V4(ip)) => {
-            info4 = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            Some(ControlMessage::Ipv4PacketInfo(&info4))
-        }
-        Some(IpAddr::V6(ip)) => {
-            info6 = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
-            Some(ControlMessage::Ipv6PacketInfo(&info6))
-        }
-    };
-    let (fd, parts, to) = (socket.as_fd().as_raw_fd(), [IoSlice::new(datagram)], SockaddrStorage::from(to));
-    match source {
-        Some(source) => sendmsg(fd, &parts, &[mark, source], MsgFlags::MSG_DONTWAIT, Some(&to))?,
-        None => sendmsg(fd, &parts, &[mark], MsgFlags::MSG_DONTWAIT, Some(&to))?,
-    };
-    Ok(())
 }
 
 #[cfg(test)]

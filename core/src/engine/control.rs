@@ -80,6 +80,8 @@ pub(super) struct Control {
     pub(super) leaving: Vec<Relay>,
     /// Number of the next stream to a relay.
     pub(super) next_stream: u8,
+    /// Whether datagrams bear the DSCP of the packets in them.
+    pub(super) copies_dscp: bool,
 }
 
 impl Control {
@@ -105,6 +107,7 @@ impl Control {
             avoided: Vec::new(),
             leaving: Vec::new(),
             next_stream: 0,
+            copies_dscp: true,
         }
     }
 
@@ -325,7 +328,17 @@ impl Control {
         let role = Role::of(&member, network.node);
         let (own, locals) = ((network.public, network.boot), Arc::clone(&network.locals));
         let rng = self.rng.fork();
-        let mut peer = Peer::new(NewPeer { node, slot, key, own, keys, rng, role: role.clone(), locals });
+        let mut peer = Peer::new(NewPeer {
+            node,
+            slot,
+            key,
+            own,
+            keys,
+            rng,
+            role: role.clone(),
+            locals,
+            mtu: network.mtu,
+        });
         if role == Role::Agent {
             self.tags.insert(peer.tag_in(), (id, node));
         }

@@ -48,8 +48,9 @@ use crate::counters::DropReason;
 use crate::demux::{Kind, classify};
 use crate::filter::Filter;
 use crate::ice::Message;
+use crate::marks::Ecn;
 use crate::packet::{
-    Class, DatagramBatch, Destination, Lane, PacketBatch, PacketSource, Received, SocketIndex,
+    Class, DatagramBatch, Destination, Lane, PacketBatch, PacketSource, Received, SocketIndex, Treatment,
 };
 use crate::path::Address;
 use crate::session::wireguard::WireGuard;
@@ -87,6 +88,11 @@ impl Engine {
     /// Applies a command.
     pub fn handle_command(&mut self, command: Command, now: Instant) -> Result<(), CommandError> {
         self.control.handle_command(command, now)
+    }
+
+    /// Whether datagrams bear the DSCP of the packets in them; they do unless this says otherwise.
+    pub fn set_copies_dscp(&mut self, copies: bool) {
+        self.control.copies_dscp = copies;
     }
 
     /// Puts a filter in the place of a network's.
@@ -159,13 +165,15 @@ impl Engine {
             if socket != SocketIndex::MAIN {
                 return Err(DropReason::Unknown);
             }
-            let way = Way { via: Via { network: None, address: Address::Direct(from) }, local };
+            let via = Via { network: None, address: Address::Direct(from) };
+            let way = Way { via, local, ecn: received.ecn };
             return self.handle_payload(kind, received.data, &way, now, sinks);
         }
         let found = self.control.handle_relay_datagram((from, socket), received.data, now);
         let Some(Relayed { network, transport, peer, payload }) = found else { return Ok(()) };
-        let way =
-            Way { via: Via { network: Some(network), address: Address::Relayed(transport, peer) }, local };
+        let via = Via { network: Some(network), address: Address::Relayed(transport, peer) };
+        // The mark is that of the way from the relay, and the other end has not asked for one.
+        let way = Way { via, local, ecn: Ecn::NotEct };
         self.handle_payload(classify(payload), payload, &way, now, sinks)
     }
 
@@ -184,7 +192,7 @@ impl Engine {
                     Address::Direct(_) => self.back(way),
                     Address::Relayed(..) => None,
                 };
-                self.shard.handle_data(in_shard(slot)?, payload, direct, now, sinks);
+                self.shard.handle_data(in_shard(slot)?, (payload, way.ecn), direct, now, sinks);
                 Ok(())
             }
             Kind::Session { slot, data: false } => {
@@ -256,8 +264,9 @@ impl Engine {
         }
         while let Some(datagram) = self.control.outbox.pop_front() {
             let ControlDatagram { to, from, socket, class, bytes } = datagram;
-            let lane = Lane::default();
-            let copied = udp.push_to(Destination { to, from, socket, class, lane }, bytes.len(), |room| {
+            let (lane, treatment) = (Lane::default(), Treatment::default());
+            let destination = Destination { to, from, socket, class, lane, treatment };
+            let copied = udp.push_to(destination, bytes.len(), |room| {
                 room.copy_from_slice(&bytes);
                 Some(bytes.len())
             });
@@ -336,6 +345,7 @@ impl Engine {
 struct Way {
     via: Via,
     local: Option<IpAddr>,
+    ecn: Ecn,
 }
 
 /// The slot behind a session index, when it is of the one shard that there is.

@@ -212,7 +212,8 @@ impl Control {
         let Way { client, socket } =
             relays.iter().find(|relay| relay.carries(transport, to))?.way(transport)?;
         let channel = client.channel(to)?;
-        Some(Route { to: client.server(), from: None, socket: *socket, channel: Some(channel), rtt })
+        let (to, channel) = (client.server(), Some(channel));
+        Some(Route { to, from: None, socket: *socket, channel, rtt, marks: 0, fragments: false })
     }
 
     /// Data went to the relay: should nothing come back, it looks whether the server is still there.

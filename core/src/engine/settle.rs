@@ -11,6 +11,17 @@ use crate::path::Address;
 use crate::peer::{Action, Peer};
 use crate::shard::message::{Route, ShardCommand, Slot};
 
+/// The bits of a traffic class.
+const DSCP: u8 = 0xfc;
+const ECN: u8 = 0x03;
+
+/// A probe, filled up to a size.
+fn filled(probe: &[u8], size: usize) -> Vec<u8> {
+    let mut bytes = probe.to_vec();
+    bytes.resize(size.max(probe.len()), 0);
+    bytes
+}
+
 impl Control {
     pub(super) fn with_peer(&mut self, peer_id: PeerId, now: Instant, change: impl FnOnce(&mut Peer)) {
         let network = self.networks.get_mut(&peer_id.0);
@@ -55,18 +66,18 @@ impl Control {
         now: Instant,
     ) {
         match action {
-            Action::Send { address: Address::Direct(to), from, class, datagram } => {
-                let (socket, bytes) = (SocketIndex::MAIN, datagram.to_vec());
+            Action::Send { address: Address::Direct(to), from, class, datagram, size } => {
+                let (socket, bytes) = (SocketIndex::MAIN, filled(&datagram, size));
                 self.outbox.push_back(ControlDatagram { to, from, socket, class, bytes });
             }
-            Action::Send { address: Address::Relayed(transport, to), class, datagram, .. } => {
-                self.send_relayed(network, (transport, to), (class, &datagram), now);
+            Action::Send { address: Address::Relayed(transport, to), class, datagram, size, .. } => {
+                self.send_relayed(network, (transport, to), (class, &filled(&datagram, size)), now);
             }
             Action::SendCheck(datagram) => self.send_check((network, peer), datagram, now),
             Action::NameIce { before, after } => {
                 self.checks.rename((network, peer), before.as_deref(), after);
             }
-            Action::SetRoute { address, from, rtt } => {
+            Action::SetRoute { address, from, rtt, ecn, fragments } => {
                 let route = match address {
                     Some(Address::Direct(to)) => Some(Route::direct(to, from, rtt)),
                     Some(Address::Relayed(transport, to)) => {
@@ -74,6 +85,8 @@ impl Control {
                     }
                     None => None,
                 };
+                let marks = (if self.copies_dscp { DSCP } else { 0 }) | (if ecn { ECN } else { 0 });
+                let route = route.map(|route| Route { marks, fragments, ..route });
                 self.to_shard.push_back(ShardCommand::SetRoute { slot, route });
             }
             Action::ReplaceSession { since } => {

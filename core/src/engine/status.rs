@@ -150,6 +150,7 @@ impl PeerStatus {
             rx_packets: 0,
             tx_packets: 0,
             mtu: 0,
+            carries: None,
             participants_seen: 0,
             participants_expected: None,
         }
@@ -205,6 +206,9 @@ pub struct PeerStatus {
     pub tx_packets: u64,
     /// MTU of the overlay.
     pub mtu: u16,
+    /// When that path does not carry the datagrams of full packets whole: the largest UDP payload that it is known to
+    /// carry, 0 when it is none.
+    pub carries: Option<u16>,
     /// Its DDS participants that have announced themselves here.
     pub participants_seen: usize,
     /// How many it has by its own count, once it has told.

@@ -92,7 +92,7 @@ impl Pair {
 
     fn receive(&mut self, side: usize, from: SocketAddr, datagram: &[u8]) {
         let (mut tun, mut udp) = (PacketBatch::default(), DatagramBatch::default());
-        let received = Received { from, local: None, data: datagram };
+        let received = Received { from, local: None, ecn: crate::Ecn::NotEct, data: datagram };
         self.engines[side].handle_udp([received], self.now, &mut tun, &mut udp);
         for (_, packets) in tun.networks_mut() {
             for packet in packets.iter() {

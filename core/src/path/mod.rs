@@ -9,10 +9,12 @@
 //!
 //! A path is used to send only after a pong to an own ping over it; what an authentic peer sends is taken from
 //! anywhere. [`Path`] owns the schedule of one path; which path takes the traffic is [`choice`], which addresses become
-//! paths is [`candidates`], what a probe looks like is [`probe`], how quickly packets may leave is [`pacing`].
+//! paths is [`candidates`], what a probe looks like is [`probe`], how quickly packets may
+//! leave is [`pacing`], how large datagrams may be is [`mtu`].
 
 pub(crate) mod candidates;
 pub(crate) mod choice;
+pub(crate) mod mtu;
 pub(crate) mod pacing;
 pub(crate) mod probe;
 

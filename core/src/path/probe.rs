@@ -8,7 +8,9 @@
 //!         | kind | boot | number | echo  | observed address |
 //!
 //!  observed address: family (0: none), 16 bytes, port; without one, in place of the port, how many DDS participants the
-//!  sender has, and one more (0: not told)
+//!  sender has, and one more (0: not told), and in place of the first byte of the address what the sender knows ([`Skills`])
+//!
+//! What follows a probe only fills a datagram up to a size that is being tried.
 //! ```
 //!
 //! They are apart from WireGuard's sessions, whose replay window would drop what comes late over another path, and they
@@ -63,6 +65,31 @@ pub(crate) struct Probe {
     pub(crate) observed: Option<SocketAddr>,
     /// Without `observed`: how many DDS participants the sender has, as it counts them itself.
     pub(crate) participants: Option<u16>,
+    /// Without `observed`: what the sender knows.
+    pub(crate) skills: Option<Skills>,
+}
+
+/// What a node knows that not each one does. Older ones tell nothing, which is nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Skills(pub(crate) u8);
+
+impl Skills {
+    /// It carries marks of congestion over to the packets inside (RFC 6040).
+    pub(crate) const ECN: u8 = 1;
+
+    /// It answers probes that are filled up.
+    const SIZES: u8 = 2;
+
+    /// Those of this version.
+    pub(crate) const OWN: Self = Self(Self::ECN | Self::SIZES);
+
+    pub(crate) fn carries_marks(self) -> bool {
+        self.0 & Self::ECN != 0
+    }
+
+    pub(crate) fn answers_sizes(self) -> bool {
+        self.0 & Self::SIZES != 0
+    }
 }
 
 /// Names a pair's direction on the wire.
@@ -137,7 +164,7 @@ impl PairKeys {
 
     /// Reads a datagram; `None` when it is not authentic.
     pub(crate) fn open(&self, datagram: &[u8]) -> Option<Probe> {
-        let datagram: &[u8; LEN] = datagram.try_into().ok()?;
+        let datagram: &[u8; LEN] = datagram.first_chunk()?;
         let nonce = datagram.get(NONCE_AT..)?.first_chunk::<12>()?;
         let mut body = [0; BODY_LEN + 16];
         body.copy_from_slice(datagram.get(BODY_AT..)?);
@@ -157,7 +184,7 @@ fn aead_key(key: &[u8]) -> Option<LessSafeKey> {
 
 /// The pair tag of a datagram, when it has a probe's shape.
 pub(crate) fn pair_tag(datagram: &[u8]) -> Option<PairTag> {
-    if datagram.len() != LEN || datagram.first() != Some(&FIRST_BYTE) {
+    if datagram.len() < LEN || datagram.first() != Some(&FIRST_BYTE) {
         return None;
     }
     datagram.get(1..NONCE_AT)?.try_into().ok()
@@ -181,8 +208,10 @@ impl Probe {
             };
             body[28..44].copy_from_slice(&octets);
             body[44..].copy_from_slice(&address.port().to_be_bytes());
-        } else if let Some(count) = self.participants {
-            body[44..].copy_from_slice(&count.saturating_add(1).to_be_bytes());
+        } else {
+            body[28] = self.skills.unwrap_or_default().0;
+            let count = self.participants.map_or(0, |count| count.saturating_add(1));
+            body[44..].copy_from_slice(&count.to_be_bytes());
         }
         body
     }
@@ -205,7 +234,8 @@ impl Probe {
         };
         let boot = BootId::from_bytes(*body.get(1..)?.first_chunk()?);
         let participants = if body[27] == 0 { port.checked_sub(1) } else { None };
-        Some(Self { kind, boot, number: number(11)?, echo: number(19)?, observed, participants })
+        let skills = (body[27] == 0).then_some(Skills(body[28]));
+        Some(Self { kind, boot, number: number(11)?, echo: number(19)?, observed, participants, skills })
     }
 }
 
@@ -261,6 +291,7 @@ mod tests {
             echo: 8,
             observed,
             participants: None,
+            skills: None,
         }
     }
 
@@ -281,6 +312,16 @@ mod tests {
         let (a, _) = keys();
         assert_eq!(elsewhere.open(&a.seal(&ping(), &mut Rng::new(&[0; 32]))), None);
         assert!(PairKeys::derive(NetworkId::from_bytes([8; 10]), &own, &WgPublicKey([0; 32])).is_none());
+    }
+
+    #[test]
+    fn what_fills_a_probe_up_says_nothing() {
+        let (a, b) = keys();
+        let mut datagram = a.seal(&ping(), &mut Rng::new(&[0; 32])).to_vec();
+        datagram.resize(1312, 7);
+        assert_eq!((pair_tag(&datagram), b.open(&datagram)), (Some(b.tag_in), Some(ping())));
+        datagram.truncate(LEN - 1);
+        assert_eq!((pair_tag(&datagram), b.open(&datagram)), (None, None));
     }
 
     #[test]
@@ -319,7 +360,8 @@ mod tests {
             let probe = Probe { number, echo, observed: Some(SocketAddr::new(ip, port)), ..ping() };
             prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
             let count = Some(port).filter(|count| *count < u16::MAX);
-            let probe = Probe { observed: None, participants: count, ..probe };
+            let skills = Some(Skills(port as u8));
+            let probe = Probe { observed: None, participants: count, skills, ..probe };
             prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
         }
     }

@@ -12,6 +12,7 @@ mod pacing;
 mod ping;
 mod report;
 mod roam;
+mod sizes;
 pub(crate) mod stock;
 
 use std::collections::VecDeque;
@@ -31,8 +32,9 @@ use crate::ice::{Datagram, LocalCandidate};
 use crate::packet::Class;
 use crate::path::candidates::MAX_DIRECT;
 use crate::path::choice::{self, choose};
+use crate::path::mtu::MtuSearch;
 use crate::path::pacing::Pacer;
-use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow};
+use crate::path::probe::{self, PairKeys, Probe, ProbeKind, ReplayWindow, Skills};
 use crate::path::{Address, Due, Pace, Path, PathState};
 use crate::relay::{MAX_RELAYS, Transport};
 use crate::rng::Rng;
@@ -61,10 +63,10 @@ const MAX_PATHS: usize = MAX_DIRECT + 4 * MAX_RELAYS + 2;
 /// What a peer wants done.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Send this probe.
-    Send { address: Address, from: Option<IpAddr>, class: Class, datagram: [u8; probe::LEN] },
+    /// Send this probe, filled up to a size.
+    Send { address: Address, from: Option<IpAddr>, class: Class, datagram: [u8; probe::LEN], size: usize },
     /// Traffic takes this way from now on.
-    SetRoute { address: Option<Address>, from: Option<IpAddr>, rtt: Duration },
+    SetRoute { address: Option<Address>, from: Option<IpAddr>, rtt: Duration, ecn: bool, fragments: bool },
     /// Send this message of ICE's.
     SendCheck(Datagram),
     /// Checks of this peer bear this user name fragment from now on.
@@ -139,8 +141,13 @@ pub(crate) struct Peer {
     /// Those of the peer, as it has told.
     participants: Option<u16>,
     pings: Pings,
+    /// What the peer knows, as it has told.
+    skills: Skills,
+    /// MTU of the network.
+    mtu: u16,
     /// Of the path in use.
     pacer: Pacer,
+    sizes: MtuSearch,
     ice: Ice,
     heard_beacons: beacon::Heard,
     actions: VecDeque<Action>,
@@ -157,6 +164,8 @@ pub(crate) struct NewPeer {
     pub(crate) rng: Rng,
     pub(crate) role: Role,
     pub(crate) locals: Arc<[LocalCandidate]>,
+    /// MTU of the network.
+    pub(crate) mtu: u16,
 }
 
 impl Peer {
@@ -191,7 +200,10 @@ impl Peer {
             own_participants: 0,
             participants: None,
             pings: Pings::default(),
+            skills: Skills::default(),
+            mtu: new.mtu,
             pacer: Pacer::default(),
+            sizes: MtuSearch::default(),
             ice: Ice::new(new.own.0, new.locals),
             heard_beacons: beacon::Heard::default(),
             actions: VecDeque::new(),
@@ -307,6 +319,7 @@ impl Peer {
             return Err(DropReason::Replayed);
         }
         self.participants = probe.participants.or(self.participants);
+        self.learn_skills(&probe);
         match probe.kind {
             ProbeKind::Ping => {
                 if self.boot == Some(probe.boot) {
@@ -352,7 +365,7 @@ impl Peer {
     }
 
     fn handle_pong(&mut self, pong: &Probe, via: Address, now: Instant) -> Result<(), DropReason> {
-        if self.take_queue_answer(pong, via, now) {
+        if self.take_queue_answer(pong, via, now) || self.take_size_answer(pong, via, now) {
             return Ok(());
         }
         let path = self.path_mut(via).ok_or(DropReason::Unexpected)?;
@@ -448,7 +461,7 @@ impl Peer {
         let paths = paths.map(|path| path.deadline(self.pace(path, now), now));
         let others =
             [self.pings.deadline(), self.link.deadline(), self.stock_deadline(), self.ice.deadline()];
-        paths.chain(others.into_iter().flatten()).min()
+        paths.chain(others.into_iter().flatten()).chain(self.sizes_deadline(now)).min()
     }
 
     /// Does what is due.
@@ -474,6 +487,7 @@ impl Peer {
             // Whether the others still work must be known when this one dies.
             self.ping_standby(now);
         }
+        self.ask_sizes(now);
         self.note_silence();
         self.forget_strays(now);
         self.pings.expire(now, &mut self.actions);
@@ -535,16 +549,28 @@ impl Peer {
 
     fn send(
         &mut self,
+        what: (ProbeKind, Class),
+        echo: u64,
+        observed: Option<SocketAddr>,
+        way: (Address, Option<IpAddr>),
+    ) {
+        self.send_filled(what, echo, observed, way, 0);
+    }
+
+    fn send_filled(
+        &mut self,
         (kind, class): (ProbeKind, Class),
         echo: u64,
         observed: Option<SocketAddr>,
         (address, from): (Address, Option<IpAddr>),
+        size: usize,
     ) {
         self.number += 1;
         let participants = observed.is_none().then_some(self.own_participants);
-        let probe = Probe { kind, boot: self.own_boot, number: self.number, echo, observed, participants };
+        let (boot, number, skills) = (self.own_boot, self.number, Some(Skills::OWN));
+        let probe = Probe { kind, boot, number, echo, observed, participants, skills };
         let datagram = self.keys.seal(&probe, &mut self.rng);
-        self.actions.push_back(Action::Send { address, from, class, datagram });
+        self.actions.push_back(Action::Send { address, from, class, datagram, size });
     }
 
     /// Draws the conclusions of whatever has changed: which path, which state, which pings can go.
@@ -569,6 +595,7 @@ impl Peer {
         if address != self.active {
             self.switch(address, now);
         }
+        self.begin_sizes(now);
         let known = !self.paths.is_empty() || !self.relayed.is_empty();
         let situation = Situation { known, quality, path: kind(self.active), reason: self.reason };
         self.link.update(situation, now, &mut self.actions);
@@ -595,13 +622,16 @@ impl Peer {
     pub(super) fn set_route(&mut self) {
         let path = self.active.and_then(|active| self.paths.iter().find(|path| path.address == active));
         let (from, rtt) = path.map_or((None, Duration::ZERO), |path| (path.from, path.rtt()));
-        self.actions.push_back(Action::SetRoute { address: self.active, from, rtt });
+        let direct = self.path_kind() == PathKind::Direct;
+        // Relays don't carry marks over.
+        let (ecn, fragments) = (direct && self.skills.carries_marks(), self.sizes.is_small());
+        self.actions.push_back(Action::SetRoute { address: self.active, from, rtt, ecn, fragments });
     }
 
     fn switch(&mut self, address: Option<Address>, now: Instant) {
         let (before, gap) = (kind(self.active), self.silence(now));
         self.active = address;
-        self.pacer = Pacer::default();
+        (self.pacer, self.sizes) = (Pacer::default(), MtuSearch::default());
         self.set_route();
         let (after, endpoint) = (kind(address), address.map(Address::socket));
         self.actions.push_back(Action::PathChanged { before, after, endpoint, gap, reason: self.reason });

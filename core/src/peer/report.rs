@@ -67,6 +67,7 @@ impl Peer {
             rx_packets: self.traffic.rx_packets,
             tx_packets: self.traffic.tx_packets,
             mtu,
+            carries: self.sizes.is_small().then(|| self.sizes.carries().unwrap_or(0)),
             participants_seen: 0,
             participants_expected: self.participants,
         }

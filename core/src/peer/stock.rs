@@ -115,7 +115,13 @@ impl Peer {
 
     fn expect_at(&mut self, address: SocketAddr, now: Instant) {
         let (address_of, from, rtt) = (Some(Address::Direct(address)), None, Duration::ZERO);
-        self.actions.push_back(Action::SetRoute { address: address_of, from, rtt });
+        self.actions.push_back(Action::SetRoute {
+            address: address_of,
+            from,
+            rtt,
+            ecn: false,
+            fragments: false,
+        });
         self.reason = REASON_EXPECTED;
         self.note_address(address);
         self.update(now);

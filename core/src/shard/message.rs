@@ -7,7 +7,7 @@ use ria_protocol::id::{NetworkId, NodeId};
 
 use crate::filter::Filter;
 use crate::multicast::MulticastPolicy;
-use crate::packet::{Class, Destination, Lane, SocketIndex};
+use crate::packet::{Class, Destination, Lane, SocketIndex, Treatment};
 use crate::routes::Routes;
 use crate::session::Session;
 
@@ -90,16 +90,22 @@ pub(crate) struct Route {
     pub(crate) channel: Option<u16>,
     /// Round-trip time as far as known.
     pub(crate) rtt: Duration,
+    /// Which bits of a packet's traffic class its datagram bears as well.
+    pub(crate) marks: u8,
+    /// Whether the path does not carry full datagrams whole.
+    pub(crate) fragments: bool,
 }
 
 impl Route {
     /// Straight to an address.
     pub(crate) fn direct(to: SocketAddr, from: Option<IpAddr>, rtt: Duration) -> Self {
-        Self { to, from, socket: SocketIndex::MAIN, channel: None, rtt }
+        Self { to, from, socket: SocketIndex::MAIN, channel: None, rtt, marks: 0, fragments: false }
     }
 
-    pub(crate) fn destination(&self, class: Class, lane: Lane) -> Destination {
-        Destination { to: self.to, from: self.from, socket: self.socket, class, lane }
+    /// Where a datagram goes; `traffic_class` is that of the packet in it.
+    pub(crate) fn destination(&self, class: Class, lane: Lane, traffic_class: u8) -> Destination {
+        let treatment = Treatment { traffic_class: traffic_class & self.marks, fragments: self.fragments };
+        Destination { to: self.to, from: self.from, socket: self.socket, class, lane, treatment }
     }
 }
 

@@ -21,6 +21,8 @@ use crate::budget::Bucket;
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::{AllowAll, Filter, Verdict};
 use crate::ip::IpPacket;
+use crate::marks::{self, Ecn};
+use crate::mss;
 use crate::multicast::Multicast;
 use crate::packet::{DatagramBatch, PacketBatch, PacketSource};
 use crate::routes::Routes;
@@ -237,6 +239,8 @@ impl Shard {
         peer.catch_up(now, out);
         if peer.session.is_ready() && peer.route.is_some() {
             touch(&mut self.touched, slot);
+            let mut room = [0; mss::MAX_SYN];
+            let bytes = mss::clamped(bytes, network.mtu, &mut room).unwrap_or(bytes);
             return if peer.seal(bytes, now, out) { Ok(()) } else { Err(DropReason::BatchFull) };
         }
         for _ in 0..peer.pending.push(bytes, now) {
@@ -253,7 +257,7 @@ impl Shard {
     pub(crate) fn handle_data(
         &mut self,
         slot: Slot,
-        datagram: &[u8],
+        datagram: (&[u8], Ecn),
         direct: Option<Route>,
         now: Instant,
         sinks: &mut Sinks<'_>,
@@ -270,7 +274,7 @@ impl Shard {
     fn receive_packet(
         &mut self,
         slot: Slot,
-        datagram: &[u8],
+        (datagram, outer): (&[u8], Ecn),
         direct: Option<Route>,
         now: Instant,
         sinks: &mut Sinks<'_>,
@@ -302,6 +306,10 @@ impl Shard {
             return Ok(());
         }
         let room = room.get_mut(..len).ok_or(DropReason::Malformed)?;
+        if outer != Ecn::NotEct && !marks::carry_over(room, outer) {
+            return Err(DropReason::Congested);
+        }
+        mss::clamp(room, network.mtu);
         let packet = IpPacket::parse(room).ok_or(DropReason::Malformed)?;
         if network.routes.lookup(packet.source) != Some(slot) {
             return Err(DropReason::WrongSource);

@@ -16,6 +16,7 @@ use super::flows::Flows;
 use super::message::{Conduct, Route, Slot, Traffic};
 use super::pending::Pending;
 use super::stock::STOCK_RETRY;
+use crate::marks;
 use crate::multicast::PeerMulticast;
 use crate::packet::{Class, DatagramBatch, Destination, Lane};
 use crate::relay::channel_header;
@@ -287,7 +288,8 @@ impl PeerSlot {
         let sent = if packet.is_empty() {
             send_urgent(out, &route, room, |room| session.seal(packet, room))
         } else {
-            let to = route.destination(self.flows.class(packet, now), self.lane);
+            let (class, traffic_class) = (self.flows.class(packet, now), marks::traffic_class(packet));
+            let to = route.destination(class, self.lane, traffic_class);
             append(out, to, route.channel, room, |room| session.seal(packet, room))
         };
         if sent && !packet.is_empty() {
@@ -378,7 +380,7 @@ pub(crate) fn send_urgent(
     len: usize,
     fill: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> bool {
-    append(out, route.destination(Class::Urgent, Lane::default()), route.channel, len, fill)
+    append(out, route.destination(Class::Urgent, Lane::default(), 0), route.channel, len, fill)
 }
 
 /// Appends a datagram. On a relayed route, the ChannelData header stands directly before what `fill` writes, so nothing is copied.

@@ -431,7 +431,7 @@ impl World {
             return;
         }
         let now = self.now;
-        let received = Received { from, local: None, data: bytes };
+        let received = Received { from, local: None, ecn: ria_core::Ecn::NotEct, data: bytes };
         let clock = self.clock(host);
         let sinks = Sinks { tun: &mut tun, udp: &mut udp };
         self.hosts[host].engine.handle_udp_at(socket, [received], clock, sinks);
