@@ -217,7 +217,10 @@ impl Control {
     pub(super) async fn sweep_interfaces(&mut self) {
         match self.netlink.host().await {
             Ok(host) => {
-                tun::sweep(&host, |id| self.networks.get(&id).is_some_and(Network::may_run)).await;
+                let gone = tun::sweep(&host, |id| self.networks.get(&id).is_some_and(Network::may_run)).await;
+                for interface in gone {
+                    tracing::info!(interface, "an interface that an earlier run had left is removed");
+                }
             }
             Err(error) => tracing::warn!(%error, "interfaces of earlier runs are not looked for"),
         }

@@ -130,19 +130,25 @@ pub async fn create(plan: &TunPlan, netlink: &Netlink, host: &Host) -> Result<Tu
     Ok(tun)
 }
 
-/// Removes the interfaces that other runs have left for networks that are not to be on.
-pub async fn sweep(host: &Host, is_on: impl Fn(NetworkId) -> bool) {
+/// Removes the interfaces that other runs have left for networks that are not to be on; gives their names.
+pub async fn sweep(host: &Host, is_on: impl Fn(NetworkId) -> bool) -> Vec<String> {
+    let mut gone = Vec::new();
     for (interface, _) in host.labelled().filter(|(_, label)| !is_on(label.network)) {
-        if let Some(device) = open_left(interface).await {
-            discard(&device, &interface.name);
+        if let Some(device) = open_left(interface).await
+            && discard(&device, &interface.name)
+        {
+            gone.push(interface.name.clone());
         }
     }
+    gone
 }
 
-fn discard(device: &SyncDevice, name: &str) {
-    if let Err(error) = keep::release(device) {
+fn discard(device: &SyncDevice, name: &str) -> bool {
+    let released = keep::release(device);
+    if let Err(error) = &released {
         tracing::warn!(%error, interface = name, "an interface of an earlier run stays (ip link del removes it)");
     }
+    released.is_ok()
 }
 
 /// Whether an interface that was left has the plan's addresses. Of IPv6 it may lack some, where that was off.

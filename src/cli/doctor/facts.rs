@@ -12,6 +12,16 @@ pub struct Facts {
     pub networks: Vec<NetworkFacts>,
     pub processes: Processes,
     pub host: HostFacts,
+    pub neighbours: Vec<Neighbour>,
+    /// How many participants of a machine are asked for, where its peers are asked one by one.
+    pub ports_asked: Option<usize>,
+}
+
+/// Where DDS participants were heard beside the overlay, out of reach for processes with Ria's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    pub interface: String,
+    pub address: Ipv4Addr,
 }
 
 /// One network.

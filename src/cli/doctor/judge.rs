@@ -1,6 +1,8 @@
 //! What the facts mean: pure, in the order of the way from a ROS process to a peer's.
 
-use std::collections::BTreeMap;
+mod crowd;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use ria_api::environment::{CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS_VARIABLES, for_distro};
 use ria_api::state::{CoordinatorState, LinkState, NetworkState, PeerKind, Severity};
@@ -18,6 +20,9 @@ const QUEUE: u64 = 10_000;
 
 /// Conditions about two robots that have what only one should have.
 const CLASH: &str = "ros-";
+
+/// As many addresses are named.
+const MOST_NAMED: usize = 5;
 
 /// Clocks of processes and of the agent count in steps of this many seconds.
 const STEP: f64 = 0.02;
@@ -75,6 +80,8 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     }
     environments(&mut all, facts);
     participants(&mut all, facts);
+    crowd::judge(&mut all, facts);
+    neighbours(&mut all, facts);
     daemon(&mut all, facts);
     shared_memory(&mut all, facts);
     buffers(&mut all, facts);
@@ -410,6 +417,22 @@ fn participants(all: &mut Findings, facts: &Facts) {
         } else {
             all.fine("discovery", "participants", text);
         }
+    }
+}
+
+fn neighbours(all: &mut Findings, facts: &Facts) {
+    let interfaces: BTreeSet<&str> = facts.neighbours.iter().map(|heard| heard.interface.as_str()).collect();
+    for interface in interfaces {
+        let there = facts.neighbours.iter().filter(|heard| heard.interface == interface);
+        let addresses: Vec<String> = there.map(|heard| heard.address.to_string()).take(MOST_NAMED).collect();
+        let text = format!(
+            "ROS 2 or other DDS is on {interface}, too ({}); processes with Ria's settings do not hear it",
+            addresses.join(", ")
+        );
+        let next = format!(
+            "if that is the robot's own network: [dds] local_interfaces = [\"{interface}\"] in agent.toml, and restart ROS 2"
+        );
+        all.add("discovery", "local-devices", Severity::Info, text, next);
     }
 }
 

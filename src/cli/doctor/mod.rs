@@ -10,18 +10,24 @@ mod facts;
 mod fix;
 mod host;
 mod judge;
+mod neighbours;
 mod processes;
 
+use std::collections::BTreeSet;
+
+use ria_api::environment::{DOMAIN_VARIABLE, FAST_DDS_VARIABLES};
+use ria_api::state::Severity;
 use serde_json::json;
 
-use ria_api::state::Severity;
-
-use self::facts::{Facts, NetworkFacts};
+use self::facts::{Facts, NetworkFacts, Process, Processes};
 use self::judge::Finding;
 use super::Context;
 use super::args::DoctorArgs;
 use super::failure::{FAILED, Failure, NOT_JOINED};
 use super::output::{Colour, Output};
+
+/// The highest whose ports exist.
+const MAX_DOMAIN: u32 = 232;
 
 pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     let fixed = if args.fix { fix::apply()? } else { Vec::new() };
@@ -57,7 +63,47 @@ async fn gather(context: &Context) -> Result<Facts, Failure> {
             status,
         });
     }
-    Ok(Facts { agent: status, networks, processes: processes::look(), host: host::look() })
+    let processes = processes::look();
+    let profile = fast_dds_profile(&networks);
+    let (used, ports_asked) = profile.as_deref().map(|text| (interfaces(text), ports_asked(text))).unzip();
+    let overlays = networks.iter().map(|network| network.status.interface.clone());
+    // Without the profile DDS uses all interfaces.
+    let neighbours = used.map_or_else(Vec::new, |used| {
+        neighbours::look(&overlays.chain(used).collect::<Vec<_>>(), &domains(&processes))
+    });
+    let ports_asked = ports_asked.flatten();
+    Ok(Facts { agent: status, networks, processes, host: host::look(), neighbours, ports_asked })
+}
+
+/// What processes with Fast DDS are given, unless it leaves the transports to Fast DDS.
+fn fast_dds_profile(networks: &[NetworkFacts]) -> Option<String> {
+    let file = networks.iter().find_map(|network| network.environment.get(FAST_DDS_VARIABLES[0]))?;
+    std::fs::read_to_string(file).ok()
+}
+
+/// The interfaces that a profile names.
+fn interfaces(profile: &str) -> Vec<String> {
+    let named = profile.split("<interface>").skip(1);
+    named.filter_map(|rest| rest.split('<').next()).map(str::to_owned).collect()
+}
+
+/// How many participants of each machine a profile asks for, if it asks others than this machine itself.
+fn ports_asked(profile: &str) -> Option<usize> {
+    let asks = profile.matches("<locator>").count() > 1;
+    let range = profile.split("<maxInitialPeersRange>").nth(1)?.split('<').next()?;
+    range.parse().ok().filter(|_| asks)
+}
+
+/// The ROS domains of the processes here; the first one where there are none.
+fn domains(processes: &Processes) -> BTreeSet<u32> {
+    let own = |process: &Process| {
+        process.environment.get(DOMAIN_VARIABLE).and_then(|id| id.parse().ok()).unwrap_or(0)
+    };
+    let mut all: BTreeSet<u32> = processes.ros.iter().map(own).filter(|id| *id <= MAX_DOMAIN).collect();
+    if all.is_empty() {
+        all.insert(0);
+    }
+    all
 }
 
 /// The first thing that is wrong on the way to a peer makes all behind it look wrong, too: it is the one to mend.

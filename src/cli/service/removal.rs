@@ -13,6 +13,10 @@ use super::super::failure::{FAILED, Failure, USAGE};
 use super::super::output::with_progress;
 use super::files::{CONFIG_DIR, UNIT_FILE};
 use super::machine::Machine;
+use crate::netdev::exclusions::Exclusions;
+use crate::netdev::netlink::Netlink;
+use crate::netdev::tun;
+
 use super::{PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
 
 const STATE_DIR: &str = "/var/lib/ria";
@@ -49,6 +53,9 @@ pub async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Fa
     if machine.at(UNIT_FILE).exists() {
         machine.stop()?;
     }
+    if machine.image().is_none() {
+        report.removed.extend(left_interfaces().await.into_iter().map(|name| format!("interface {name}")));
+    }
     for (name, _) in files::all(Path::new(PROGRAM)) {
         remove(&machine, name, &mut report)?;
     }
@@ -66,6 +73,13 @@ pub async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Fa
         report.kept.extend(there.map(|name| (*name).to_owned()));
     }
     report.tell(context)
+}
+
+/// Removes the overlay's interfaces, which outlive the agent; gives their names.
+async fn left_interfaces() -> Vec<String> {
+    let Ok(netlink) = Netlink::open(Exclusions::default()) else { return Vec::new() };
+    let Ok(host) = netlink.host().await else { return Vec::new() };
+    tun::sweep(&host, |_| false).await
 }
 
 /// How many networks this machine is in, by what is stored.

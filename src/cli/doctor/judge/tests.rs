@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use ria_api::state::{Condition, NetworkStatus, PeerStatus};
 
-use super::super::facts::{HostFacts, InterfaceFacts, Processes};
+use super::super::facts::{InterfaceFacts, Neighbour, Processes};
 use super::*;
 
 fn well() -> Facts {
@@ -48,7 +48,7 @@ fn well() -> Facts {
         agent: Default::default(),
         networks: vec![NetworkFacts { status, peers: vec![peer], environment, interface: Some(interface) }],
         processes: Processes { ros: vec![process], ..Processes::default() },
-        host: HostFacts::default(),
+        ..Facts::default()
     }
 }
 
@@ -173,6 +173,19 @@ fn a_process_from_a_time_without_an_agent_has_no_socket_on_the_interface() {
         process.environment.remove("FASTDDS_DEFAULT_PROFILES_FILE");
     };
     assert!(off(own).is_empty());
+}
+
+#[test]
+fn devices_on_the_robots_own_network_are_told_with_what_brings_them_in() {
+    let mut facts = well();
+    facts.neighbours =
+        (1..=9).map(|n| Neighbour { interface: "eth0".into(), address: [192, 168, 7, n].into() }).collect();
+    let told: Vec<Finding> = findings(&facts).into_iter().filter(|f| f.code == "local-devices").collect();
+    assert!(
+        told.len() == 1 && told[0].severity == Severity::Info && told[0].text.contains("192.168.7.5)"),
+        "{told:?}"
+    );
+    assert!(told[0].next.contains("local_interfaces = [\"eth0\"]"));
 }
 
 #[test]
