@@ -86,6 +86,12 @@ class Lab:
         done = subprocess.run(line, capture_output=True, text=True, check=False)
         check(done.returncode == 0, f"netlab set {host} {settings}: {done.stderr}")
 
+    def fragments(self, host):
+        """How many IP fragments a host has made since its start."""
+        lines = [line.split() for line in self.output(host, ["cat", "/proc/net/snmp"]).splitlines()]
+        names, values = [line for line in lines if line[0] == "Ip:"]
+        return int(values[names.index("FragCreates")])
+
     def end(self):
         for child in reversed(self.children):
             if child.stdin:
