@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 
-/// The interfaces that are up, with index and addresses.
+/// The interfaces that are up and have a carrier, with index and addresses. The overlay's has none while no agent runs, and
+/// a participant passes over such a one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interfaces(BTreeMap<String, Interface>);
 
@@ -35,7 +36,7 @@ impl Interfaces {
     pub fn now() -> nix::Result<Self> {
         let mut interfaces: BTreeMap<String, Interface> = BTreeMap::new();
         for entry in getifaddrs()? {
-            if !entry.flags.contains(InterfaceFlags::IFF_UP) {
+            if !entry.flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING) {
                 continue;
             }
             let address = entry.address.as_ref().and_then(|a| {
