@@ -127,3 +127,32 @@ fn probes_survive_a_flood_and_a_way_that_dies_in_one_direction_is_left_for_a_slo
         floods.iter().zip(before).all(|(flood, before)| flood.arrived() > before + 500)
     });
 }
+
+/// The longest round trip of twenty pings in ms; `None` when one got lost.
+fn longest_ping(from: &Robot, to: &Robot) -> Option<f64> {
+    let output =
+        from.host.output(&["ping", "-n", "-q", "-i", "0.05", "-W", "5", "-c", "20", &to.address()]).ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let times = text.split(" = ").nth(1).filter(|_| text.contains("20 received"))?;
+    times.split('/').nth(2)?.parse().ok()
+}
+
+#[test]
+fn what_sends_little_does_not_wait_in_a_deep_queue_behind_what_floods_it() {
+    let mut team = Team::new("load-queue", &Site::Together);
+    let (a, b) = team.pair();
+    eventually("the path is direct", || a.peer("robot-b")["path"] == "direct");
+    // Full, this queue is 1.6 s long.
+    let mut link = Link::default();
+    link.set_all(&["rate-up=20mbit", "queue-up=4m"]).unwrap();
+    team.lab.set_link("robot-a", link).unwrap();
+    let flood = Flood::start(&a, &b);
+    let short = || longest_ping(&a, &b).is_some_and(|longest| longest < 200.0);
+    eventually("pings don't wait behind the flood", || short() && short());
+    let (before, began) = (flood.arrived(), Instant::now());
+    std::thread::sleep(Duration::from_secs(3));
+    let mbits = (flood.arrived() - before) as f64 * 1200.0 * 8e-6 / began.elapsed().as_secs_f64();
+    assert!(mbits > 12.0, "and the flood has the rest of the link: {mbits:.1} Mbit/s");
+    let drops = a.status()["drops"].clone();
+    assert!(drops["send-full"].as_u64().or(drops["send-stale"].as_u64()).is_some_and(|n| n > 0), "{drops}");
+}

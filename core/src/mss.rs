@@ -7,7 +7,7 @@
 use crate::ip::IpPacket;
 
 /// Bytes of the largest SYN that is looked at: more would be data that few put in.
-pub(crate) const MAX_SYN: usize = 576;
+const MAX_SYN: usize = 576;
 
 const TCP: u8 = 6;
 const SYN: u8 = 0x02;
@@ -70,13 +70,20 @@ pub(crate) fn clamp(packet: &mut [u8], mtu: usize) {
     }
 }
 
-/// A copy of a packet with a lowered offer, for a packet that can't be written to; `None` when there is nothing to lower.
-pub(crate) fn clamped<'a>(packet: &[u8], mtu: usize, room: &'a mut [u8; MAX_SYN]) -> Option<&'a [u8]> {
-    too_large(packet, mtu)?;
-    let copy = room.get_mut(..packet.len())?;
-    copy.copy_from_slice(packet);
-    clamp(copy, mtu);
-    Some(copy)
+/// Passes on a packet that can't be written to: as it is, or a copy with a lowered offer.
+pub(crate) fn with_clamped<T>(packet: &[u8], mtu: usize, pass: impl FnOnce(&[u8]) -> T) -> T {
+    if too_large(packet, mtu).is_none() {
+        return pass(packet);
+    }
+    let mut room = [0; MAX_SYN];
+    match room.get_mut(..packet.len()) {
+        Some(copy) => {
+            copy.copy_from_slice(packet);
+            clamp(copy, mtu);
+            pass(copy)
+        }
+        None => pass(packet),
+    }
 }
 
 /// RFC 1624, equation 3.
@@ -133,12 +140,11 @@ mod tests {
             // After SACK-permitted and one byte of padding, it stands at an odd place.
             for (options, at) in [(&[2, 4, 5, 180][..], 2), (&[4, 2, 1, 2, 4, 5, 180, 0], 5)] {
                 let mut packet = syn(v6, SYN, options);
-                let mut room = [0; MAX_SYN];
-                let copy = clamped(&packet, 1280, &mut room).unwrap().to_vec();
+                let copy = with_clamped(&packet, 1280, <[u8]>::to_vec);
                 clamp(&mut packet, 1280);
                 assert_eq!((offer(&packet, v6, at), &copy), (fits, &packet));
                 assert_eq!(sum(&packet[if v6 { 40 } else { 20 }..]), 0xffff, "the checksum is right");
-                assert!(clamped(&packet, 1280, &mut room).is_none(), "now it fits");
+                assert!(too_large(&packet, 1280).is_none(), "now it fits");
             }
         }
     }

@@ -25,8 +25,8 @@ pub const MAX_BYTES_BULK: usize = 640 * 1024;
 /// Most peers, or ways to them, for which something waits.
 const MAX_LANES: usize = 64;
 
-/// Buffers that are kept for reuse.
-const SPARE: usize = 64;
+/// Buffers that are kept for reuse; each grows to 64 KiB in time.
+const SPARE: usize = 16;
 
 /// The queues of all peers.
 #[derive(Debug, Default)]

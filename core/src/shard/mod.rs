@@ -239,9 +239,9 @@ impl Shard {
         peer.catch_up(now, out);
         if peer.session.is_ready() && peer.route.is_some() {
             touch(&mut self.touched, slot);
-            let mut room = [0; mss::MAX_SYN];
-            let bytes = mss::clamped(bytes, network.mtu, &mut room).unwrap_or(bytes);
-            return if peer.seal(bytes, now, out) { Ok(()) } else { Err(DropReason::BatchFull) };
+            let mtu = network.mtu;
+            let sealed = mss::with_clamped(bytes, mtu, |bytes| peer.seal(bytes, now, out));
+            return if sealed { Ok(()) } else { Err(DropReason::BatchFull) };
         }
         for _ in 0..peer.pending.push(bytes, now) {
             self.drops.count(DropReason::NoPath);
