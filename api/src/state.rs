@@ -271,6 +271,8 @@ dictionary! {
         ; optional
         /// The ROS domain that `ria env` gives; absent where it is everybody's own choice.
         ros_domain: u32,
+        /// Version of the policy that is enforced; absent where there is none, and everything is allowed.
+        policy_version: u64,
         /// Since when the interface is there, in seconds since the machine's start (as `/proc/PID/stat` counts); absent
         /// without one. Processes that are older do not use it.
         interface_up_since: f64,
@@ -364,7 +366,8 @@ dictionary! {
         time: f64,
         /// How much it matters.
         severity: Severity,
-        /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`, `uplink`, `ros_clash`.
+        /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`, `uplink`, `ros_clash`,
+        /// `denied`.
         kind: String,
         /// Network id.
         network_id: String,

@@ -19,6 +19,7 @@ pub mod fuzz;
 pub mod housekeeping;
 pub mod hub;
 pub mod person;
+pub mod policy;
 mod random;
 pub mod registry;
 pub mod relay;

@@ -88,7 +88,7 @@ impl Witness {
                 let time = *network.tombstones.get(node)?;
                 Some(self.tombstone(Tombstone { network: id, node: *node, time }))
             }
-            Patch::MemberSet(_) | Patch::NetworkChanged(_) => None,
+            Patch::MemberSet(_) | Patch::NetworkChanged(_) | Patch::PolicySet(_) => None,
         };
         Keep {
             epoch: world.epoch(),

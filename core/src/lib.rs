@@ -49,3 +49,4 @@ pub use packet::{
     SocketIndex, Transmit, Treatment,
 };
 pub use shard::Sinks;
+pub use shard::message::Denied;

@@ -4,15 +4,23 @@
 //! ended) is left out and reported; it is kept aside, since a change of the lock keys can make it good. One whose record
 //! can't be read at all, or is of another network, is left out with whatever was known of it before: the coordinator has
 //! said that this holds no longer.
+//!
+//! A member with which the policy lets nothing pass is no peer either: `denied` tells of it, and `members` does not.
+
+mod policy;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map::{Member, MemberKind, NetworkInfo, Patch, PatchSet, Revision, Snapshot, StockPeer};
 use ria_protocol::message::from_bytes;
 use ria_protocol::name::Name;
+use ria_protocol::policy::NodePolicy;
 use ria_protocol::record::{MemberRecord, RecordError};
 use ria_protocol::time::UnixTime;
+
+use crate::filter::Rules;
 
 /// A member in good standing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub struct Folded {
     pub changes: Vec<MapChange>,
     /// Members that are newly left out.
     pub refused: Vec<Refused>,
+    /// Whether the policy, put together with the members, allows something else now.
+    pub rules: bool,
 }
 
 /// Patches don't follow what is there.
@@ -74,6 +84,15 @@ struct Held {
     member: Member,
     /// The same, read and checked.
     checked: Result<MapMember, RecordError>,
+    /// Whether the policy lets nothing pass between it and this node.
+    denied: bool,
+}
+
+impl Held {
+    /// The member, when it is one that this node may have to do with.
+    fn good(&self) -> Option<&MapMember> {
+        self.checked.as_ref().ok().filter(|_| !self.denied)
+    }
 }
 
 /// The map of one network.
@@ -84,12 +103,33 @@ pub struct NetworkMap {
     members: BTreeMap<NodeId, Held>,
     /// The coordinator's time as told last; the beginning of time before that, so that nobody has ended.
     time: UnixTime,
+    /// By how many seconds it may be later than that.
+    doubt: u64,
+    /// This node, which no policy hides from itself.
+    own: Option<NodeId>,
+    policy: Option<NodePolicy>,
+    /// The policy for the members of now; absent where everything is allowed.
+    rules: Option<Arc<Rules>>,
 }
 
 impl NetworkMap {
     /// A map of which nothing is known yet.
     pub fn new(network: NetworkId) -> Self {
-        Self { network, state: None, members: BTreeMap::new(), time: UnixTime::default() }
+        Self {
+            network,
+            state: None,
+            members: BTreeMap::new(),
+            time: UnixTime::default(),
+            doubt: 0,
+            own: None,
+            policy: None,
+            rules: None,
+        }
+    }
+
+    /// The same as this node holds it.
+    pub fn of(self, own: NodeId) -> Self {
+        Self { own: Some(own), ..self }
     }
 
     /// Its revision.
@@ -104,7 +144,7 @@ impl NetworkMap {
 
     /// A member in good standing.
     pub fn member(&self, node: NodeId) -> Option<&MapMember> {
-        self.members.get(&node)?.checked.as_ref().ok()
+        self.members.get(&node)?.good()
     }
 
     /// Whether there is such a member, in good standing or not.
@@ -124,7 +164,7 @@ impl NetworkMap {
 
     /// All members in good standing, in order of their id.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &MapMember)> {
-        self.members.iter().filter_map(|(node, held)| Some((*node, held.checked.as_ref().ok()?)))
+        self.members.iter().filter_map(|(node, held)| Some((*node, held.good()?)))
     }
 
     /// Members that are listed and left out, each with the reason.
@@ -135,9 +175,16 @@ impl NetworkMap {
             .map(|(node, member, reason)| (node, member, *reason))
     }
 
-    /// When the next membership ends.
+    /// When the next membership ends, or a rule begins or ends to hold.
     pub fn next_end(&self) -> Option<UnixTime> {
-        self.members().filter_map(|(_, member)| member.record.expires).min()
+        let members = self.members().filter_map(|(_, member)| member.record.expires).min();
+        members.into_iter().chain(self.next_turn()).min()
+    }
+
+    /// By how many seconds it may be later than the time that is told next: what has to end in time then ends so much
+    /// earlier.
+    pub fn set_doubt(&mut self, seconds: u64) {
+        self.doubt = seconds;
     }
 
     /// It is this time at the coordinator.
@@ -145,7 +192,8 @@ impl NetworkMap {
         let before = self.clone();
         self.time = time;
         let refused = self.check_again();
-        Folded { changes: self.changes_since(&before), refused }
+        self.put_together();
+        Folded { changes: self.changes_since(&before), refused, rules: self.rules != before.rules }
     }
 
     /// The whole state is this.
@@ -154,13 +202,16 @@ impl NetworkMap {
             return Err(OtherNetwork(snapshot.network.id));
         }
         let mut next = Self::new(self.network);
-        next.time = self.time;
+        (next.time, next.doubt, next.own) = (self.time, self.doubt, self.own);
+        next.policy.clone_from(&snapshot.policy);
         next.state = Some((snapshot.revision, snapshot.network.clone()));
         let mut refused = Vec::new();
         for member in &snapshot.members {
             refused.extend(next.set(member.clone()));
         }
-        let folded = Folded { changes: next.changes_since(self), refused };
+        next.put_together();
+        let rules = next.rules != self.rules;
+        let folded = Folded { changes: next.changes_since(self), refused, rules };
         *self = next;
         Ok(folded)
     }
@@ -184,12 +235,15 @@ impl NetworkMap {
                 Patch::MemberRemoved(node) => {
                     self.members.remove(node);
                 }
+                Patch::PolicySet(policy) => self.policy = Some(policy.clone()),
             }
         }
         if let Some((revision, _)) = &mut self.state {
             *revision = set.to;
         }
-        Ok(Folded { changes: self.changes_since(&before), refused })
+        self.put_together();
+        let rules = self.rules != before.rules;
+        Ok(Folded { changes: self.changes_since(&before), refused, rules })
     }
 
     fn check(&self, member: &Member) -> Result<MapMember, RecordError> {
@@ -215,7 +269,7 @@ impl NetworkMap {
         };
         let checked = self.check(&member);
         let report = checked.as_ref().err().map(|reason| refused(*reason));
-        self.members.insert(node, Held { member, checked });
+        self.members.insert(node, Held { member, checked, denied: false });
         report
     }
 

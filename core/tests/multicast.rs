@@ -268,7 +268,7 @@ fn hub() -> World {
     });
     let members = |world: &World, hosts: &[usize]| {
         let members = hosts.iter().map(|host| world.member(*host)).collect();
-        let snapshot = Snapshot { revision: Revision(1), network: World::info(), members };
+        let snapshot = Snapshot { revision: Revision(1), network: World::info(), members, policy: None };
         Command::SetMap { network: network(), snapshot }
     };
     for host in 0..ROBOTS {

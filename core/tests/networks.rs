@@ -73,7 +73,7 @@ fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
         ros_domains: None,
     };
     let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
-    Snapshot { revision: Revision(1), network: info, members }
+    Snapshot { revision: Revision(1), network: info, members, policy: None }
 }
 
 /// Makes both sides members of both networks.

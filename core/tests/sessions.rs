@@ -258,6 +258,7 @@ fn a_stranger_gets_silence() {
         revision: ria_protocol::map::Revision(9),
         network: World::info(),
         members,
+        policy: None,
     };
     world.command(stranger, ria_core::Command::SetMap { network: network(), snapshot });
     for host in 0..2 {

@@ -9,6 +9,17 @@ use minicbor::{Decode, Encode};
 /// Highest domain with ports below those that Linux gives to any program (7400 + 250 × domain, RTPS section 9.6.2.3).
 pub const MAX_DOMAIN: u8 = 101;
 
+/// Where the UDP ports of domain 0 begin, and how many each domain has (RTPS section 9.6.2.3: PB and DG).
+const PORT_BASE: u16 = 7400;
+const DOMAIN_GAIN: u16 = 250;
+
+/// The domain to which a UDP port belongs, and which of that domain's ports it is: 0 is discovery by multicast, 1 user data
+/// by multicast, those behind are of single participants.
+pub fn domain_of_port(port: u16) -> Option<(u16, u16)> {
+    let offset = port.checked_sub(PORT_BASE)?;
+    Some((offset / DOMAIN_GAIN, offset % DOMAIN_GAIN))
+}
+
 /// The domains of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum RosDomains {

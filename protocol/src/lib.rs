@@ -22,6 +22,7 @@ pub mod keys;
 pub mod map;
 pub mod message;
 pub mod name;
+pub mod policy;
 pub mod prefix;
 pub mod record;
 pub mod relay;

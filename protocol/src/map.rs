@@ -14,6 +14,7 @@ use crate::enrol::Authority;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{LockKey, PresharedKey};
 use crate::name::Name;
+use crate::policy::NodePolicy;
 use crate::prefix::Prefix;
 use crate::record::SignedRecord;
 use crate::time::UnixTime;
@@ -133,6 +134,9 @@ pub struct Snapshot {
     /// All members, the receiving node included, in order of node id.
     #[n(2)]
     pub members: Vec<Member>,
+    /// What the receiving node has to enforce; absent where everything is allowed.
+    #[n(10)]
+    pub policy: Option<NodePolicy>,
 }
 
 /// One durable change.
@@ -147,6 +151,9 @@ pub enum Patch {
     /// A member is gone.
     #[n(2)]
     MemberRemoved(#[n(0)] NodeId),
+    /// What the receiving node has to enforce is now this. Version 2; each node is told its own, so it is in no log.
+    #[n(10)]
+    PolicySet(#[n(0)] NodePolicy),
 }
 
 /// The durable changes that lead from revision `from` to revision `to`, in order.

@@ -379,6 +379,7 @@ fn fold(map: &mut Snapshot, set: &PatchSet) -> bool {
     for patch in &set.patches {
         match patch {
             Patch::NetworkChanged(info) => map.network = info.clone(),
+            Patch::PolicySet(policy) => map.policy = Some(policy.clone()),
             Patch::MemberSet(member) => {
                 let node = |bytes: &[u8]| from_bytes::<MemberRecord>(bytes).map(|record| record.node).ok();
                 map.members.retain(|old| node(&old.record.bytes) != node(&member.record.bytes));

@@ -94,7 +94,7 @@ impl Coordinator {
 
     fn snapshot(&self) -> Snapshot {
         let members = self.members.values().cloned().collect();
-        Snapshot { revision: self.revision, network: self.info.clone(), members }
+        Snapshot { revision: self.revision, network: self.info.clone(), members, policy: None }
     }
 
     /// An administrator, or a node that enrols, changes the network. Works also while the process is down, which stands
@@ -104,6 +104,7 @@ impl Coordinator {
         let mut removed = None;
         match &patch {
             Patch::NetworkChanged(info) => self.info = info.clone(),
+            Patch::PolicySet(_) => {}
             Patch::MemberSet(member) => {
                 if let Ok(record) = member.record.open(self.info.id, &[]) {
                     self.members.insert(record.node, member.clone());

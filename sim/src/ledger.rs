@@ -200,7 +200,12 @@ mod tests {
             let name = format!("robot-{host}").parse().unwrap();
             Member { record, name, kind: MemberKind::Node, stock: None, ros_domain: None }
         };
-        Snapshot { revision: Revision(1), network: info("lab"), members: hosts.iter().map(member).collect() }
+        Snapshot {
+            revision: Revision(1),
+            network: info("lab"),
+            members: hosts.iter().map(member).collect(),
+            policy: None,
+        }
     }
 
     /// A packet from host 1 to host 2, and what is said when it arrives in this way.

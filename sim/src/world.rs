@@ -385,6 +385,7 @@ impl World {
                 | Event::RelayStreamUnwanted { .. }
                 | Event::RelayDown { .. }
                 | Event::BeaconDue { .. }
+                | Event::Denied { .. }
                 | Event::PingFinished { .. } => {}
             }
         }

@@ -112,6 +112,9 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
     }
     add("coordinator", coordinator(n));
     add("peers", format!("{} of {} answer", n.peers_up, n.peers_total));
+    if let Some(version) = n.policy_version {
+        add("policy", format!("version {version}: what no rule allows is denied"));
+    }
     let relay = if n.relay.is_empty() { "none" } else { &n.relay };
     add("relay", relay.to_owned());
     let candidates =

@@ -57,12 +57,12 @@ impl Control {
         let mut members = network.membership.live.clone();
         members.iter_mut().for_each(|live| live.online = false);
         // From a stored time memberships may end late, never early.
-        let time = network.coordinator_time(&Look::now());
+        let (time, latest) = (network.coordinator_time(&Look::now()), network.time(&Look::now()));
         network.domains_told = domains::carried(&snapshot);
         let policy = MulticastPolicy { domains: network.domains_told.clone(), ..self.multicast.clone() };
         self.engine(Command::AddNetwork(add)).await;
         self.engine(Command::SetMulticast { network: id, policy }).await;
-        self.engine(Command::SetTime { network: id, time }).await;
+        self.engine(Command::SetTime { network: id, time, latest }).await;
         self.engine(Command::SetMap { network: id, snapshot }).await;
         self.engine(Command::ApplyLive { network: id, update: LiveUpdate { whole: true, members } }).await;
         self.resolve_relays(id);
@@ -297,6 +297,7 @@ impl Control {
             | Event::PeerAdded { .. }
             | Event::PeerRemoved { .. }
             | Event::LinkStateChanged { .. }
+            | Event::Denied { .. }
             | Event::PathChanged { .. } => self.tell_engine_event(event),
         }
         self.changed = true;

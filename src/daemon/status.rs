@@ -117,6 +117,7 @@ fn own(control: &Control, network: &Network) -> NetworkStatus {
         coordinator_version: network.coordinator.version.clone(),
         ros_domain: map.and_then(|map| domains::own(map, identity.node)).map(u32::from),
         ros_domains: map.map(carried).unwrap_or_default(),
+        policy_version: enforced(map),
         interface_up_since: network.interface.as_ref().map(|i| i.since),
         ..NetworkStatus::default()
     }
@@ -246,6 +247,11 @@ fn addresses(prefixes: &[Prefix]) -> Vec<String> {
 
 fn is_up(state: LinkState) -> bool {
     matches!(state, LinkState::Up | LinkState::Degraded)
+}
+
+/// Version of the policy that the map has; absent where everything is allowed.
+fn enforced(map: Option<&Snapshot>) -> Option<u64> {
+    map?.policy.as_ref().filter(|policy| policy.rules.is_some()).map(|policy| policy.version)
 }
 
 /// The engine's word as the API's.

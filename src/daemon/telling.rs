@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use ria_api::state::{PathKind, Severity};
-use ria_core::{Event, LinkState};
+use ria_core::{Denied, Event, LinkState};
 use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::policy::protocol;
 
 use super::control::Control;
 use super::events::Draft;
@@ -48,6 +49,9 @@ impl Control {
             Event::PathChanged { network, peer, before, after, gap, reason, .. } => {
                 let paths = (path_kind(before), path_kind(after));
                 (network, Some(peer), self.path_draft((network, peer), paths, gap, reason))
+            }
+            Event::Denied { network, peer, denied } => {
+                (network, None, self.denied_draft(network, peer, &denied))
             }
             Event::PingFinished { .. }
             | Event::BeaconDue { .. }
@@ -110,6 +114,23 @@ impl Control {
             gap: change.gap.map(|gap| gap.as_secs_f64()),
             paths: Some(change.paths),
         }
+    }
+
+    fn denied_draft(&self, network: NetworkId, peer: NodeId, denied: &Denied) -> Draft {
+        let peer = self.peer_name(network, peer);
+        let what = match (denied.protocol, denied.port) {
+            (protocol::TCP, Some(port)) => format!("tcp/{port}"),
+            (protocol::UDP, Some(port)) => format!("udp/{port}"),
+            (protocol::ICMP | protocol::ICMPV6, _) => "icmp".to_owned(),
+            (protocol, _) => format!("IP protocol {protocol}"),
+        };
+        let direction = if denied.outbound { "to" } else { "from" };
+        let more = match denied.count {
+            0 | 1 => String::new(),
+            count => format!(" (and {} packets more since this was told last)", count - 1),
+        };
+        let text = format!("the policy stopped {what} {direction} {peer}{more}");
+        Draft { severity: Severity::Warning, kind: "denied", peer, after: what, text, ..Draft::default() }
     }
 
     fn path_draft(

@@ -61,7 +61,7 @@ impl Control {
                 let time = network.coordinator_time(&look);
                 self.note_reached(id, &url);
                 if in_engine {
-                    self.engine(Command::SetTime { network: id, time }).await;
+                    self.engine(Command::SetTime { network: id, time, latest: time }).await;
                 }
                 self.store_time(id, &look);
                 self.check_times_of(id, &look);

@@ -80,6 +80,7 @@ mod tests {
                 ros_domains,
             },
             members: vec![member(1, own[0]), member(2, own[1])],
+            policy: None,
         }
     }
 

@@ -77,7 +77,7 @@ impl Kept {
     pub fn sift_patches(&self, set: &mut PatchSet) {
         set.patches.retain(|patch| match patch {
             Patch::MemberSet(member) => !self.has_buried(member),
-            Patch::NetworkChanged(_) | Patch::MemberRemoved(_) => true,
+            Patch::NetworkChanged(_) | Patch::MemberRemoved(_) | Patch::PolicySet(_) => true,
         });
     }
 

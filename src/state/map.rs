@@ -23,6 +23,7 @@ pub fn apply_patches(map: &mut Snapshot, set: &PatchSet) -> Result<(), Gap> {
         match patch {
             Patch::NetworkChanged(info) => map.network = info.clone(),
             Patch::MemberSet(member) => set_member(&mut map.members, member),
+            Patch::PolicySet(policy) => map.policy = Some(policy.clone()),
             Patch::MemberRemoved(node) => map.members.retain(|m| node_of(m) != Some(*node)),
         }
     }
@@ -116,6 +117,7 @@ mod tests {
                 ros_domains: None,
             },
             members: vec![member(1, "a"), member(3, "c")],
+            policy: None,
         }
     }
 

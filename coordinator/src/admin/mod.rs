@@ -4,6 +4,7 @@ pub mod api;
 mod authorities;
 pub mod client;
 mod enrolment;
+mod policy;
 mod relays;
 pub mod server;
 mod stock;

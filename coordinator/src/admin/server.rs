@@ -127,6 +127,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/audit", get(list_audit))
         .merge(super::upkeep::routes())
         .merge(super::relays::routes())
+        .merge(super::policy::routes())
         .merge(super::authorities::routes())
         .layer(middleware::from_fn(check_caller))
         .with_state(admin)

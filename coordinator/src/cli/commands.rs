@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::authorities;
 use super::enrolment;
+use super::policy::{self, PolicyCommand};
 use super::relays::{self, RelayCommand};
 use super::stock::{self, NewStatic};
 use super::table::{list, or_dash, table};
@@ -31,6 +32,7 @@ pub(super) enum Request {
     Key(KeyCommand),
     Node(NodeCommand),
     Audit(AuditListArgs),
+    Policy(Box<PolicyCommand>),
     Ca(authorities::CaCommand),
     Url(UrlCommand),
     Relay(RelayCommand),
@@ -40,6 +42,13 @@ pub(super) enum Request {
 pub(super) struct Shown {
     text: String,
     well: bool,
+}
+
+impl Shown {
+    /// The same with another answer to whether all is well.
+    pub(super) fn well(self, well: bool) -> Self {
+        Self { well, ..self }
+    }
 }
 
 pub(super) type Outcome = Result<Shown, RequestError>;
@@ -59,6 +68,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Key(command) => key(command).await,
             Request::Node(command) => node(command).await,
             Request::Audit(args) => audit(args).await,
+            Request::Policy(command) => policy::run(*command).await,
             Request::Ca(command) => authorities::run(command).await,
             Request::Url(command) => url(command).await,
             Request::Relay(command) => relays::run(command).await,

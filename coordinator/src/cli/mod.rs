@@ -5,6 +5,7 @@
 mod authorities;
 mod commands;
 mod enrolment;
+mod policy;
 mod relays;
 mod serve;
 mod standalone;
@@ -68,6 +69,9 @@ enum Command {
     /// Nodes: the members of networks
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Policies: who may begin what with whom in a network
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// The audit log: who changed what
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -487,6 +491,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Node(command) => commands::run(commands::Request::Node(command)),
         Command::Audit(AuditCommand::Verify(args)) => upkeep::verify(args),
         Command::Audit(AuditCommand::List(args)) => commands::run(commands::Request::Audit(args)),
+        Command::Policy(command) => commands::run(commands::Request::Policy(Box::new(command))),
         Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),
         Command::Relay(args) => relays::dispatch(args),

@@ -14,6 +14,7 @@ mod draft;
 mod edit;
 mod limiter;
 mod local_change;
+pub mod policy;
 mod relays;
 mod rotate;
 mod standing;
@@ -285,6 +286,7 @@ enum Command {
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
     NoteLocalChange(NetworkId, NodeId, LocalChange, oneshot::Sender<Result<(), Unavailable>>),
     StaticPeer(stock::StaticPeerCommand),
+    SetPolicy(Box<policy::Wanted>),
     Record(Box<Event>, oneshot::Sender<Result<(), Unavailable>>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),
     Testify(Box<Testified>, Reply<Learnt, Unavailable>),

@@ -108,6 +108,7 @@ impl Writer {
                 let _ = reply.send(self.note_local_change(network, node, &change).await);
             }
             Command::StaticPeer(command) => self.handle_static_peer(command).await,
+            Command::SetPolicy(wanted) => self.handle_policy(*wanted).await,
             Command::Record(event, reply) => drop(reply.send(self.record(&event).await)),
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
@@ -122,12 +123,8 @@ impl Writer {
                 let _ = reply.send(self.remove_url(url, actor).await);
             }
             Command::Relays(edit, actor, reply) => self.handle_relays(edit, actor, reply).await,
-            Command::NoteBackup(actor, reply) => {
-                let _ = reply.send(self.note_backup(actor).await);
-            }
-            Command::TellUrls(reply) => {
-                let _ = reply.send(self.tell_urls(Actor::Coordinator).await);
-            }
+            Command::NoteBackup(actor, reply) => drop(reply.send(self.note_backup(actor).await)),
+            Command::TellUrls(reply) => drop(reply.send(self.tell_urls(Actor::Coordinator).await)),
         }
     }
 

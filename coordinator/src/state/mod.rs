@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod domains;
+pub mod policy;
 pub mod relay;
 pub mod stock;
 pub mod view;
@@ -105,6 +106,8 @@ pub struct Network {
     pub freed: BTreeMap<IpAddr, UnixTime>,
     /// Nodes that were removed for good, and when.
     pub tombstones: BTreeMap<NodeId, UnixTime>,
+    /// Who may begin what with whom.
+    pub policy: policy::PolicyState,
     /// Number of the present epoch: new addresses are taken from another place in each.
     pub epoch: u32,
     /// The latest changes, oldest first, without gaps up to `revision`.
@@ -126,6 +129,7 @@ impl Network {
             waiting: BTreeMap::new(),
             freed: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            policy: policy::PolicyState::default(),
             epoch: 1,
             log: VecDeque::new(),
             feed: broadcast::Sender::new(FEED_LENGTH),
@@ -163,9 +167,12 @@ impl Network {
     }
 
     /// The revision after this one, made of `patches`.
-    pub fn next_change(&self, patches: Vec<Patch>) -> Arc<Change> {
-        let set = PatchSet { from: self.revision, to: self.revision.next(), patches };
-        Arc::new(Change::new(set))
+    pub fn next_change(&mut self, patches: Vec<Patch>) -> Arc<Change> {
+        let to = self.revision.next();
+        let policies = self.renew_policies(to, &patches);
+        let mut change = Change::new(PatchSet { from: self.revision, to, patches });
+        change.differs |= policies;
+        Arc::new(change)
     }
 
     /// Takes a change into log and revision.

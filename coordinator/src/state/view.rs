@@ -1,5 +1,5 @@
-//! What one node may see: a pure function of the network's state and the node. Today every member sees every other;
-//! policy will narrow it here and nowhere else.
+//! What one node may see: a pure function of the network's state and the node. Every member sees every other; of the
+//! policy each is told its own part.
 
 use bytes::Bytes;
 use ria_protocol::id::NodeId;
@@ -37,7 +37,14 @@ pub fn snapshot(network: &Network, reader: Reader) -> Snapshot {
         revision: network.revision,
         network: network.info.clone(),
         members: members.into_iter().map(|(_, member)| member).collect(),
+        policy: network.node_policy(reader.node).map(|(policy, _)| policy.clone()),
     }
+}
+
+/// What a node has to enforce, if that is another since a revision. An older agent knows no policies.
+fn policy_since(network: &Network, revision: Revision, reader: Reader) -> Option<Patch> {
+    let (policy, since) = network.node_policy(reader.node)?;
+    (reader.protocol >= Protocol::V2 && since > revision).then(|| Patch::PolicySet(policy.clone()))
 }
 
 /// A static peer as a node sees it: those that talk to it know its pre-shared key. An older agent knows no gateways; it
@@ -66,14 +73,17 @@ fn patch_as_seen(network: &Network, patch: &Patch, reader: Reader) -> Option<Pat
             // It may have been seen before.
             seen.or_else(|| node_of(member).map(Patch::MemberRemoved))
         }
-        Patch::MemberSet(_) | Patch::MemberRemoved(_) | Patch::NetworkChanged(_) => Some(patch.clone()),
+        Patch::MemberSet(_) | Patch::MemberRemoved(_) | Patch::NetworkChanged(_) | Patch::PolicySet(_) => {
+            Some(patch.clone())
+        }
     }
 }
 
 /// All that changed since `revision`; `None` when that is not known any more, or would be longer than a snapshot.
 fn patches_since(network: &Network, revision: Revision, reader: Reader) -> Option<PatchSet> {
     let patches = network.changes_since(revision)?.flat_map(|change| &change.set.patches);
-    let patches: Vec<Patch> = patches.filter_map(|patch| patch_as_seen(network, patch, reader)).collect();
+    let patches = patches.filter_map(|patch| patch_as_seen(network, patch, reader));
+    let patches: Vec<Patch> = patches.chain(policy_since(network, revision, reader)).collect();
     let worth_it = patches.len() <= network.members.len() + network.static_peers.len() + 16;
     worth_it.then_some(PatchSet { from: revision, to: network.revision, patches })
 }
@@ -84,6 +94,7 @@ pub fn change(change: &Change, network: &Network, reader: Reader) -> Bytes {
         return change.encoded.clone();
     }
     let patches = change.set.patches.iter().filter_map(|patch| patch_as_seen(network, patch, reader));
+    let patches = patches.chain(policy_since(network, change.set.from, reader));
     let set = PatchSet { patches: patches.collect(), ..change.set };
     to_bytes(&CoordinatorMessage::Patches(set)).into()
 }

@@ -122,6 +122,9 @@ impl Store {
             network.tombstones.insert(parsed(&row, "node")?, time(&row, "time")?);
         }
         network.log = self.load_log(&id, network.revision).await?;
+        network.policy = self.load_policy(&id).await?;
+        // Whoever has an older revision is told its part again; it may have changed since.
+        network.renew_policies(network.revision, &[]);
         Ok(network)
     }
 

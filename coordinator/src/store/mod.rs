@@ -6,6 +6,7 @@
 mod enrolment;
 mod file;
 mod load;
+mod policy;
 mod relays;
 mod stock;
 mod write;

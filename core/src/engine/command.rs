@@ -53,8 +53,10 @@ pub enum Command {
     SetTime {
         /// Which network.
         network: NetworkId,
-        /// The time.
+        /// The time: no earlier than this.
         time: UnixTime,
+        /// And no later than this, as far as anybody here knows. What a policy allows for a time ends by it.
+        latest: UnixTime,
     },
     /// The relays of a network, best first; replaces those before. The first is bound at once and kept, from a
     /// socket of its own when another network of this engine uses the same one. Fresh credentials for it change nothing else.

@@ -121,7 +121,10 @@ impl Control {
             Command::SetMap { network, snapshot } => self.set_map(network, &snapshot, now),
             Command::ApplyPatches { network, patches } => self.apply_patches(network, &patches, now),
             Command::ApplyLive { network, update } => self.apply_live(network, update, now),
-            Command::SetTime { network, time } => self.set_time(network, time, now),
+            Command::SetTime { network, time, latest } => {
+                self.network(network)?.map.set_doubt(latest.0.saturating_sub(time.0));
+                self.set_time(network, time, now)
+            }
             Command::SetRelays { network, relays } => self.set_relays(network, relays, now),
             Command::SetCoordinatorReached { network, reached } => {
                 self.set_coordinator_reached(network, reached, now)
@@ -201,7 +204,7 @@ impl Control {
             private: StaticSecret::from(*add.private_key),
             public: sessions.public_key(),
             sessions,
-            map: NetworkMap::new(add.id),
+            map: NetworkMap::new(add.id).of(add.node),
             peers: BTreeMap::new(),
             participants: 0,
             by_key: BTreeMap::new(),
@@ -289,6 +292,9 @@ impl Control {
                     }
                 }
             }
+        }
+        if folded.rules {
+            self.set_rules(id);
         }
         if !folded.changes.is_empty() {
             self.set_routes(id);
@@ -408,6 +414,13 @@ impl Control {
         self.to_shard.push_back(ShardCommand::SetRoutes { network: id, routes, own });
     }
 
+    /// Has the shard go by the policy as it is now.
+    fn set_rules(&mut self, id: NetworkId) {
+        let seed = [self.rng.u64(), self.rng.u64()];
+        let rules = self.networks.get(&id).and_then(|network| network.map.rules());
+        self.to_shard.push_back(ShardCommand::SetRules { network: id, rules, seed });
+    }
+
     fn check_listed(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let own = network.map.member(network.node);
@@ -490,14 +503,20 @@ impl Control {
             ShardEvent::SessionUp { slot }
             | ShardEvent::SessionDown { slot }
             | ShardEvent::Traffic { slot, .. }
+            | ShardEvent::Denied { slot, .. }
             | ShardEvent::Roamed { slot, .. } => slot,
         };
         let Some(peer_id) = self.slots.peer(slot) else { return };
+        if let ShardEvent::Denied { denied, .. } = event {
+            self.events.push_back(Event::Denied { network: peer_id.0, peer: peer_id.1, denied });
+            return;
+        }
         self.with_peer(peer_id, now, |peer| match event {
             ShardEvent::SessionUp { .. } => peer.handle_session(true, now),
             ShardEvent::SessionDown { .. } => peer.handle_session(false, now),
             ShardEvent::Traffic { traffic, .. } => peer.handle_traffic(traffic, now),
             ShardEvent::Roamed { to, .. } => peer.handle_roamed(to, now),
+            ShardEvent::Denied { .. } => {}
         });
         self.note_relayed(peer_id, now);
     }

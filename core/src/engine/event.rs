@@ -11,6 +11,7 @@ use super::command::PingId;
 use super::status::{LinkState, PathKind};
 use crate::packet::SocketIndex;
 use crate::relay::Transport;
+use crate::shard::message::Denied;
 
 /// Something that happened, in past tense.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +129,15 @@ pub enum Event {
         from: SocketAddr,
         /// The beacon.
         datagram: Vec<u8>,
+    },
+    /// The policy has stopped packets to or from a peer. It comes once a minute and peer at most.
+    Denied {
+        /// Which network.
+        network: NetworkId,
+        /// Which peer.
+        peer: NodeId,
+        /// What.
+        denied: Denied,
     },
     /// A ping has ended.
     PingFinished {

@@ -26,6 +26,9 @@ use crate::relay::Transport;
 use crate::session::NetworkSessions;
 use crate::stun::BindingClient;
 
+/// Why a member is no peer although nothing is wrong with it.
+const REASON_POLICY: &str = "the policy of the network allows nothing between this node and it";
+
 /// A network.
 pub(super) struct Network {
     pub(super) id: NetworkId,
@@ -152,8 +155,11 @@ impl Network {
             let record = member.record.open(self.id, &[]).ok().filter(|_| node != self.node)?;
             Some(PeerStatus::denied(record, member, reason.reason()))
         };
-        let peers =
-            self.peers.iter().filter_map(peer).chain(self.map.left_out().filter_map(denied)).collect();
+        let by_policy = self.map.denied().filter_map(|(node, member, record)| {
+            (node != self.node).then(|| PeerStatus::denied(record, member, REASON_POLICY))
+        });
+        let peers = self.peers.iter().filter_map(peer);
+        let peers = peers.chain(self.map.left_out().filter_map(denied)).chain(by_policy).collect();
         NetworkStatus {
             id: self.id,
             node: self.node,
@@ -170,6 +176,7 @@ impl Network {
             reflexive: self.reflexive(),
             relay: self.best_relay().map(Relay::status),
             clashes: Vec::new(),
+            policy: self.map.policy().map(|policy| policy.version),
         }
     }
 }

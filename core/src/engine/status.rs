@@ -28,7 +28,7 @@ pub enum LinkState {
     Degraded,
     /// It was up, and now no path answers.
     Lost,
-    /// Policy lets nothing through. Not reported while there is no policy.
+    /// Policy lets nothing through, so there is neither path nor session; or the member's record was refused.
     Denied,
 }
 
@@ -95,6 +95,8 @@ pub struct NetworkStatus {
     pub relay: Option<RelayStatus>,
     /// What programs of this node and of others have and only one should: names of ROS nodes, `/cmd_vel`, `/tf`.
     pub clashes: Vec<Clash>,
+    /// Version of the policy that is enforced; `None` where there is none.
+    pub policy: Option<u64>,
 }
 
 /// This node in a network.

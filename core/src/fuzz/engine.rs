@@ -204,7 +204,12 @@ pub(super) fn snapshot() -> Option<Snapshot> {
         urls: vec![],
         ros_domains: None,
     };
-    Some(Snapshot { revision: Revision(1), network, members: vec![member(0, &a), member(1, &b)] })
+    Some(Snapshot {
+        revision: Revision(1),
+        network,
+        members: vec![member(0, &a), member(1, &b)],
+        policy: None,
+    })
 }
 
 pub(super) fn commands(side: usize) -> Vec<Command> {

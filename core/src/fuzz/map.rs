@@ -98,6 +98,7 @@ fn plainly(map: &mut Snapshot, patch: &Patch) {
     let node = |member: &Member| member.record.open(map.network.id, &[]).map(|record| record.node).ok();
     match patch {
         Patch::NetworkChanged(info) => map.network = info.clone(),
+        Patch::PolicySet(policy) => map.policy = Some(policy.clone()),
         Patch::MemberRemoved(gone) => {
             let kept = map.members.iter().filter(|member| node(member) != Some(*gone)).cloned().collect();
             map.members = kept;

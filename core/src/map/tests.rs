@@ -66,7 +66,7 @@ fn member(node: u8, version: u8, signed: Signed) -> Member {
 }
 
 fn snapshot(revision: u64, network: NetworkInfo, members: Vec<Member>) -> Snapshot {
-    Snapshot { revision: Revision(revision), network, members }
+    Snapshot { revision: Revision(revision), network, members, policy: None }
 }
 
 #[test]
@@ -200,6 +200,7 @@ impl Truth {
     fn apply(&mut self, patch: &Patch) {
         match patch {
             Patch::NetworkChanged(info) => self.info = info.clone(),
+            Patch::PolicySet(_) => {}
             Patch::MemberSet(member) => {
                 let record = member.record.open(network(), &[]).unwrap();
                 self.members.insert(record.node, member.clone());

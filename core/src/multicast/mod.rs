@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use graph::{Clash, Unique};
+pub(crate) use policy::is_discovery;
 pub use policy::{Domains, MulticastPolicy};
 
 use ria_protocol::id::NodeId;

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ria_protocol::domains::domain_of_port;
+
 use crate::counters::DropReason;
 use crate::ip::{IpPacket, UdpDatagram};
 use crate::rtps;
@@ -14,9 +16,7 @@ const DISCOVERY: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0xffff, 0xefff, 1)),
 ];
 
-/// Ports of a domain (RTPS section 9.6.2.3): PB + DG * domain, with offset d0 for discovery and d2 for user data.
-const PORT_BASE: u16 = 7400;
-const DOMAIN_GAIN: u16 = 250;
+/// Which of a domain's ports is for user data by multicast (RTPS section 9.6.2.3: d2).
 const USER_DATA: u16 = 1;
 
 const MDNS_PORT: u16 = 5353;
@@ -78,8 +78,7 @@ impl MulticastPolicy {
         if !is_discovery {
             return Err(if port == MDNS_PORT { DropReason::MulticastMdns } else { other(group) });
         }
-        let offset = port.checked_sub(PORT_BASE).ok_or(DropReason::Multicast)?;
-        match (offset / DOMAIN_GAIN, offset % DOMAIN_GAIN) {
+        match domain_of_port(port).ok_or(DropReason::Multicast)? {
             (domain, 0) if self.domains.contains(domain) => match rtps::sender(udp.payload) {
                 Some(_) => Ok(udp),
                 None => Err(DropReason::MulticastMalformed),
@@ -89,6 +88,11 @@ impl MulticastPolicy {
             _ => Err(DropReason::Multicast),
         }
     }
+}
+
+/// Whether a group is one in which DDS participants announce themselves.
+pub(crate) fn is_discovery(group: IpAddr) -> bool {
+    DISCOVERY.contains(&group)
 }
 
 /// Why a group that nobody named is not carried.

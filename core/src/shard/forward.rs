@@ -46,7 +46,8 @@ impl ShardNetwork {
         let mut buffer = [0; icmp::MAX_LEN];
         let Some(len) = icmp::error(packet, own, why, self.mtu, &mut buffer) else { return };
         let Some(answer) = buffer.get(..len).and_then(IpPacket::parse) else { return };
-        if self.icmp.take(1, ICMP, now) && self.filter.outbound(&answer, sender.node) == Verdict::Allow {
+        // Its own packet is what it is told of, whatever the policy lets it send.
+        if self.icmp.take(1, ICMP, now) {
             sender.seal(answer.bytes, now, out);
         }
     }
@@ -113,7 +114,7 @@ impl Shard {
         if !from_stock && !target.is_stock() {
             return Err(silent(DropReason::NoRoute));
         }
-        if network.filter.outbound(&packet, target.node) == Verdict::Deny {
+        if network.filter.outbound(&packet, target.node, now) == Verdict::Deny {
             return Err(silent(DropReason::FilteredOut));
         }
         if !decrement_hop_limit(bytes) {

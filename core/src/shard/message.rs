@@ -1,11 +1,12 @@
 //! What control and shard say to each other. They share nothing else, so a shard can have a thread of its own.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{NetworkId, NodeId};
 
-use crate::filter::Filter;
+use crate::filter::{Filter, Rules};
 use crate::multicast::MulticastPolicy;
 use crate::packet::{Class, Destination, Lane, SocketIndex, Treatment};
 use crate::routes::Routes;
@@ -31,6 +32,13 @@ pub(crate) enum ShardCommand {
     SetFilter {
         network: NetworkId,
         filter: Box<dyn Filter>,
+    },
+    /// The network's policy allows this from now on; absent: everything.
+    SetRules {
+        network: NetworkId,
+        rules: Option<Arc<Rules>>,
+        /// For a table of flows, when it is the first policy.
+        seed: [u64; 2],
     },
     SetMulticast {
         network: NetworkId,
@@ -118,8 +126,23 @@ pub(crate) enum ShardEvent {
     SessionDown { slot: Slot },
     /// Something passed since the last report.
     Traffic { slot: Slot, traffic: Traffic },
+    /// The policy stopped packets to or from the peer.
+    Denied { slot: Slot, denied: Denied },
     /// A stock peer is at another address than before.
     Roamed { slot: Slot, to: SocketAddr },
+}
+
+/// Packets that the policy has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// Whether the last one was for the peer; else it was from there.
+    pub outbound: bool,
+    /// Its IP protocol.
+    pub protocol: u8,
+    /// The port that it was for, where there is one.
+    pub port: Option<u16>,
+    /// How many since this was told last.
+    pub count: u64,
 }
 
 /// What has passed, in all.

@@ -3,6 +3,7 @@
 //! It owns everything that a packet needs and shares nothing with the control part, with which it exchanges messages
 //! only. It knows nothing of maps, paths and relays but the one [`Route`] of each peer.
 
+mod denials;
 mod flows;
 mod forward;
 pub(crate) mod message;
@@ -19,7 +20,7 @@ use ria_protocol::id::NetworkId;
 
 use crate::budget::Bucket;
 use crate::counters::{DropCounters, DropReason};
-use crate::filter::{AllowAll, Filter, Verdict};
+use crate::filter::{Gate, Verdict};
 use crate::ip::IpPacket;
 use crate::marks::{self, Ecn};
 use crate::mss;
@@ -40,7 +41,7 @@ pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
 struct ShardNetwork {
     mtu: usize,
     routes: Routes,
-    filter: Box<dyn Filter>,
+    filter: Gate,
     /// This node's own addresses.
     own: Vec<IpAddr>,
     /// Its stock peers; while there are any, packets between them and others pass through here.
@@ -96,7 +97,7 @@ impl Shard {
                 let made = ShardNetwork {
                     mtu: usize::from(mtu),
                     routes: Routes::default(),
-                    filter: Box::new(AllowAll),
+                    filter: Gate::default(),
                     own: Vec::new(),
                     stock_peers: 0,
                     icmp: Bucket::default(),
@@ -114,7 +115,12 @@ impl Shard {
             }
             ShardCommand::SetFilter { network, filter } => {
                 if let Some(network) = self.networks.get_mut(&network) {
-                    network.filter = filter;
+                    network.filter = Gate::Custom(filter);
+                }
+            }
+            ShardCommand::SetRules { network, rules, seed } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.filter.set_rules(rules, seed, now);
                 }
             }
             ShardCommand::SetMulticast { network, policy } => {
@@ -229,7 +235,8 @@ impl Shard {
         }
         let slot = network.routes.lookup(packet.destination).ok_or(DropReason::NoRoute)?;
         let peer = self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
-        if network.filter.outbound(&packet, peer.node) == Verdict::Deny {
+        if network.filter.outbound(&packet, peer.node, now) == Verdict::Deny {
+            self.events.extend(peer.denials.note(&packet, true, slot, now));
             return Err(DropReason::FilteredOut);
         }
         network.multicast.overhear(&packet, now);
@@ -321,7 +328,8 @@ impl Shard {
             }
             return Err(DropReason::TooLarge);
         }
-        if network.filter.inbound(&packet, peer.node) == Verdict::Deny {
+        if network.filter.inbound(&packet, peer.node, now) == Verdict::Deny {
+            self.events.extend(peer.denials.note(&packet, false, slot, now));
             return Err(DropReason::FilteredIn);
         }
         if packet.is_multicast() {

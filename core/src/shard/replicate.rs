@@ -31,7 +31,7 @@ impl ShardNetwork {
         {
             return Ok(false);
         }
-        if self.filter.outbound(packet, peer.node) == Verdict::Deny {
+        if self.filter.outbound(packet, peer.node, now) == Verdict::Deny {
             return Err(DropReason::FilteredOut);
         }
         if peer.seal(packet.bytes, now, out) { Ok(true) } else { Err(DropReason::BatchFull) }
@@ -46,7 +46,7 @@ impl ShardNetwork {
             let Some(packet) = IpPacket::parse(bytes).filter(|p| self.own.contains(&p.source)) else {
                 continue;
             };
-            let is_allowed = self.filter.outbound(&packet, peer.node) == Verdict::Allow;
+            let is_allowed = self.filter.outbound(&packet, peer.node, now) == Verdict::Allow;
             if is_allowed && peer.multicast.admit(Audience::All, bytes.len(), now) == Ok(true) {
                 peer.seal(bytes, now, out);
             }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ria_protocol::id::{NetworkId, NodeId};
 
+use super::denials::Denials;
 use super::flows::Flows;
 use super::message::{Conduct, Route, Slot, Traffic};
 use super::pending::Pending;
@@ -69,6 +70,7 @@ pub(crate) struct PeerSlot {
     pub(crate) traffic: Traffic,
     pub(crate) multicast: PeerMulticast,
     pub(super) flows: Flows,
+    pub(super) denials: Denials,
     pub(super) conduct: Conduct,
     /// Whether control was told that the session is ready.
     announced: bool,
@@ -102,6 +104,7 @@ impl PeerSlot {
             traffic: Traffic::default(),
             multicast: PeerMulticast::default(),
             flows: Flows::default(),
+            denials: Denials::default(),
             conduct,
             announced: false,
             handshake_at: None,

@@ -340,7 +340,8 @@ impl World {
 
     fn give_map(&mut self, host: usize) {
         let members = self.members.iter().map(|member| self.member(*member)).collect();
-        let snapshot = Snapshot { revision: Revision(self.revision), network: Self::info(), members };
+        let snapshot =
+            Snapshot { revision: Revision(self.revision), network: Self::info(), members, policy: None };
         self.command(host, Command::SetMap { network: network(), snapshot });
     }
 
