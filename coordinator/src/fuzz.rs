@@ -1,6 +1,8 @@
 //! Bodies of the fuzz targets for what the coordinator reads. The fuzzer runs them, and the tests replay its corpora.
 
 use ria_protocol::keys::SpkiHash;
+use ria_protocol::policy::{Permit, PermitKind};
+use ria_protocol::time::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -11,18 +13,26 @@ use crate::admin::api::{
 use crate::config::{Config, Standalone};
 use crate::duration::Lifetime;
 use crate::enrol::check_request;
+use crate::policy::Who;
+use crate::policy::api::{ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, VersionView};
+use crate::policy::ask::{Resolved, Roster, run_tests};
+use crate::policy::grant::{Grant, append};
+use crate::policy::text::parse;
+use crate::policy::valid::Period;
+use crate::policy::words::{self, Question};
 pub use crate::relay::fuzz::{relay_server, relay_stream};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("coordinator_config", coordinator_config),
     ("admin_json", admin_json),
     ("certificate_request", certificate_request),
     ("relay_server", relay_server),
     ("relay_stream", relay_stream),
+    ("policy_text", policy_text),
 ];
 
 /// `coordinator.toml`: read, or each mistake told; and durations as people type them.
@@ -52,6 +62,12 @@ pub fn admin_json(data: &[u8]) {
     json::<RelayView>(data);
     json::<AddRelay>(data);
     json::<AddTurn>(data);
+    json::<ChangePolicy>(data);
+    json::<PolicyChanged>(data);
+    json::<PolicyView>(data);
+    json::<VersionView>(data);
+    json::<Explain>(data);
+    json::<Explained>(data);
 }
 
 /// What was read is written to a text that reads back to the same text.
@@ -65,6 +81,44 @@ fn json<T: Serialize + DeserializeOwned>(data: &[u8]) {
 /// Certificate requests of nodes: none is good for a key that is not in it.
 pub fn certificate_request(data: &[u8]) {
     assert!(check_request(data, SpkiHash([0; 32])).is_err());
+}
+
+/// Policies as people write them: read, or each mistake told with a line of the text; what is read means something for each
+/// member, and a grant behind it changes nothing before it.
+pub fn policy_text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(period) = text.parse::<Period>() {
+        assert_eq!(period.to_string().parse(), Ok(period));
+    }
+    if let Ok(permit) = words::permit(text) {
+        assert_eq!(words::permit(&words::permit_text(&permit)), Ok(permit));
+    }
+    if let Ok(question) = text.parse::<Question>() {
+        assert_eq!(question.to_string().parse(), Ok(question));
+    }
+    let policy = match parse(text) {
+        Ok(policy) => policy,
+        Err(problems) => {
+            let lines = text.lines().count() + 1;
+            assert!(!problems.is_empty());
+            assert!(problems.iter().all(|p| p.line.is_none_or(|line| (1..=lines).contains(&line))));
+            return;
+        }
+    };
+    let period = Period { from: UnixTime(60), until: UnixTime(120) };
+    let permits = vec![Permit::plain(PermitKind::ANY)];
+    let grant = Grant { from: vec![Who::Everybody], to: vec![Who::Everybody], permits, period, name: None };
+    if let Ok(longer) = parse(&append(text, &grant)) {
+        assert_eq!(longer.rules.len(), policy.rules.len() + 1);
+        assert_eq!(
+            (&longer.rules[..policy.rules.len()], &longer.groups),
+            (&policy.rules[..], &policy.groups)
+        );
+    }
+    let roster = Roster::default();
+    let resolved = Resolved::of(&policy, &roster);
+    assert!(resolved.rules(&policy).count() == policy.rules.len());
+    let _ = run_tests(&policy, &resolved, &roster);
 }
 
 #[cfg(test)]

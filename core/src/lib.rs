@@ -38,7 +38,7 @@ pub mod stun;
 
 pub use counters::{DropCounters, DropReason};
 pub use engine::{
-    AddNetwork, CandidateType, Command, CommandError, Engine, EngineConfig, EngineStatus, Event, LinkState,
+    AddNetwork, CandidateType, Command, CommandError, DENIED_BY_POLICY, Engine, EngineConfig, EngineStatus, Event, LinkState,
     NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey, RelayServer,
     RelayStatus, StreamNews, Warning,
 };

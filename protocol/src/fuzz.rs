@@ -11,6 +11,7 @@ use crate::keys::{LockKey, Signature, SpkiHash, WgPublicKey};
 use crate::map::{Relay, Snapshot};
 use crate::message::{CoordinatorMessage, NodeMessage, from_bytes, to_bytes};
 use crate::name::Name;
+use crate::policy::NodePolicy;
 use crate::prefix::Prefix;
 use crate::record::SignedRecord;
 use crate::relay::{FromRelay, RelayKey, RelayTerms, ToRelay};
@@ -37,6 +38,7 @@ pub fn node_message(data: &[u8]) {
 pub fn coordinator_message(data: &[u8]) {
     reads_back::<CoordinatorMessage>(data);
     reads_back::<Snapshot>(data);
+    reads_back::<NodePolicy>(data);
     reads_back::<Relay>(data);
     reads_back::<Certificate>(data);
 }

@@ -115,9 +115,7 @@ fn wanted(what: What) -> Result<PolicyChange, Problem> {
             let whos =
                 |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
             let permits = allow.iter().map(|text| permit(text)).collect::<Result<Vec<_>, _>>();
-            // Periods are written in minutes: the one that has begun, and the one that is not over.
-            let (from_minute, end) = (now().0 / 60, now().plus(Duration::from_secs(seconds)).0.div_ceil(60));
-            let period = Period { from: UnixTime(from_minute * 60), until: UnixTime(end * 60) };
+            let period = Period { from: now(), until: now().plus(Duration::from_secs(seconds)) };
             PolicyChange::Grant(Box::new(Grant {
                 from: whos(&from).map_err(|error| bad(&error))?,
                 to: whos(&to).map_err(|error| bad(&error))?,

@@ -41,9 +41,12 @@ impl FromStr for Period {
             let (date, _) = from.split_once(' ').ok_or_else(wrong)?;
             format!("{date} {until}")
         };
-        let format = format_description!("[year]-[month]-[day] [hour]:[minute]");
+        let minutes = format_description!("[year]-[month]-[day] [hour]:[minute]");
+        let seconds = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
         let read = |text: &str| {
-            let local = PrimitiveDateTime::parse(text, format).ok()?.assume_offset(offset);
+            let local = PrimitiveDateTime::parse(text, minutes);
+            let local =
+                local.or_else(|_| PrimitiveDateTime::parse(text, seconds)).ok()?.assume_offset(offset);
             u64::try_from(local.unix_timestamp()).ok().map(UnixTime)
         };
         let period = Self { from: read(from).ok_or_else(wrong)?, until: read(&until).ok_or_else(wrong)? };
@@ -69,10 +72,14 @@ fn split_offset(text: &str) -> Option<(&str, UtcOffset)> {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = format_description!("[year]-[month]-[day] [hour]:[minute]");
+        let minutes = format_description!("[year]-[month]-[day] [hour]:[minute]");
+        let seconds = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
         let shown = |time: UnixTime| {
             let date = i64::try_from(time.0).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
-            date.and_then(|date| date.format(format).ok()).unwrap_or_else(|| time.0.to_string())
+            let format = |date: OffsetDateTime| {
+                if date.second() == 0 { date.format(minutes) } else { date.format(seconds) }.ok()
+            };
+            date.and_then(format).unwrap_or_else(|| time.0.to_string())
         };
         write!(f, "{}..{}", shown(self.from), shown(self.until))
     }
@@ -91,6 +98,8 @@ mod tests {
         assert_eq!(read("2026-12-01 08:30..10:30 -05:30"), two_hours);
         assert_eq!(read(" 2026-12-01 14:00 .. 2026-12-01 16:00 UTC"), two_hours);
         assert_eq!(read(&two_hours.to_string()), two_hours);
+        let short = read("2026-12-01 23:59:30..2026-12-02 00:00:10");
+        assert_eq!((short.until.0 - short.from.0, read(&short.to_string())), (40, short));
     }
 
     #[test]

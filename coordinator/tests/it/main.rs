@@ -11,6 +11,7 @@ mod enrol;
 mod keys;
 mod killed;
 mod older;
+mod policy;
 mod restore;
 mod robustness;
 mod static_peers;

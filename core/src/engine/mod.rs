@@ -40,6 +40,7 @@ use ria_protocol::id::NetworkId;
 
 pub use command::{AddNetwork, Command, CommandError, PingId, PrivateKey, RelayServer, StreamNews};
 pub use event::{Event, PingOutcome, Warning};
+pub use network::DENIED_BY_POLICY;
 pub use status::{
     CandidateType, EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus,
 };

@@ -27,7 +27,7 @@ use crate::session::NetworkSessions;
 use crate::stun::BindingClient;
 
 /// Why a member is no peer although nothing is wrong with it.
-const REASON_POLICY: &str = "the policy of the network allows nothing between this node and it";
+pub const DENIED_BY_POLICY: &str = "the policy of the network allows nothing between this node and it";
 
 /// A network.
 pub(super) struct Network {
@@ -156,7 +156,7 @@ impl Network {
             Some(PeerStatus::denied(record, member, reason.reason()))
         };
         let by_policy = self.map.denied().filter_map(|(node, member, record)| {
-            (node != self.node).then(|| PeerStatus::denied(record, member, REASON_POLICY))
+            (node != self.node).then(|| PeerStatus::denied(record, member, DENIED_BY_POLICY))
         });
         let peers = self.peers.iter().filter_map(peer);
         let peers = peers.chain(self.map.left_out().filter_map(denied)).chain(by_policy).collect();

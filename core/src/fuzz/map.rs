@@ -7,8 +7,10 @@ use ria_protocol::keys::{LockKey, Signature, WgPublicKey};
 use ria_protocol::map::{Member, MemberKind, Patch, PatchSet, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, from_bytes};
 use ria_protocol::name::Name;
+use ria_protocol::policy::{NodePolicy, Permit, PermitKind, Rule, Selector};
 use ria_protocol::prefix::Prefix;
 use ria_protocol::record::{MemberRecord, SignedRecord};
+use ria_protocol::time::UnixTime;
 
 use super::{Unstructured, engine};
 use crate::map::NetworkMap;
@@ -43,8 +45,36 @@ fn member(input: &mut Unstructured<'_>) -> Option<Member> {
     Some(Member { record, name, kind, stock: None, ros_domain: None })
 }
 
+/// Rules of any kind between a few members, or none.
+fn policy(input: &mut Unstructured<'_>) -> NodePolicy {
+    let selector = |input: &mut Unstructured<'_>| {
+        let node = draw(input);
+        Selector {
+            all: node > 200,
+            nodes: vec![NodeId::from_bytes([node % NODES; 10])],
+            tags: if node % 2 == 0 { vec![format!("tag-{node}")] } else { Vec::new() },
+        }
+    };
+    let rule = |input: &mut Unstructured<'_>| {
+        let (number, kind, first) = (draw(input).into(), draw(input), draw(input).into());
+        let period = (draw(input), draw(input));
+        Rule {
+            number,
+            from: selector(input),
+            to: selector(input),
+            permits: vec![Permit::range(PermitKind(kind % 7), first, first + 9)],
+            not_before: (period.0 > 100).then(|| UnixTime(period.0.into())),
+            until: (period.1 > 100).then(|| UnixTime(period.1.into())),
+        }
+    };
+    let count = draw(input) % 5;
+    let rules = (count < 4).then(|| (0..count).map(|_| rule(input)).collect());
+    NodePolicy { version: draw(input).into(), rules }
+}
+
 fn patch(input: &mut Unstructured<'_>, first: &Snapshot) -> Option<Patch> {
-    Some(match draw(input) % 4 {
+    Some(match draw(input) % 5 {
+        4 => Patch::PolicySet(policy(input)),
         0 => Patch::MemberRemoved(NodeId::from_bytes([draw(input) % NODES; 10])),
         1 => {
             let mut info = first.network.clone();
@@ -63,7 +93,8 @@ pub fn fold(data: &[u8]) {
     raw(data);
     let mut input = Unstructured::new(data);
     let Some(first) = engine::snapshot() else { return };
-    let mut one_by_one = NetworkMap::new(first.network.id);
+    let mut one_by_one = NetworkMap::new(first.network.id).of(NodeId::from_bytes([0; 10]));
+    one_by_one.set_time(UnixTime(150));
     assert!(one_by_one.apply_snapshot(&first).is_ok());
     let mut at_once = one_by_one.clone();
     let mut truth = first.clone();
@@ -85,12 +116,14 @@ pub fn fold(data: &[u8]) {
     if from != to {
         assert!(at_once.apply_patches(&PatchSet { from, to, patches }).is_ok());
     }
-    let mut whole = NetworkMap::new(first.network.id);
+    let mut whole = NetworkMap::new(first.network.id).of(NodeId::from_bytes([0; 10]));
+    whole.set_time(UnixTime(150));
     assert!(whole.apply_snapshot(&truth).is_ok());
     let known = |map: &NetworkMap| map.members().map(|(n, m)| (n, m.clone())).collect::<BTreeMap<_, _>>();
     assert_eq!(known(&one_by_one), known(&at_once));
     assert_eq!(known(&one_by_one), known(&whole));
     assert_eq!((one_by_one.revision(), one_by_one.info()), (whole.revision(), whole.info()));
+    assert_eq!(one_by_one.rules(), whole.rules());
 }
 
 /// What a map is: the latest word on each member that can be told apart.

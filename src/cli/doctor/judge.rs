@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ria_api::environment::{CYCLONE_VARIABLE, DOMAIN_VARIABLE, FAST_DDS_VARIABLES, for_distro};
 use ria_api::state::{CoordinatorState, LinkState, NetworkState, PeerKind, Severity};
+use ria_core::DENIED_BY_POLICY;
 use serde::Serialize;
 
 use super::facts::{Facts, Middleware, NetworkFacts, Process};
@@ -165,7 +166,14 @@ fn links(all: &mut Findings, network: &NetworkFacts) {
 }
 
 fn policy(all: &mut Findings, network: &NetworkFacts) {
-    for peer in network.peers.iter().filter(|peer| peer.link_state == LinkState::Denied) {
+    let denied = network.peers.iter().filter(|peer| peer.link_state == LinkState::Denied);
+    let (by_policy, others): (Vec<_>, Vec<_>) = denied.partition(|peer| peer.path_reason == DENIED_BY_POLICY);
+    if !by_policy.is_empty() {
+        let names: Vec<_> = by_policy.iter().map(|peer| peer.name.as_str()).collect();
+        let text = format!("the network's policy allows nothing between this machine and {}", names.join(", "));
+        all.fine("policy", "denied-by-policy", text);
+    }
+    for peer in others {
         let text = format!("nothing may pass between this machine and {}: {}", peer.name, peer.path_reason);
         all.add("policy", "denied", Severity::Warning, text, "ask the network's administrator".into());
     }
