@@ -152,6 +152,11 @@ struct Hashed<'a> {
 }
 
 impl Row {
+    /// Whether nothing of it was changed since it was made.
+    pub fn is_whole(&self) -> bool {
+        self.hash == self.computed_hash()
+    }
+
     fn computed_hash(&self) -> ChainHash {
         let content = to_bytes(&Hashed {
             seq: self.seq,

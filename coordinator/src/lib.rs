@@ -14,6 +14,7 @@ pub mod config;
 pub mod duration;
 pub mod enrol;
 pub mod epoch;
+pub mod evidence;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod housekeeping;

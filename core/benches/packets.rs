@@ -13,6 +13,8 @@ use common::{World, ms, network, packet, two_behind};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ria_core::offload::{Coalescer, VIRTIO_HEADER, segment};
 use ria_core::{DatagramBatch, PacketBatch, PathKind, Received};
+use ria_protocol::map::Patch;
+use ria_protocol::policy::{NodePolicy, Permit, PermitKind, Rule, Selector};
 
 /// The last one is the overlay's MTU.
 const LENGTHS: [usize; 3] = [64, 200, 1280];
@@ -38,6 +40,32 @@ fn send(criterion: &mut Criterion) {
                 let packets = packets.iter().map(Vec::as_slice);
                 world.hosts[0].engine.handle_tun(network(), packets, world.now, &mut out);
                 assert_eq!(out.len(), count);
+                out.clear();
+            });
+        });
+    }
+}
+
+/// The same under a policy: one flow, and as many as the table of flows holds, of which each packet is another's.
+fn send_by_policy(criterion: &mut Criterion) {
+    let mut world = connected();
+    let everybody = || Selector { all: true, ..Selector::default() };
+    let permits = vec![Permit::range(PermitKind::UDP, 1, u16::MAX)];
+    let rule = Rule { number: 1, from: everybody(), to: everybody(), permits, not_before: None, until: None };
+    world.patch(&[0, 1], &Patch::PolicySet(NodePolicy { version: 1, rules: Some(vec![rule]) }));
+    let mut group = criterion.benchmark_group("send by policy");
+    const COUNT: usize = 48;
+    for flows in [1, 8000] {
+        let packets: Vec<Vec<u8>> =
+            (0..flows.max(COUNT)).map(|n| packet(0, 1, 1 + (n % flows) as u32, 64)).collect();
+        let mut batches = packets.chunks_exact(COUNT).cycle();
+        let mut out = DatagramBatch::default();
+        group.throughput(Throughput::Elements(COUNT as u64));
+        group.bench_function(BenchmarkId::new("64 bytes", flows), |bencher| {
+            bencher.iter(|| {
+                let batch = batches.next().into_iter().flatten().map(Vec::as_slice);
+                world.hosts[0].engine.handle_tun(network(), batch, world.now, &mut out);
+                assert_eq!(out.len(), COUNT);
                 out.clear();
             });
         });
@@ -123,5 +151,5 @@ fn offload(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, send, receive, offload);
+criterion_group!(benches, send, send_by_policy, receive, offload);
 criterion_main!(benches);

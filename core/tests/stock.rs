@@ -15,6 +15,7 @@ use ria_core::{DropReason, LinkState, PathKind, PeerStatus, PingOutcome};
 use ria_protocol::id::NodeId;
 use ria_protocol::keys::PresharedKey;
 use ria_protocol::map::{Patch, StockPeer};
+use ria_protocol::policy::{NodePolicy, Permit, PermitKind, Rule, Selector};
 
 fn psk() -> PresharedKey {
     PresharedKey([42; 32])
@@ -400,6 +401,33 @@ fn the_filter_judges_both_hops_of_what_a_gateway_passes_on() {
     assert_eq!((world.hosts[1].received.len(), world.hosts[2].received.len()), (1, 0));
     assert_eq!(world.drops(0, DropReason::FilteredIn), 1);
     assert_eq!(world.drops(0, DropReason::FilteredOut), 1);
+}
+
+#[test]
+fn a_gateway_enforces_the_policy_for_its_devices() {
+    let mut world = with_gateway(12);
+    let rule = Rule {
+        number: 1,
+        from: Selector::of(vec![device_node(0)]),
+        to: Selector::of(vec![node(1)]),
+        permits: vec![Permit::range(PermitKind::UDP, 7, 7)],
+        not_before: None,
+        until: None,
+    };
+    world.patch(&[0], &Patch::PolicySet(NodePolicy { version: 1, rules: Some(vec![rule]) }));
+    world.flush(0);
+    for (to, port) in [(1, 7), (1, 8), (2, 7)] {
+        world.send_from_device(0, &routed(device_overlay(0), overlay(to), port, 64, 100));
+    }
+    world.send(1, &routed(overlay(1), device_overlay(0), 7, 64, 100));
+    world.run(ms(500));
+    assert_eq!((world.hosts[1].received.len(), world.hosts[2].received.len()), (1, 0));
+    assert!(world.devices[0].received.is_empty(), "it may begin, and the other may not");
+    assert_eq!(world.drops(0, DropReason::FilteredIn), 3);
+    // Nothing was said of the gateway itself.
+    world.send(0, &packet(0, 1, 7, 100));
+    world.run(ms(200));
+    assert_eq!((world.hosts[1].received.len(), world.drops(0, DropReason::FilteredOut)), (1, 1));
 }
 
 #[test]

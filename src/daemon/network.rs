@@ -214,6 +214,17 @@ impl Network {
         Some(TunPlan { network: self.id(), preferred, reserved, addresses, mtu: map.network.mtu })
     }
 
+    /// Whether a policy is enforced.
+    pub fn has_policy(&self) -> bool {
+        let map = self.membership.map.as_ref();
+        map.and_then(|map| map.policy.as_ref()).is_some_and(|policy| policy.rules.is_some())
+    }
+
+    /// Whether the map lists this member with a record that can be read.
+    pub fn lists(&self, node: NodeId) -> bool {
+        self.membership.map.as_ref().is_some_and(|map| map::member(map, node).is_some())
+    }
+
     /// Prefixes that the overlay takes on this machine.
     pub fn prefixes(&self) -> Vec<Prefix> {
         let map = self.membership.map.as_ref();

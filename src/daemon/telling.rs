@@ -9,7 +9,7 @@ use ria_protocol::policy::protocol;
 
 use super::control::Control;
 use super::events::Draft;
-use super::network::LastChange;
+use super::network::{LastChange, Network};
 use super::status::{link_state, path_kind};
 
 /// A link in another state, as the engine tells it.
@@ -73,7 +73,12 @@ impl Control {
 
     fn added_draft(&mut self, network: NetworkId, peer: NodeId) -> Draft {
         let name = self.peer_name(network, peer);
-        let text = format!("{name} is a member now");
+        let has_policy = self.networks.get(&network).is_some_and(Network::has_policy);
+        let text = if has_policy {
+            format!("{name} is a peer now: the policy allows something between this machine and it")
+        } else {
+            format!("{name} is a member now")
+        };
         if let Some(network) = self.networks.get_mut(&network) {
             network.peer_names.insert(peer, name.clone());
         }
@@ -85,8 +90,13 @@ impl Control {
             network.last_changes.remove(&peer);
             network.peer_names.remove(&peer)
         });
+        let is_listed = self.networks.get(&network).is_some_and(|network| network.lists(peer));
         let peer = known.unwrap_or_else(|| peer.to_string());
-        let text = format!("{peer} is no member any more");
+        let text = if is_listed {
+            format!("{peer} is no peer any more: the policy allows nothing between this machine and it")
+        } else {
+            format!("{peer} is no member any more")
+        };
         Draft { kind: "peer_removed", peer, text, ..Draft::default() }
     }
 

@@ -1,6 +1,7 @@
 //! Administration over a Unix socket that only root (and the coordinator's own user) may use: HTTP and JSON.
 
 pub mod api;
+mod audit;
 mod authorities;
 pub mod client;
 mod enrolment;

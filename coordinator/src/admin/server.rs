@@ -8,7 +8,7 @@
 //! GET  /v1/pending?network=    POST /v1/pending/{name, id or fingerprint}/approve, .../reject
 //! POST /v1/nodes/{name or id}/disable                   POST /v1/nodes/{name or id}/enable
 //! POST /v1/static-peers         POST /v1/static-peers/{name or id}/gateway
-//! GET  /v1/keys/{id}           GET  /v1/audit?network=&limit=
+//! GET  /v1/keys/{id}
 //! ```
 
 use std::fs;
@@ -34,8 +34,7 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::api::{
-    AuditView, ChainView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem,
-    ProblemCode,
+    CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode,
 };
 use super::views::{self, PresenceTable};
 use super::{enrolment, stock};
@@ -49,7 +48,7 @@ use crate::registry::{
 };
 use crate::session::Services;
 use crate::state::{MemberEntry, Network, World};
-use crate::store::{AuditQuery, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// What the admin socket works on.
 #[derive(Debug)]
@@ -124,7 +123,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/pending/{node}/reject", post(enrolment::reject))
         .route("/v1/nodes/{node}/disable", post(disable_node))
         .route("/v1/nodes/{node}/enable", post(enable_node))
-        .route("/v1/audit", get(list_audit))
+        .merge(super::audit::routes())
         .merge(super::upkeep::routes())
         .merge(super::relays::routes())
         .merge(super::policy::routes())
@@ -220,12 +219,6 @@ where
 #[derive(Debug, Deserialize)]
 pub(super) struct NetworkFilter {
     pub(super) network: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AuditFilter {
-    network: Option<String>,
-    limit: Option<usize>,
 }
 
 /// The network of this name or identity.
@@ -489,20 +482,4 @@ async fn set_node_enabled(
     }
     let presence = presence(&admin).await?;
     Ok(Json(views::node(network, &changed, presence.get(&(network.info.id, changed.node)))))
-}
-
-/// Rows shown unless more are asked for.
-const AUDIT_LIMIT: usize = 100;
-
-async fn list_audit(State(admin): Shared, Query(filter): Query<AuditFilter>) -> Answer<AuditView> {
-    let world = admin.services.registry.world();
-    let network = filter.network.map(|name| find_network(&world, &name).map(|n| n.info.id)).transpose()?;
-    let query = AuditQuery { network, limit: filter.limit.unwrap_or(AUDIT_LIMIT) };
-    let (rows, verdict) = admin.store.audit(query, world.audit_head).await?;
-    let problem = verdict.err().map(|broken| broken.to_string());
-    if let Some(problem) = &problem {
-        tracing::error!(problem, "the audit log is not as it was written");
-    }
-    let chain = ChainView { intact: problem.is_none(), problem, length: world.audit_head.seq };
-    Ok(Json(AuditView { rows, chain }))
 }

@@ -8,6 +8,7 @@ use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde::Serialize;
 
+use super::audit::{self, AuditCommand};
 use super::authorities;
 use super::enrolment;
 use super::policy::{self, PolicyCommand};
@@ -15,12 +16,11 @@ use super::relays::{self, RelayCommand};
 use super::stock::{self, NewStatic};
 use super::table::{list, or_dash, table};
 use super::{
-    AuditListArgs, Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand,
-    UrlCommand, complain, environment, print,
+    Common, FAILED, KeyCommand, NOT_RUNNING, NetworkCommand, NodeArgs, NodeCommand, UrlCommand, complain,
+    environment, print,
 };
 use crate::admin::api::{
-    AuditView, ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, UrlRequest,
-    UrlView,
+    ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, UrlRequest, UrlView,
 };
 use crate::admin::client::{Client, RequestError, escaped};
 use crate::config;
@@ -31,7 +31,7 @@ pub(super) enum Request {
     Network(NetworkCommand),
     Key(KeyCommand),
     Node(NodeCommand),
-    Audit(AuditListArgs),
+    Audit(AuditCommand),
     Policy(Box<PolicyCommand>),
     Ca(authorities::CaCommand),
     Url(UrlCommand),
@@ -67,7 +67,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Network(command) => network(command).await,
             Request::Key(command) => key(command).await,
             Request::Node(command) => node(command).await,
-            Request::Audit(args) => audit(args).await,
+            Request::Audit(command) => audit::run(command).await,
             Request::Policy(command) => policy::run(*command).await,
             Request::Ca(command) => authorities::run(command).await,
             Request::Url(command) => url(command).await,
@@ -418,34 +418,4 @@ fn urls_text(all: &[UrlView]) -> String {
         })
         .collect();
     table(&["url", "from", "told to nodes"], &rows)
-}
-
-async fn audit(args: AuditListArgs) -> Outcome {
-    let AuditListArgs { network, limit, common } = args;
-    let network = network.map_or_else(String::new, |n| format!("&network={}", escaped(&n)));
-    let view: AuditView = common.client().get(&format!("/v1/audit?limit={limit}{network}")).await?;
-    let shown = common.show(&view, audit_text)?;
-    Ok(Shown { well: view.chain.intact, ..shown })
-}
-
-fn audit_text(view: &AuditView) -> String {
-    let rows: Vec<_> = view
-        .rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.seq.to_string(),
-                shown(row.time),
-                row.actor.clone(),
-                row.action.clone(),
-                row.subject.clone(),
-                row.detail.clone(),
-            ]
-        })
-        .collect();
-    let verdict = match &view.chain.problem {
-        None => format!("The chain of all {} rows is intact.\n", view.chain.length),
-        Some(problem) => format!("THE LOG WAS TAMPERED WITH: {problem}.\n"),
-    };
-    table(&["row", "time", "who", "what", "about", "details"], &rows) + &verdict
 }

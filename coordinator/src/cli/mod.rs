@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no coordinator is running here.
 
+mod audit;
 mod authorities;
 mod commands;
 mod enrolment;
@@ -74,7 +75,7 @@ enum Command {
     Policy(policy::PolicyCommand),
     /// The audit log: who changed what
     #[command(subcommand)]
-    Audit(AuditCommand),
+    Audit(audit::AuditCommand),
     /// Certification authorities: the one in use, and those before it
     #[command(subcommand)]
     Ca(authorities::CaCommand),
@@ -416,32 +417,6 @@ enum NodeCommand {
 }
 
 #[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// List the latest rows, and say whether the log is as it was written
-    #[command(
-        after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit list --limit 20"
-    )]
-    List(AuditListArgs),
-    /// Check that the whole log is as it was written, also while no coordinator runs
-    #[command(
-        after_help = "Exits with 1 when the log was tampered with.\n\nExample:\n  ria-coordinator audit verify"
-    )]
-    Verify(upkeep::VerifyArgs),
-}
-
-#[derive(Debug, Args)]
-struct AuditListArgs {
-    /// Only rows about this network
-    #[arg(long)]
-    network: Option<String>,
-    /// At most so many rows, the latest ones
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
-    #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Subcommand)]
 enum UrlCommand {
     /// List the URLs, in the order in which nodes try them
     List {
@@ -489,8 +464,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Network(command) => commands::run(commands::Request::Network(command)),
         Command::Key(command) => commands::run(commands::Request::Key(command)),
         Command::Node(command) => commands::run(commands::Request::Node(command)),
-        Command::Audit(AuditCommand::Verify(args)) => upkeep::verify(args),
-        Command::Audit(AuditCommand::List(args)) => commands::run(commands::Request::Audit(args)),
+        Command::Audit(audit::AuditCommand::Verify(args)) => upkeep::verify(args),
+        Command::Audit(command) => commands::run(commands::Request::Audit(command)),
         Command::Policy(command) => commands::run(commands::Request::Policy(Box::new(command))),
         Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),

@@ -12,14 +12,17 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Common, FAILED, ServeArgs, complain, environment, print};
-use crate::admin::api::AuditView;
+use crate::admin::api::{AuditView, ChainView};
 use crate::admin::client::RequestError;
 use crate::backup::restore::{Plan, Restored};
 use crate::backup::seal::Passphrase;
 use crate::backup::{self, Archive, files, seal};
 use crate::config::Config;
 use crate::duration::shown;
+use crate::evidence::{self, Claim, Examined};
+use crate::registry::known_authority;
 use crate::store::{AuditQuery, Store, sqlite_url};
+use crate::tls::authority::Authority;
 use crate::{anchor, epoch, server};
 
 /// Where a passphrase comes from.
@@ -74,6 +77,9 @@ pub(super) struct VerifyArgs {
     /// Data directory, where no coordinator runs [RIA_DATA_DIR; default: /var/lib/ria-coordinator]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// File with heads (audit head) or rows (audit export) that were kept elsewhere: the log has to be what they saw
+    #[arg(long, value_name = "FILE")]
+    witness: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -241,31 +247,77 @@ fn restored_text(restored: &Restored, plan: &Plan) -> String {
 
 pub(super) fn verify(args: VerifyArgs) -> ExitCode {
     finish(async move {
-        let (intact, problem, length) = match args.common.client().get::<AuditView>("/v1/audit?limit=1").await
-        {
-            Ok(view) => (view.chain.intact, view.chain.problem, view.chain.length),
-            Err(RequestError::NotRunning { .. }) => verify_here(args.data_dir.clone()).await?,
+        let claims = args.witness.as_deref().map(read_claims).transpose()?;
+        let client = args.common.client();
+        let (chain, witness) = match client.get::<AuditView>("/v1/audit?limit=1").await {
+            Ok(view) => {
+                let asked =
+                    async |claims: &Vec<Claim>| client.post::<Examined>("/v1/audit/witness", claims).await;
+                let witness = if let Some(claims) = &claims { Some(asked(claims).await?) } else { None };
+                (view.chain, witness)
+            }
+            Err(RequestError::NotRunning { .. }) => {
+                verify_here(args.data_dir.clone(), claims.as_deref()).await?
+            }
             Err(error) => return Err(error.into()),
         };
+        let problems = witness.as_ref().map_or(&[][..], |witness| &witness.problems);
+        let well = chain.intact && problems.is_empty();
         let shown = if args.common.json {
-            format!("{:#}\n", json!({ "intact": intact, "problem": problem, "length": length }))
+            let told = json!({
+                "intact": chain.intact, "problem": chain.problem, "length": chain.length, "witness": witness,
+            });
+            format!("{told:#}\n")
         } else {
-            match &problem {
-                None => format!("The chain of all {length} rows is intact.\n"),
-                Some(problem) => format!("THE LOG WAS TAMPERED WITH: {problem}.\n"),
-            }
+            verdict_text(&chain, witness.as_ref())
         };
         let printed = print(&shown);
-        Ok(if intact { printed } else { ExitCode::from(FAILED) })
+        Ok(if well { printed } else { ExitCode::from(FAILED) })
     })
 }
 
-async fn verify_here(data_dir: Option<PathBuf>) -> anyhow::Result<(bool, Option<String>, u64)> {
+fn read_claims(path: &Path) -> anyhow::Result<Vec<Claim>> {
+    let text = fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+    let claims = evidence::claims(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    if claims.is_empty() {
+        bail!("{} has no heads and no rows in it", path.display());
+    }
+    Ok(claims)
+}
+
+fn verdict_text(chain: &ChainView, witness: Option<&Examined>) -> String {
+    let mut lines = vec![match &chain.problem {
+        None => format!("The chain of all {} rows is intact.", chain.length),
+        Some(problem) => format!("THE LOG WAS TAMPERED WITH: {problem}."),
+    }];
+    let problems = witness.map_or(&[][..], |witness| &witness.problems);
+    lines.extend(problems.iter().map(|problem| format!("THE LOG IS NOT WHAT IT WAS: {problem}.")));
+    lines.extend(witness.iter().flat_map(|witness| &witness.notes).map(|note| format!("note: {note}")));
+    if chain.intact {
+        lines.push(evidence::limits(witness, chain.length));
+    }
+    lines.join("\n") + "\n"
+}
+
+async fn verify_here(
+    data_dir: Option<PathBuf>,
+    claims: Option<&[Claim]>,
+) -> anyhow::Result<(ChainView, Option<Examined>)> {
     let (data_dir, database) = settings(None, data_dir)?;
     let (_lock, store) = open(&data_dir, &database).await?;
-    let head = store.load().await?.audit_head;
-    let (_, verdict) = store.audit(AuditQuery { network: None, limit: 1 }, head).await?;
+    let world = store.load().await?;
+    let head = world.audit_head;
+    let (_, verdict) = store.audit(AuditQuery { limit: 1, ..AuditQuery::default() }, head).await?;
     let noted = anchor::holds(&data_dir, &store).await?;
+    let witness = match claims {
+        Some(claims) => {
+            let authority = Authority::load_or_create(&data_dir, known_authority(&store).await?)?;
+            let older = authority.older().iter().map(|older| older.pin);
+            let pins: Vec<_> = std::iter::once(authority.pin()).chain(older).collect();
+            Some(evidence::examine(&store, &world, &pins, claims).await?)
+        }
+        None => None,
+    };
     store.close().await;
     let problem = match (verdict, noted) {
         (Err(broken), _) => Some(broken.to_string()),
@@ -274,5 +326,5 @@ async fn verify_here(data_dir: Option<PathBuf>) -> anyhow::Result<(bool, Option<
         }
         (Ok(_), Ok(())) => None,
     };
-    Ok((problem.is_none(), problem, head.seq))
+    Ok((ChainView { intact: problem.is_none(), problem, length: head.seq }, witness))
 }

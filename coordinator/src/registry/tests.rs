@@ -31,7 +31,7 @@ async fn make_key(registry: &Registry) -> Result<CreatedKey, CreateKeyError> {
 
 async fn chain(registry: &Registry, store: &Store) -> Head {
     let head = registry.world().audit_head;
-    let (_, verdict) = store.audit(AuditQuery { network: None, limit: 1 }, head).await.unwrap();
+    let (_, verdict) = store.audit(AuditQuery { limit: 1, ..AuditQuery::default() }, head).await.unwrap();
     verdict.unwrap()
 }
 

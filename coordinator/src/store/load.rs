@@ -55,11 +55,41 @@ pub(super) fn tags(row: &AnyRow) -> Result<Vec<String>, StoreError> {
 }
 
 /// Which rows of the audit log are wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
     pub network: Option<NetworkId>,
     /// The latest so many.
     pub limit: usize,
+    /// Who did it: this text, or one that begins with it and a colon (`node`).
+    pub actor: Option<String>,
+    /// What was done: this word, or one that begins with it and a dot (`policy`).
+    pub action: Option<String>,
+    /// What it was about has this in it.
+    pub subject: Option<String>,
+    /// Not before.
+    pub since: Option<UnixTime>,
+    /// Before this.
+    pub until: Option<UnixTime>,
+    /// Behind the row of this number.
+    pub after: Option<u64>,
+}
+
+impl AuditQuery {
+    fn wants(&self, row: &Row) -> bool {
+        let is_or_begins = |wanted: &Option<String>, text: &str, mark: char| {
+            wanted.as_ref().is_none_or(|wanted| {
+                text.strip_prefix(wanted.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(mark))
+            })
+        };
+        self.network.is_none_or(|network| row.network == Some(network))
+            && is_or_begins(&self.actor, &row.actor, ':')
+            && is_or_begins(&self.action, &row.action, '.')
+            && self.subject.as_ref().is_none_or(|part| row.subject.contains(part.as_str()))
+            && self.since.is_none_or(|since| since <= row.time)
+            && self.until.is_none_or(|until| row.time < until)
+            && self.after.is_none_or(|after| after < row.seq)
+    }
 }
 
 impl Store {
@@ -206,7 +236,7 @@ impl Store {
             if verdict.is_ok() {
                 verdict = verifier.handle_row(&row);
             }
-            if query.network.is_none_or(|network| row.network == Some(network)) {
+            if query.wants(&row) {
                 kept.push_back(row);
             }
             if kept.len() > query.limit {

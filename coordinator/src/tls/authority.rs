@@ -296,6 +296,11 @@ impl Authority {
         self.issuer.key().sign(&statement(exporter, time))
     }
 
+    /// Its signature of a statement that begins with what it is about (ECDSA on P-256 with SHA-256, ASN.1).
+    pub fn sign_statement(&self, statement: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.issuer.key().sign(statement)
+    }
+
     /// Its certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate

@@ -22,7 +22,7 @@ async fn examine(database: &Path) -> Result<Head, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let store = Store::open(&file_url(database)).await.map_err(|error| text(&error))?;
     let world = store.load().await.map_err(|error| text(&error))?;
-    let query = AuditQuery { network: None, limit: usize::MAX };
+    let query = AuditQuery { limit: usize::MAX, ..AuditQuery::default() };
     let (rows, verdict) = store.audit(query, world.audit_head).await.map_err(|error| text(&error))?;
     store.close().await;
     verdict.map_err(|broken| text(&broken))?;

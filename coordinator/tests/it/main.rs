@@ -5,6 +5,7 @@
 
 mod admin;
 mod approval;
+mod audit;
 mod choices;
 mod database;
 mod enrol;

@@ -170,7 +170,8 @@ fn policy(all: &mut Findings, network: &NetworkFacts) {
     let (by_policy, others): (Vec<_>, Vec<_>) = denied.partition(|peer| peer.path_reason == DENIED_BY_POLICY);
     if !by_policy.is_empty() {
         let names: Vec<_> = by_policy.iter().map(|peer| peer.name.as_str()).collect();
-        let text = format!("the network's policy allows nothing between this machine and {}", names.join(", "));
+        let text =
+            format!("the network's policy allows nothing between this machine and {}", names.join(", "));
         all.fine("policy", "denied-by-policy", text);
     }
     for peer in others {
