@@ -81,7 +81,10 @@ impl fmt::Display for Period {
             };
             date.and_then(format).unwrap_or_else(|| time.0.to_string())
         };
-        write!(f, "{}..{}", shown(self.from), shown(self.until))
+        let (from, until) = (shown(self.from), shown(self.until));
+        let same_day = from.split_once(' ').zip(until.split_once(' ')).filter(|(a, b)| a.0 == b.0);
+        let until = same_day.map_or(until.as_str(), |(_, (_, clock))| clock);
+        write!(f, "{from}..{until}")
     }
 }
 
@@ -97,7 +100,7 @@ mod tests {
         assert_eq!(read("2026-12-01 15:00..17:00 +01:00"), two_hours);
         assert_eq!(read("2026-12-01 08:30..10:30 -05:30"), two_hours);
         assert_eq!(read(" 2026-12-01 14:00 .. 2026-12-01 16:00 UTC"), two_hours);
-        assert_eq!(read(&two_hours.to_string()), two_hours);
+        assert_eq!(two_hours.to_string(), "2026-12-01 14:00..16:00");
         let short = read("2026-12-01 23:59:30..2026-12-02 00:00:10");
         assert_eq!((short.until.0 - short.from.0, read(&short.to_string())), (40, short));
     }
