@@ -23,6 +23,9 @@ const P256_POINT: usize = 65;
 /// Claims of one file that are looked at; of more, the latest.
 pub const MOST_CLAIMS: usize = 10_000;
 
+/// Problems, and notes, that are told.
+const MOST_TOLD: usize = 20;
+
 /// The end of the log at some time, signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -170,9 +173,8 @@ pub async fn examine(
                 .push(format!("row {seq}, which the witness has seen, is not there: the log was cut off")),
         }
     }
-    const MOST: usize = 20;
-    examined.problems.truncate(MOST);
-    examined.notes.truncate(MOST);
+    examined.problems.truncate(MOST_TOLD);
+    examined.notes.truncate(MOST_TOLD);
     Ok(examined)
 }
 
@@ -200,6 +202,7 @@ pub fn limits(examined: Option<&Examined>, length: u64) -> String {
 mod tests {
     use super::*;
     use crate::audit::{Actor, Event};
+    use crate::tls::authority::Identity;
 
     fn row(subject: &str) -> Row {
         Head::START.follow(&Event {
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn a_head_holds_only_as_it_was_signed() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::load_or_create(directory.path(), None).unwrap();
+        let authority = Identity::load_or_create(directory.path(), None).unwrap().authority;
         let Head { seq, hash } = Head::from(&row("robot-1"));
         let mut head = SignedHead {
             epoch: 1,

@@ -22,7 +22,7 @@ use crate::duration::shown;
 use crate::evidence::{self, Claim, Examined};
 use crate::registry::known_authority;
 use crate::store::{AuditQuery, Store, sqlite_url};
-use crate::tls::authority::Authority;
+use crate::tls::authority::Identity;
 use crate::{anchor, epoch, server};
 
 /// Where a passphrase comes from.
@@ -311,7 +311,7 @@ async fn verify_here(
     let noted = anchor::holds(&data_dir, &store).await?;
     let witness = match claims {
         Some(claims) => {
-            let authority = Authority::load_or_create(&data_dir, known_authority(&store).await?)?;
+            let authority = Identity::load_or_create(&data_dir, known_authority(&store).await?)?.authority;
             let older = authority.older().iter().map(|older| older.pin);
             let pins: Vec<_> = std::iter::once(authority.pin()).chain(older).collect();
             Some(evidence::examine(&store, &world, &pins, claims).await?)
