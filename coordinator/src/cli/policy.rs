@@ -26,7 +26,10 @@ const MOST_LINES: usize = 60;
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
     /// Print the policy in force, or a version of it
-    #[command(after_help = "Example:\n  ria-coordinator policy show > lab.policy")]
+    #[command(
+        disable_version_flag = true,
+        after_help = "Example:\n  ria-coordinator policy show > lab.policy"
+    )]
     Show {
         #[command(flatten)]
         of: Of,
