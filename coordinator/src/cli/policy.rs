@@ -104,7 +104,8 @@ pub(super) enum PolicyCommand {
     #[command(after_help = "Example:\n  ria-coordinator policy rollback 3")]
     Rollback {
         /// The version
-        version: u64,
+        #[arg(value_name = "VERSION")]
+        to: u64,
         #[command(flatten)]
         change: ChangeArgs,
     },
@@ -176,7 +177,7 @@ pub(super) async fn run(command: PolicyCommand) -> Outcome {
             let all: Vec<VersionView> = common.client().get(&path).await?;
             common.show(&all, |all| history_text(all))
         }
-        PolicyCommand::Rollback { version, change } => send(What::Rollback { version }, None, change).await,
+        PolicyCommand::Rollback { to, change } => send(What::Rollback { version: to }, None, change).await,
         PolicyCommand::Clear { change } => send(What::Clear {}, None, change).await,
         PolicyCommand::Grant { from, to, lasts, allow, reason, change } => {
             let endless =
