@@ -156,7 +156,9 @@ impl Network {
             Some(PeerStatus::denied(record, member, reason.reason()))
         };
         let by_policy = self.map.denied().filter_map(|(node, member, record)| {
-            (node != self.node).then(|| PeerStatus::denied(record, member, DENIED_BY_POLICY))
+            let online = self.live.get(&node).is_some_and(|live| live.online);
+            let status = PeerStatus::denied(record, member, DENIED_BY_POLICY);
+            (node != self.node).then_some(PeerStatus { online, ..status })
         });
         let peers = self.peers.iter().filter_map(peer);
         let peers = peers.chain(self.map.left_out().filter_map(denied)).chain(by_policy).collect();
