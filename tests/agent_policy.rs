@@ -101,6 +101,23 @@ impl Lab {
     fn write(&self, text: &str) {
         std::fs::write(self.team.host("coordinator").path("/run/policy"), text).unwrap();
     }
+
+    /// An old version is put in force again, and then none.
+    fn goes_back(&self) {
+        let back = self.policy(&["rollback", "1", "--note", "as it was"]);
+        assert!(back.code == 0 && back.out.contains("version 3"), "{back:?}");
+        let history = self.policy(&["history"]);
+        for word in ["the first", "as it was", "in force"] {
+            assert!(history.out.contains(word), "{history:?}");
+        }
+        assert_eq!(self.policy(&["clear"]).code, 0);
+        self.wait_for_traffic(|_| true);
+        assert_eq!(self.robots[0].status()["policy_version"], serde_json::Value::Null);
+        let audit = self.team.admin(&["audit", "list"]);
+        for action in ["policy.set", "policy.granted", "policy.rolled-back", "policy.cleared"] {
+            assert!(audit.code == 0 && audit.out.contains(action), "{audit:?}");
+        }
+    }
 }
 
 /// A connection that both ends keep open.
@@ -194,19 +211,5 @@ fn a_policy_holds_for_what_flows_already_and_without_the_coordinator() {
     eventually_within(Duration::from_secs(60), "the time is over", denied);
     lab.wait_for_only(&[(0, 1)]);
     lab.team.start_coordinator();
-
-    // Back, and away with it.
-    let back = lab.policy(&["rollback", "1", "--note", "as it was"]);
-    assert!(back.code == 0 && back.out.contains("version 3"), "{back:?}");
-    let history = lab.policy(&["history"]);
-    for word in ["the first", "as it was", "in force"] {
-        assert!(history.out.contains(word), "{history:?}");
-    }
-    assert_eq!(lab.policy(&["clear"]).code, 0);
-    lab.wait_for_traffic(|_| true);
-    assert_eq!(lab.robots[0].status()["policy_version"], serde_json::Value::Null);
-    let audit = lab.team.admin(&["audit", "list"]);
-    for action in ["policy.set", "policy.granted", "policy.rolled-back", "policy.cleared"] {
-        assert!(audit.code == 0 && audit.out.contains(action), "{audit:?}");
-    }
+    lab.goes_back();
 }

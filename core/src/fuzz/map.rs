@@ -52,7 +52,7 @@ fn policy(input: &mut Unstructured<'_>) -> NodePolicy {
         Selector {
             all: node > 200,
             nodes: vec![NodeId::from_bytes([node % NODES; 10])],
-            tags: if node % 2 == 0 { vec![format!("tag-{node}")] } else { Vec::new() },
+            tags: if node.is_multiple_of(2) { vec![format!("tag-{node}")] } else { Vec::new() },
         }
     };
     let rule = |input: &mut Unstructured<'_>| {
