@@ -28,12 +28,15 @@ pub const HELP: &str = "\
 join [NAME]                              this machine joins the network lab, as NAME
 leave                                    it leaves
 interface [NAME ADDRESS]                 the interface appears (ria0 10.213.0.1/16); `interface none` removes it
-state joining|up|disabled|refused|failed
+approval                                 joins wait for an administrator from now on, until `state up`
+state joining|up|disabled|refused|failed|waiting
 coordinator connecting|connected|unreachable|refused
 peer NAME [LINK_STATE [PATH [RTT [LOSS]]]]   adds or changes a peer
+traffic NAME RX_BYTES TX_BYTES           what was received from it and sent to it, in packets of 1000 bytes
 remove NAME                              removes a peer
 condition CODE SEVERITY TEXT...          adds or changes a health condition; without a text, removes it
 report [udp|isolation|portal=yes|no mapping|filtering=WORD relay=RTT finding=CODE ...]   what netchecks find
+slow SECONDS                             netchecks take this long
 event KIND PEER BEFORE AFTER [GAP]       `-` for nothing
 ";
 
@@ -50,6 +53,10 @@ struct Lab {
     peers: BTreeMap<String, PeerStatus>,
     events: u64,
     found: NetworkReport,
+    /// Joins wait for an administrator.
+    needs_approval: bool,
+    /// How long a netcheck takes.
+    netcheck_takes: Duration,
 }
 
 impl Default for FakeAgent {
@@ -75,6 +82,19 @@ impl FakeAgent {
             }
             ["peer", name, rest @ ..] => {
                 lab.set_peer(name, rest)?;
+                changed()
+            }
+            ["approval"] => {
+                lab.needs_approval = true;
+                return Ok(());
+            }
+            ["slow", seconds] => {
+                let seconds = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+                lab.netcheck_takes = seconds.ok_or("SECONDS is a number of seconds")?;
+                return Ok(());
+            }
+            ["traffic", name, received, sent] => {
+                lab.set_traffic(name, [received, sent])?;
                 changed()
             }
             ["report", facts @ ..] => return lab.set_report(facts),
@@ -235,6 +255,14 @@ impl Lab {
         Ok(())
     }
 
+    fn set_traffic(&mut self, name: &str, bytes: [&str; 2]) -> Result<(), String> {
+        let peer = self.peers.get_mut(name).ok_or("no such peer")?;
+        let [received, sent] = bytes.map(|b| b.parse::<u64>().map_err(|_| "bytes are whole numbers"));
+        (peer.rx_bytes, peer.tx_bytes) = (received?, sent?);
+        (peer.rx_packets, peer.tx_packets) = (Some(peer.rx_bytes / 1000), Some(peer.tx_bytes / 1000));
+        Ok(())
+    }
+
     fn event(&mut self, words: [&str; 4], gap: Option<&str>) -> Result<Event, String> {
         self.events += 1;
         let [kind, peer, before, after] = words.map(|w| if w == "-" { String::new() } else { w.to_owned() });
@@ -281,6 +309,10 @@ impl Backend for FakeAgent {
             let name = options.name.unwrap_or_else(|| "robot-1".into());
             self.command(&format!("join {name}")).map_err(ApiError::Failed)?;
         }
+        let waiting = !already && self.lab().needs_approval;
+        if waiting {
+            self.command("state waiting").map_err(ApiError::Failed)?;
+        }
         let network = self.network(network_id())?;
         Ok(Joined {
             network_id: network.network_id,
@@ -288,6 +320,8 @@ impl Backend for FakeAgent {
             name: network.name,
             path: network_path(network_id()),
             already,
+            waiting,
+            fingerprint: if waiting { "ab12-cd34".into() } else { String::new() },
             ..Joined::default()
         })
     }
@@ -317,6 +351,8 @@ impl Backend for FakeAgent {
 
     async fn netcheck(&self, network: NetworkId) -> Result<NetworkReport, ApiError> {
         self.network(network)?;
+        let takes = self.lab().netcheck_takes;
+        tokio::time::sleep(takes).await;
         let mut lab = self.lab();
         let report = NetworkReport { time: now(), ..lab.found.clone() };
         if let Some(network) = &mut lab.network {

@@ -321,8 +321,14 @@ dictionary! {
         ; optional
         /// Its DDS participants by its own count; absent while it has not told.
         participants_expected: u32,
+        /// Packets received from it through the tunnel.
+        rx_packets: u64,
+        /// Packets sent to it through the tunnel.
+        tx_packets: u64,
         /// Round-trip time of the path, seconds.
         rtt: f64,
+        /// Mean deviation of that, seconds.
+        rtt_deviation: f64,
         /// Share of probes lost lately, 0 to 1.
         loss: f64,
         /// Age of the WireGuard handshake, seconds.

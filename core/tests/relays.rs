@@ -101,6 +101,25 @@ fn a_relay_that_dies_under_traffic_is_left_within_a_second() {
     }
 }
 
+/// It answers for itself, so its allocations stay; what it should carry disappears.
+#[test]
+fn a_relay_that_swallows_what_it_should_carry_is_left_within_a_second() {
+    for seed in 0..10 {
+        let mut world = two_relays(seed);
+        world.run_till("up", ms(500), World::both_up);
+        world.stream(ms(10), ms(1500 + seed * 37));
+        assert!(both_by(&world, "relay"), "{:?}", relay(&world));
+        // ChannelData, that is (RFC 8656 section 12).
+        world.refused = Some((world.turn.address, 0x40));
+        let gap = world.stream(ms(10), ms(4000));
+        assert!(gap < ms(1000), "seed {seed}: {gap:?}");
+        assert!(both_by(&world, "relay-2"), "{:?}", relay(&world));
+        world.stream(ms(10), ms(60_000));
+        assert!(both_by(&world, "relay-2"), "its answers are no reason to go back: {:?}", relay(&world));
+        assert_eq!(world.turn.len(), 2, "the allocations there are kept all the while");
+    }
+}
+
 #[test]
 fn a_relay_that_is_taken_off_the_list_is_left_at_once() {
     let mut world = two_relays(3);

@@ -144,6 +144,7 @@ impl PeerStatus {
             relay: None,
             path_reason: reason,
             rtt: None,
+            rtt_deviation: None,
             loss: None,
             handshake_age: None,
             silent_for: None,
@@ -192,6 +193,8 @@ pub struct PeerStatus {
     pub path_reason: &'static str,
     /// Smoothed round-trip time of that path.
     pub rtt: Option<Duration>,
+    /// Mean deviation of that (RFC 6298).
+    pub rtt_deviation: Option<Duration>,
     /// Share of that path's recent probes that got no answer, 0 to 1.
     pub loss: Option<f32>,
     /// Since the last WireGuard handshake; `None` without session.

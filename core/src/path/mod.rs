@@ -99,6 +99,9 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 const LOSS_WEIGHT: f32 = 1.0 / 16.0;
 const RTT_WEIGHT: u32 = 8;
 
+/// The same for its deviation.
+const DEVIATION_WEIGHT: u32 = 4;
+
 /// Most pings of one path that wait for an answer.
 const MAX_OUTSTANDING: usize = 16;
 
@@ -164,6 +167,8 @@ pub(crate) struct Path {
     pub(crate) observed: Option<SocketAddr>,
     pub(crate) state: PathState,
     rtt: Option<Duration>,
+    /// Mean deviation of that (RFC 6298), once there is one.
+    deviation: Option<Duration>,
     samples: u32,
     loss: f32,
     /// Pings from before this tell nothing of how good the path is.
@@ -210,6 +215,7 @@ impl Path {
             observed: None,
             state: PathState::Untested,
             rtt: None,
+            deviation: None,
             samples: 0,
             loss: 0.0,
             measured_from: None,
@@ -289,6 +295,11 @@ impl Path {
     /// Smoothed round-trip time, or a guess.
     pub(crate) fn rtt(&self) -> Duration {
         self.rtt.unwrap_or(RTT_UNKNOWN)
+    }
+
+    /// By how much round-trip times differ from that, when measured.
+    pub(crate) fn measured_deviation(&self) -> Option<Duration> {
+        self.deviation
     }
 
     /// Smoothed round-trip time, when measured.
@@ -474,12 +485,13 @@ impl Path {
         let index = self.outstanding.iter().position(|(sent, _)| *sent == echo)?;
         let (_, at) = self.outstanding.remove(index)?;
         let sample = now.saturating_duration_since(at);
-        self.rtt = Some(match self.rtt {
-            Some(rtt) if self.state == PathState::Proven && !self.is_doubted() => {
-                rtt + sample / RTT_WEIGHT - rtt / RTT_WEIGHT
-            }
-            _ => sample,
-        });
+        (self.rtt, self.deviation) = match (self.rtt, self.deviation) {
+            (Some(rtt), Some(deviation)) if self.state == PathState::Proven && !self.is_doubted() => (
+                Some(rtt + sample / RTT_WEIGHT - rtt / RTT_WEIGHT),
+                Some(deviation + rtt.abs_diff(sample) / DEVIATION_WEIGHT - deviation / DEVIATION_WEIGHT),
+            ),
+            _ => (Some(sample), Some(sample / 2)),
+        };
         if self.state != PathState::Proven {
             // What went before the path worked says nothing of how well it works.
             self.outstanding.retain(|(_, sent)| *sent > at);

@@ -69,6 +69,26 @@ fn one_lost_ping_makes_a_path_suspect_and_one_pong_clears_it() {
 }
 
 #[test]
+fn the_deviation_of_round_trips_follows_them() {
+    let begin = start();
+    let mut path = Path::new(Address::Direct(address(1)), true);
+    assert_eq!(path.measured_deviation(), None);
+    path.handle_ping_sent(1, begin);
+    path.handle_pong(1, begin + ms(20));
+    assert_eq!(path.measured_deviation(), Some(ms(10)));
+    let mut answer_after = |number: u64, rtt: Duration| {
+        let at = begin + ms(1000 * number);
+        path.handle_ping_sent(100 + number, at);
+        path.handle_pong(100 + number, at + rtt);
+        path.measured_deviation().unwrap()
+    };
+    let steady = (1..20).map(|number| answer_after(number, ms(20))).last().unwrap();
+    assert!(steady < ms(1), "{steady:?}");
+    let shaky = (20..40).map(|number| answer_after(number, ms(20 + 40 * (number % 2)))).last().unwrap();
+    assert!((ms(15)..ms(25)).contains(&shaky), "{shaky:?}");
+}
+
+#[test]
 fn a_pong_is_taken_once() {
     let begin = start();
     let mut path = Path::new(Address::Direct(address(1)), true);

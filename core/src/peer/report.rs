@@ -59,6 +59,7 @@ impl Peer {
             relay: path.filter(|path| path.is_relayed()).and(relay).map(str::to_owned),
             path_reason: self.reason,
             rtt: path.and_then(Path::measured_rtt),
+            rtt_deviation: path.and_then(Path::measured_deviation),
             loss: path.map(Path::loss),
             handshake_age: since(self.traffic.handshake.filter(|_| session)),
             silent_for: since(self.link.heard),

@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use r2r::Node;
 use r2r::ria_msgs::srv;
-use ria_api::state::JoinOptions;
+use ria_api::state::{JoinOptions, Joined};
 
 use crate::constants::{calls, statuses};
 use crate::convert;
@@ -29,36 +29,43 @@ pub fn create(node: &mut Node, calls: &Calls) -> r2r::Result<()> {
 }
 
 async fn join(calls: Calls, asked: srv::Join::Request) -> srv::Join::Response {
-    try_join(&calls, &asked)
-        .await
-        .unwrap_or_else(|result| srv::Join::Response { result, ..srv::Join::Response::default() })
-}
-
-async fn try_join(calls: &Calls, asked: &srv::Join::Request) -> Result<srv::Join::Response, Failed> {
-    let name = key_name(&asked.key_file)?;
-    let agent = calls.agent().await?;
-    let file = open_key(Path::new(KEYS), name).map_err(|error| {
-        let name = name.to_string_lossy();
-        outcome::failed(calls::FAILED, "Failed", format!("can't open {KEYS}/{name}: {error}"))
-    })?;
-    let options = JoinOptions { name: named(&asked.name).map(str::to_owned) };
-    let joined = agent.proxy().join((&file).into(), options).await.map_err(|e| outcome::of_error(&e))?;
+    // The interface that comes makes the ROS context anew; not before the answer is out.
+    let _work = calls.begin();
+    let joined = match try_join(&calls, &asked.key_file, &asked.name).await {
+        Ok(joined) => joined,
+        Err(result) => return srv::Join::Response { result, ..srv::Join::Response::default() },
+    };
     let result = if joined.waiting {
-        let text = format!(
-            "an administrator has to let this robot in: ria-coordinator node approve {}; the agent goes on by itself",
-            joined.fingerprint
-        );
-        outcome::failed(calls::TIMED_OUT, "WaitingForApproval", text)
+        outcome::failed(calls::TIMED_OUT, "WaitingForApproval", approval(&joined.fingerprint))
     } else {
         outcome::done()
     };
-    Ok(srv::Join::Response {
+    srv::Join::Response {
         result,
         network: joined.network,
         network_id: joined.network_id,
         name: joined.name,
         already: joined.already,
-    })
+    }
+}
+
+/// What an administrator has to do.
+pub fn approval(fingerprint: &str) -> String {
+    format!(
+        "an administrator has to let this robot in: ria-coordinator node approve {fingerprint}; the agent goes on by itself"
+    )
+}
+
+/// Joins with a key of the folder.
+pub async fn try_join(calls: &Calls, key_file: &str, wanted: &str) -> Result<Joined, Failed> {
+    let name = key_name(key_file)?;
+    let agent = calls.agent().await?;
+    let file = open_key(Path::new(KEYS), name).map_err(|error| {
+        let name = name.to_string_lossy();
+        outcome::failed(calls::FAILED, "Failed", format!("can't open {KEYS}/{name}: {error}"))
+    })?;
+    let options = JoinOptions { name: named(wanted).map(str::to_owned) };
+    agent.proxy().join((&file).into(), options).await.map_err(|e| outcome::of_error(&e))
 }
 
 /// Opens a key in a folder for the agent to read, and nothing that is elsewhere: neither the folder nor the file may be

@@ -8,7 +8,7 @@ use ria_api::state::Event;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
-use crate::convert::{self, Own};
+use crate::convert::{self, Own, Rates};
 use crate::diagnostics::diagnostics;
 use crate::environment::{Variables, missing};
 use crate::interfaces::{Hearing, Interfaces};
@@ -21,6 +21,9 @@ use crate::parameters::{Parameters, Periods};
 use crate::ros::{RosClock, Spinner, unix_now};
 use crate::topics::Topics;
 use crate::view::{Seen, View, differs};
+
+/// How long calls that are under way may put off that the context is made anew.
+const ANSWERING: Duration = Duration::from_secs(3);
 
 /// How long a node that publishes nothing sleeps when nothing happens.
 const QUIET: Duration = Duration::from_secs(60);
@@ -41,6 +44,8 @@ pub struct Inputs {
     pub failure: oneshot::Receiver<String>,
     pub parameters: watch::Receiver<Parameters>,
     pub lifecycle: watch::Receiver<Lifecycle>,
+    /// How many calls are under way that must not be interrupted.
+    pub interruptible: watch::Receiver<usize>,
 }
 
 /// The owner of what is known and shown.
@@ -58,6 +63,9 @@ pub struct Face {
     /// Whether anything is published.
     pub active: bool,
     pub pace: Pace,
+    pub rates: Rates,
+    /// When link statistics are due.
+    pub link_stats_due: Instant,
     /// When diagnostics are due.
     pub diagnostics_due: Instant,
 }
@@ -72,8 +80,15 @@ impl Face {
                 if self.active { publish_due.min(self.diagnostics_due) } else { Instant::now() + QUIET };
             tokio::select! {
                 Some(message) = inputs.link.recv() => {
+                    let is_fresh = matches!(message, Message::Snapshot(_));
                     if let Some(end) = self.handle_link(message).await {
+                        let idle = inputs.interruptible.wait_for(|calls| *calls == 0);
+                        // Whether they have ended or not: the robot is to be heard again.
+                        let _ = tokio::time::timeout(ANSWERING, idle).await;
                         return end;
+                    }
+                    if is_fresh {
+                        self.publish_link_stats(periods.link_stats);
                     }
                 }
                 Some(message) = inputs.join.recv() => self.handle_join(message),
@@ -242,6 +257,22 @@ impl Face {
             reporter.stamp = stamp.clone();
             self.topics.publish_status(n, &convert::network_status(&network.status, &reporter, own));
             self.topics.publish_peers(n, &convert::peer_array(&network.status, &network.peers, &reporter));
+        }
+    }
+
+    /// With what the agent has just told, once in a period: rates between two looks at its counters.
+    fn publish_link_stats(&mut self, period: Duration) {
+        let now = Instant::now();
+        // What is told a moment early is not put off to the next time.
+        if !self.active || now + period / 10 < self.link_stats_due {
+            return;
+        }
+        self.link_stats_due = now + period;
+        self.rates.retain(self.view.networks());
+        for network in self.view.networks() {
+            let mut reporter = self.view.reporter(Some(network));
+            reporter.stamp = self.clock.now();
+            self.topics.publish_link_stats(&self.rates.link_stats(network, &reporter, now));
         }
     }
 

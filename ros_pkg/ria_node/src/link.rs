@@ -165,7 +165,7 @@ impl Link {
                 let _ = self.current.send_replace(Ok(agent.clone()));
             }
             self.out.send(Message::Snapshot(Box::new(snapshot))).await.ok()?;
-            let period = self.parameters.borrow_and_update().periods().publish;
+            let period = self.parameters.borrow_and_update().periods().shortest();
             loop {
                 tokio::select! {
                     Some(_) = changes.next() => break,

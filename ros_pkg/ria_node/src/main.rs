@@ -9,6 +9,7 @@
 //! It has no rights and owns nothing: whatever happens to it, tunnel and membership stay as they are. When its ROS
 //! context is of no use any more (`interfaces`), or broke, the process replaces itself (`replace`).
 
+mod actions;
 mod constants;
 mod control;
 mod convert;

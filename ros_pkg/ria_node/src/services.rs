@@ -9,7 +9,7 @@ use r2r::ria_msgs::{msg, srv};
 use r2r::{Node, QosProfile, ServiceRequest, WrappedServiceTypeSupport};
 use ria_api::client::Agent;
 use ria_api::state::{NetworkReport, PeerStatus, PingReply};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::constants::calls;
 use crate::convert::{self, Own, Reporter};
@@ -24,6 +24,12 @@ const AT_ONCE: usize = 16;
 /// How long a call waits for the node's first look for the agent: a little longer than an agent may take for its answer.
 const FIRST_LOOK: Duration = Duration::from_secs(6);
 
+/// How long an answer takes to leave.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// How long a measurement may take.
+pub const LONGEST_NETCHECK: Duration = Duration::from_secs(60);
+
 /// What answering needs.
 #[derive(Clone)]
 pub struct Calls {
@@ -33,6 +39,21 @@ pub struct Calls {
     pub clock: RosClock,
     /// The node's name as long as the agent gives it none.
     pub fallback_name: Arc<str>,
+    /// How many calls are under way that must not be interrupted.
+    pub in_work: Arc<watch::Sender<usize>>,
+}
+
+/// A call that must not be interrupted, until this is dropped and a little longer: its answer is still on the way then.
+pub struct Work(Arc<watch::Sender<usize>>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let in_work = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            in_work.send_modify(|calls| *calls -= 1);
+        });
+    }
 }
 
 /// Requests of a service that one task answers.
@@ -57,6 +78,12 @@ impl Calls {
         let _ = tokio::time::timeout(FIRST_LOOK, current.wait_for(has_looked)).await;
         let found = current.borrow().clone();
         found.map_err(|absence| outcome::no_agent(absence.text))
+    }
+
+    /// Begins a call that must not be interrupted.
+    pub fn begin(&self) -> Work {
+        self.in_work.send_modify(|calls| *calls += 1);
+        Work(Arc::clone(&self.in_work))
     }
 
     fn reporter(&self, name: &str, id: &str) -> Reporter {
@@ -236,10 +263,19 @@ async fn try_netcheck(
             )));
         }
     };
+    measure(calls, &asked.network, Duration::from_secs_f64(patience)).await
+}
+
+/// Measures the network that this machine is in.
+pub async fn measure(
+    calls: &Calls,
+    wanted: &str,
+    patience: Duration,
+) -> Result<srv::Netcheck::Response, Failed> {
     let agent = calls.agent().await?;
-    let network = agent.network(named(&asked.network)).await.map_err(|e| outcome::of_error(&e))?;
+    let network = agent.network(named(wanted)).await.map_err(|e| outcome::of_error(&e))?;
     let status = network.proxy.status().await.map_err(|e| outcome::of_error(&e))?;
-    let measured = tokio::time::timeout(Duration::from_secs_f64(patience), network.proxy.netcheck()).await;
+    let measured = tokio::time::timeout(patience, network.proxy.netcheck()).await;
     let report = match measured {
         Ok(report) => report.map_err(|e| outcome::of_error(&e))?,
         Err(_) => {

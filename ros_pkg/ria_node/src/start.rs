@@ -1,17 +1,19 @@
 //! Putting the node together, and taking it apart.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use r2r::{Node, ParameterValue};
 use tokio::sync::{mpsc, watch};
 
+use crate::actions;
 use crate::control;
+use crate::convert::Rates;
 use crate::face::{End, Face, Inputs};
 use crate::interfaces::Interfaces;
 use crate::join;
 use crate::lifecycle::{self, Lifecycle, Managed};
-use crate::link::{Absence, Link};
+use crate::link::{Absence, Current, Link};
 use crate::log;
 use crate::pace::Pace;
 use crate::parameters::{self, Parameters, Served, Value};
@@ -70,11 +72,11 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
     let given = parameters_of(&node, carried)?;
     let host = host_name();
     let (current, calling) = watch::channel(Err(Absence::not_asked()));
-    let made = ros::guarded(|| make(&mut node, &given, calling.clone(), &host))
+    let (in_work, interruptible) = watch::channel(0);
+    let in_work = Arc::new(in_work);
+    let made = ros::guarded(|| make(&mut node, &given, (calling.clone(), in_work), &host))
         .map_err(StartError::Later)?
-        .map_err(|error| {
-        StartError::Later(format!("a topic or service could not be created: {error}"))
-    })?;
+        .map_err(|error| StartError::Later(format!("a topic or service could not be created: {error}")))?;
     let (spinner, failure) =
         Spinner::start(node).map_err(|error| StartError::Later(format!("no thread for ROS: {error}")))?;
     let (live, parameters) = watch::channel(given.clone());
@@ -92,7 +94,9 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
         watch::channel(restored.unwrap_or_else(|| made.managed.first(given.autostart())));
     tokio::spawn(lifecycle::serve(made.managed, state));
     tokio::spawn(parameters::serve(made.served, given, made.clock.clone(), live));
-    let inputs = Inputs { link, join, failure, parameters: parameters.clone(), lifecycle: lifecycle.clone() };
+    let (parameters_in, lifecycle_in) = (parameters.clone(), lifecycle.clone());
+    let inputs =
+        Inputs { link, join, failure, parameters: parameters_in, lifecycle: lifecycle_in, interruptible };
     let face = Face {
         spinner,
         topics: made.topics,
@@ -103,18 +107,25 @@ pub fn start(carried: &Carried) -> Result<Running, StartError> {
         joined,
         active: lifecycle.borrow().is_active(),
         pace: Pace::default(),
+        rates: Rates::default(),
+        link_stats_due: Instant::now(),
         diagnostics_due: Instant::now(),
     };
     Ok(Running { face, inputs: Some(inputs), parameters, lifecycle, carried: carried.clone() })
 }
 
-fn make(node: &mut Node, given: &Parameters, current: crate::link::Current, host: &str) -> r2r::Result<Made> {
+/// The agent to call, and where calls say that they must not be interrupted.
+type Calling = (Current, Arc<watch::Sender<usize>>);
+
+fn make(node: &mut Node, given: &Parameters, (current, in_work): Calling, host: &str) -> r2r::Result<Made> {
     let clock = RosClock::of(node, given.use_sim_time())?;
     let topics = Topics::create(node)?;
-    let calls = Calls { current, clock: clock.clone(), fallback_name: host.into() };
+    let calls = Calls { current, clock: clock.clone(), fallback_name: host.into(), in_work };
     services::create(node, &calls)?;
+    actions::create(node, &calls)?;
     if given.allow_control() {
         control::create(node, &calls)?;
+        actions::create_changing(node, &calls)?;
     }
     let (served, managed) = (Served::create(node)?, Managed::create(node)?);
     Ok(Made { topics, served, managed, clock })

@@ -2,7 +2,7 @@
 
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::rcl_interfaces::msg::ParameterEvent;
-use r2r::ria_msgs::msg::{Event, PeerArray, Status};
+use r2r::ria_msgs::msg::{Event, LinkStats, PeerArray, Status};
 use r2r::{Node, Publisher, QosProfile};
 
 use crate::log;
@@ -11,11 +11,13 @@ use crate::ros::Spinner;
 /// State topics: a late subscriber gets the last message of each publisher.
 const LATCHED: QosProfile = QosProfile::default().reliable().transient_local().keep_last(1);
 const EVENTS: QosProfile = QosProfile::default().reliable().volatile().keep_last(50);
+const LINK_STATS: QosProfile = QosProfile::default().best_effort().volatile().keep_last(5);
 
 /// Topics that a node has once.
 pub struct Topics {
     events: Publisher<Event>,
     diagnostics: Publisher<DiagnosticArray>,
+    link_stats: Publisher<LinkStats>,
     /// One pair for each network, since a publisher keeps one message only; at least one, for the status without any.
     networks: Vec<NetworkTopics>,
 }
@@ -47,6 +49,7 @@ impl Topics {
         Ok(Self {
             events: node.create_publisher("/overlay/events", EVENTS)?,
             diagnostics: node.create_publisher("/diagnostics", QosProfile::default())?,
+            link_stats: node.create_publisher("/overlay/link_stats", LINK_STATS)?,
             networks: vec![NetworkTopics::create(node)?],
         })
     }
@@ -89,6 +92,10 @@ impl Topics {
 
     pub fn publish_event(&self, message: &Event) {
         said("/overlay/events", self.events.publish(message));
+    }
+
+    pub fn publish_link_stats(&self, message: &LinkStats) {
+        said("/overlay/link_stats", self.link_stats.publish(message));
     }
 
     pub fn publish_diagnostics(&self, message: &DiagnosticArray) {

@@ -9,7 +9,8 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from harness import LATCHED, NodeTest
 from rcl_interfaces.msg import Log
-from ria_msgs.msg import Event, Peer, Status
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ria_msgs.msg import Event, LinkStats, Peer, Status
 
 
 GROUPS = pathlib.Path(__file__).resolve().parents[2] / "ria_bringup/config/diagnostics.yaml"
@@ -113,6 +114,31 @@ class StateTest(NodeTest):
         self.assertEqual((event.before, event.after), (Peer.PATH_RELAY_UDP, Peer.PATH_DIRECT))
         self.assertEqual((event.reporter, event.network, event.peer, event.seq), ("robot-1", "lab", "robot-2", 1))
         self.assertAlmostEqual(event.gap, 0.4, places=5)
+
+    def test_fast_numbers_of_links_have_rates(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-3 up direct 0.004", "peer robot-2 up relay_udp 0.025 0.5")
+        stats = self.listen(LinkStats, "/overlay/link_stats", QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT))
+        self.start_node(publish_period=60.0, link_stats_period=0.2)
+        first = self.wait_for(stats, lambda m: len(m.links) == 2, "link statistics")
+        self.assertEqual((first.reporter, first.network), ("robot-1", "lab"))
+        self.assertEqual([(link.name, link.path) for link in first.links],
+                         [("robot-2", Peer.PATH_RELAY_UDP), ("robot-3", Peer.PATH_DIRECT)])
+        self.assertAlmostEqual(first.links[0].rtt, 0.025, places=5)
+        self.assertNotEqual(first.links[0].rtt_deviation, first.links[0].rtt_deviation, "unknown is NaN")
+        began, sent = time.monotonic(), 0
+        while time.monotonic() - began < 2.0:
+            sent += 5000
+            agent.say(f"traffic robot-2 {2 * sent} {sent}")
+            self.spin(0.1)
+        # 50 kB/s and twice that, as well as this loop keeps its time.
+        busy = self.wait_for(stats, lambda m: m.links[0].tx_rate > 0, "a rate")
+        self.assertTrue(0 < busy.links[0].tx_rate < 500_000 and busy.links[0].rx_rate > busy.links[0].tx_rate, busy)
+        self.assertEqual(busy.links[1].rx_rate, 0.0)
+        last = self.wait_for(stats, lambda m: m.links[0].tx_bytes == sent, "the last count")
+        self.assertEqual((last.links[0].rx_packets, last.links[0].tx_packets), (sent // 500, sent // 1000))
+        seconds = stats[-1].header.stamp.sec - stats[0].header.stamp.sec + 1
+        self.assertLess(len(stats), seconds / 0.2 * 1.5 + 3, "more often than asked for")
 
     def test_two_robots_share_the_topics(self):
         for name in ("robot-1", "robot-2"):

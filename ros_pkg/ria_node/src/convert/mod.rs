@@ -1,6 +1,7 @@
 //! What the agent tells, as ROS messages. Pure functions; no clock, no node.
 
 mod event;
+mod link_stats;
 mod peer;
 mod report;
 mod status;
@@ -14,6 +15,7 @@ use ria_api::state::{Condition, Severity};
 use crate::constants::conditions;
 
 pub use event::{agent_event, event};
+pub use link_stats::Rates;
 pub use peer::{path, peer, peer_array};
 pub use report::{report, status_report};
 pub use status::{Own, network_status, state, status_without_network};

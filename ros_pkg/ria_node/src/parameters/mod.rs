@@ -31,7 +31,7 @@ pub struct Description {
 }
 
 /// All parameters, by name.
-pub const ALL: [Description; 7] = [
+pub const ALL: [Description; 8] = [
     Description {
         name: "agent_socket",
         text: "Socket of the Ria agent; empty takes RIA_SOCKET, else the usual /run/ria/bus.",
@@ -76,6 +76,14 @@ pub const ALL: [Description; 7] = [
         default: || Value::Text(String::new()),
     },
     Description {
+        name: "link_stats_period",
+        text: "Seconds between two messages on /overlay/link_stats.",
+        constraints: "",
+        range: Some((0.1, 60.0)),
+        read_only: false,
+        default: || Value::Double(1.0),
+    },
+    Description {
         name: "publish_period",
         text: "Longest time in seconds between two messages on /overlay/status and /overlay/peers; changes go out \
                sooner.",
@@ -99,6 +107,14 @@ pub const ALL: [Description; 7] = [
 pub struct Periods {
     pub publish: Duration,
     pub diagnostics: Duration,
+    pub link_stats: Duration,
+}
+
+impl Periods {
+    /// How often the agent is asked.
+    pub fn shortest(&self) -> Duration {
+        self.publish.min(self.link_stats)
+    }
 }
 
 /// The values in force.
@@ -191,7 +207,11 @@ impl Parameters {
 
     pub fn periods(&self) -> Periods {
         let duration = |name| Duration::from_secs_f64(self.double(name));
-        Periods { publish: duration("publish_period"), diagnostics: duration("diagnostics_period") }
+        Periods {
+            publish: duration("publish_period"),
+            diagnostics: duration("diagnostics_period"),
+            link_stats: duration("link_stats_period"),
+        }
     }
 
     /// Those that may have been changed while the node ran.
