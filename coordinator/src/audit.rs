@@ -7,14 +7,17 @@
 //! Changing, removing or inserting a row breaks the chain from there on; cutting off the end shows against the head
 //! that the running coordinator holds. Storing rows is the store's business.
 
+use std::net::IpAddr;
+
 use data_encoding::HEXLOWER;
 use minicbor::Encode;
-use ria_protocol::id::NetworkId;
+use ria_protocol::id::{KeyId, NetworkId};
 use ria_protocol::message::to_bytes;
 use ria_protocol::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use crate::person::{Person, Reported};
+use crate::state::people::UserName;
 
 const CONTEXT: &[u8] = b"ria audit row v1\0";
 
@@ -65,6 +68,10 @@ pub enum Actor {
     Local(u32),
     /// The same, with the names that are known.
     Person(Person),
+    /// Somebody who is logged in to the pages, or a program that acts for them with a token.
+    User(UserName, Option<KeyId>),
+    /// Somebody who is not known, from this address.
+    Stranger(IpAddr),
     /// A node, about itself.
     Node(ria_protocol::id::NodeId),
     /// A node, about itself, and for whom it says that it did it.
@@ -76,7 +83,7 @@ impl Actor {
     pub fn node(&self) -> Option<ria_protocol::id::NodeId> {
         match self {
             Self::Node(node) | Self::NodeFor(node, _) => Some(*node),
-            Self::Coordinator | Self::Local(_) | Self::Person(_) => None,
+            Self::Coordinator | Self::Local(_) | Self::Person(_) | Self::User(..) | Self::Stranger(_) => None,
         }
     }
 
@@ -86,7 +93,10 @@ impl Actor {
         match self {
             Self::Person(person) => Some(("caller", person.particulars())),
             Self::NodeFor(_, reported) => Some(("reported_by_node", reported.particulars())),
-            Self::Coordinator | Self::Local(_) | Self::Node(_) => None,
+            Self::User(_, Some(token)) => Some(("token", token.to_string().into())),
+            Self::Coordinator | Self::Local(_) | Self::Node(_) | Self::User(_, None) | Self::Stranger(_) => {
+                None
+            }
         }
     }
 }
@@ -96,6 +106,8 @@ impl std::fmt::Display for Actor {
         match self {
             Self::Coordinator => f.write_str("coordinator"),
             Self::Local(uid) | Self::Person(Person { uid, .. }) => write!(f, "uid:{uid}"),
+            Self::User(name, _) => write!(f, "user:{name}"),
+            Self::Stranger(from) => write!(f, "address:{}", from.to_canonical()),
             Self::Node(node) | Self::NodeFor(node, _) => write!(f, "node:{node}"),
         }
     }

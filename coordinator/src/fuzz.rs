@@ -1,5 +1,6 @@
 //! Bodies of the fuzz targets for what the coordinator reads. The fuzzer runs them, and the tests replay its corpora.
 
+use axum::http::{HeaderMap, HeaderValue, Method};
 use ria_protocol::keys::SpkiHash;
 use ria_protocol::policy::{Permit, PermitKind};
 use ria_protocol::time::UnixTime;
@@ -10,9 +11,11 @@ use crate::admin::api::{
     AddRelay, AddTurn, AuditView, CreateKey, CreateNetwork, KeyView, NetworkView, NodeView, RelayView,
     Rename, Tag,
 };
+use crate::admin::api_people::{AddUser, CreateToken, SetRoles, UserView};
 use crate::config::{Config, Standalone};
 use crate::duration::Lifetime;
 use crate::enrol::check_request;
+use crate::people::{secret, totp};
 use crate::policy::Who;
 use crate::policy::api::{ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, VersionView};
 use crate::policy::ask::{Resolved, Roster, run_tests};
@@ -21,14 +24,18 @@ use crate::policy::text::parse;
 use crate::policy::valid::Period;
 use crate::policy::words::{self, Question};
 pub use crate::relay::fuzz::{relay_server, relay_stream};
+use crate::rest::caller::{SESSION_COOKIE, cookie, is_cross_site};
+use crate::rest::operations;
+use crate::state::people::{Scope, UserName};
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("coordinator_config", coordinator_config),
     ("admin_json", admin_json),
+    ("web_request", web_request),
     ("certificate_request", certificate_request),
     ("relay_server", relay_server),
     ("relay_stream", relay_stream),
@@ -68,6 +75,10 @@ pub fn admin_json(data: &[u8]) {
     json::<VersionView>(data);
     json::<Explain>(data);
     json::<Explained>(data);
+    json::<AddUser>(data);
+    json::<SetRoles>(data);
+    json::<CreateToken>(data);
+    json::<UserView>(data);
 }
 
 /// What was read is written to a text that reads back to the same text.
@@ -76,6 +87,39 @@ fn json<T: Serialize + DeserializeOwned>(data: &[u8]) {
     let text = serde_json::to_string(&value).unwrap_or_default();
     let again = serde_json::from_str::<T>(&text).map(|again| serde_json::to_string(&again));
     assert!(again.is_ok_and(|again| again.is_ok_and(|again| again == text)), "{text}");
+}
+
+/// What strangers' browsers and programs send: tokens, cookies, paths, names, scopes; and what is drawn of their texts.
+pub fn web_request(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    if let Some((id, digest)) = secret::read_token(first) {
+        assert!(!id.to_string().is_empty() && digest != [0; 32]);
+    }
+    if let Ok(name) = first.parse::<UserName>() {
+        assert_eq!(name.as_str(), first);
+    }
+    if let Ok(scope) = first.parse::<Scope>() {
+        assert_eq!(scope.to_string(), first);
+    }
+    for method in [Method::GET, Method::POST, Method::DELETE] {
+        if let Ok(operation) = operations::find(&method, first) {
+            assert_eq!(operation.path.split('/').count(), first.split('/').count());
+        }
+    }
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(first) {
+        for name in ["cookie", "origin", "host", "sec-fetch-site"] {
+            headers.insert(name, value.clone());
+        }
+        if let Some(found) = cookie(&headers, SESSION_COOKIE) {
+            assert!(!found.contains(';'));
+        }
+        is_cross_site(&headers);
+    }
+    totp::step_of(first.as_bytes(), rest, UnixTime(1_000_000));
+    let uri = totp::uri(&[7; totp::SECRET], first);
+    assert!(uri.is_ascii() && !uri.contains(['<', '"', ' ']));
 }
 
 /// Certificate requests of nodes: none is good for a key that is not in it.

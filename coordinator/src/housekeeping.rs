@@ -132,6 +132,7 @@ mod tests {
             epochs: Vec::new(),
             added_urls: Vec::new(),
             relays: Vec::new(),
+            people: Arc::default(),
         };
         let here = Present { online: [node].into(), waiting: BTreeSet::new() };
         let nobody = Present::default();

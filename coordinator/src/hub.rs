@@ -125,6 +125,7 @@ pub struct Present {
 #[derive(Debug, Clone)]
 pub struct Hub {
     commands: mpsc::Sender<Command>,
+    changes: watch::Receiver<u64>,
 }
 
 /// The hub's task has ended, so the coordinator is stopping.
@@ -136,6 +137,7 @@ impl Hub {
     /// Starts the task; it ends when the last `Hub` is gone.
     pub fn start(registry: Registry) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, queue) = mpsc::channel(QUEUE);
+        let (told, changes) = watch::channel(0);
         let owner = Owner {
             registry,
             entries: BTreeMap::new(),
@@ -143,8 +145,14 @@ impl Hub {
             runs: BTreeMap::new(),
             feeds: BTreeMap::new(),
             sessions: 0,
+            told,
         };
-        (Self { commands }, tokio::spawn(owner.run(queue)))
+        (Self { commands, changes }, tokio::spawn(owner.run(queue)))
+    }
+
+    /// Moves whenever nodes have come or gone, or may be reached elsewhere.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 
     /// A session begins; one that the node had is told to end.
@@ -262,6 +270,7 @@ struct Owner {
     runs: BTreeMap<NodeKey, Runs>,
     feeds: BTreeMap<NetworkId, Feed>,
     sessions: u64,
+    told: watch::Sender<u64>,
 }
 
 impl Owner {
@@ -481,6 +490,7 @@ impl Owner {
 
     /// Tells all sessions what has changed.
     fn tell(&mut self) {
+        self.told.send_modify(|count| *count += 1);
         for (network, feed) in &mut self.feeds {
             let changed = std::mem::take(&mut feed.changed);
             let entry = |node| self.entries.get(&(*network, node)).map(|entry| entry.live(node));

@@ -26,14 +26,19 @@ use crate::anchor;
 use crate::config::{Config, PublicUrl};
 use crate::housekeeping;
 use crate::hub::Hub;
+use crate::metrics;
+use crate::people::Logins;
 use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
 use crate::relays::Relays;
+use crate::rest::gate::Gate;
 use crate::session::{Counters, Services};
 use crate::store::{self, Store, StoreError, sqlite_url};
 use crate::tls::accept::{self, Tls};
 use crate::tls::authority::{AuthorityError, Identity};
 use crate::tls::leaf::LeafError;
+use crate::tls::operator::{Operator, OperatorError};
 use crate::tls::succession::Authorities;
+use crate::web;
 use crate::witness::Witness;
 
 /// Everything has stopped by then, or is left behind.
@@ -67,6 +72,8 @@ pub enum StartError {
     Registry(#[from] Unavailable),
     #[error(transparent)]
     Leaf(#[from] LeafError),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     #[error("{0}")]
     Listen(String),
     #[error(transparent)]
@@ -82,6 +89,7 @@ pub struct Coordinator {
     services: Arc<Services>,
     admin_socket: PathBuf,
     data_dir: PathBuf,
+    public_urls: Vec<PublicUrl>,
     parts: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
     hub: JoinHandle<()>,
@@ -104,21 +112,17 @@ impl Coordinator {
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let lock = lock(&config.data_dir)?;
         let url = config.database.clone().unwrap_or_else(|| sqlite_url(&config.data_dir));
-        // A new database would know no member, and all of them would take that for their removal.
-        if let (Some(database), Some(identity)) =
-            (store::missing_file(&url), Identity::directory(&config.data_dir))
-        {
-            return Err(StartError::NoDatabase { database, identity });
-        }
-        let store = Store::open(&url).await?;
+        let store = open_store(&url, &config.data_dir).await?;
         let identity = Identity::load_or_create(&config.data_dir, registry::known_authority(&store).await?)?;
         registry::bind_authority(&store, &identity.authority).await?;
         let authorities = Authorities::new(Identity::path(&config.data_dir), identity.authority);
 
         // Sockets are bound before anything runs, so that a mistake shows at once.
         let hosts = config.public_urls.iter().map(|url| url.host().to_owned());
-        let tls = Tls::new(&authorities, accept::page_names(hosts))?;
+        let operator = config.page_certificate.clone().map(Operator::load).transpose()?.map(Arc::new);
+        let tls = Tls::new(&authorities, accept::page_names(hosts), operator)?;
         let listener = listen(config.listen)?;
+        let metrics_listener = config.metrics_listen.map(listen).transpose()?;
         let address = listener.local_addr().map_err(|e| StartError::Listen(e.to_string()))?;
         let draining = CancellationToken::new();
         let tls_port = config.public_urls.first().map_or(address.port(), PublicUrl::port);
@@ -135,27 +139,24 @@ impl Coordinator {
         let services = Arc::new(Services {
             registry,
             hub,
-            authorities: authorities.clone(),
+            authorities,
             lifetimes: config.lifetimes,
             relays,
             witness,
             draining,
             tasks: TaskTracker::new(),
             counters: Counters::default(),
+            logins: Logins::default(),
         });
-        let mut parts = vec![
-            tokio::spawn(accept::serve(listener, tls.clone(), services.clone())),
-            tokio::spawn(renew_certificates(tls, authorities, services.draining.clone())),
-            tokio::spawn(housekeeping::run(services.clone())),
-            tokio::spawn(crate::vigil::run(services.clone())),
-            spawn_admin(admin_listener, &services, store, config),
-        ];
+        let sockets = Sockets { listener, metrics_listener, admin_listener, port: address.port() };
+        let mut parts = spawn_parts(sockets, tls, (services.clone(), store), config);
         parts.extend(relay_task);
         let coordinator = Self {
             address,
             services,
             admin_socket: config.admin_socket.clone(),
             data_dir: config.data_dir.clone(),
+            public_urls: config.public_urls.clone(),
             parts,
             writer,
             hub: hub_task,
@@ -163,6 +164,15 @@ impl Coordinator {
         };
         coordinator.announce(config);
         Ok(coordinator)
+    }
+
+    /// A link for the first owner, where nobody can log in who may decide on everything.
+    pub fn owner_link(&self) -> Option<String> {
+        if self.services.registry.world().people.has_owner() {
+            return None;
+        }
+        let (secret, _) = self.services.logins.owner_link.renew(UnixTime::from(SystemTime::now()));
+        Some(admin::welcome_link(&self.public_urls, self.address.port(), &secret))
     }
 
     /// Where the TLS port is.
@@ -291,18 +301,53 @@ async fn renew_certificates(tls: Tls, authorities: Authorities, draining: Cancel
     }
 }
 
-fn spawn_admin(
-    listener: UnixListener,
-    services: &Arc<Services>,
-    store: Store,
+/// A new database would know no member, and all of them would take that for their removal.
+async fn open_store(url: &str, data_dir: &Path) -> Result<Store, StartError> {
+    if let (Some(database), Some(identity)) = (store::missing_file(url), Identity::directory(data_dir)) {
+        return Err(StartError::NoDatabase { database, identity });
+    }
+    Ok(Store::open(url).await?)
+}
+
+/// Where connections come in.
+struct Sockets {
+    listener: TcpListener,
+    metrics_listener: Option<TcpListener>,
+    admin_listener: UnixListener,
+    port: u16,
+}
+
+/// Starts all that runs beside writer, hub and relay.
+fn spawn_parts(
+    sockets: Sockets,
+    tls: Tls,
+    (services, store): (Arc<Services>, Store),
     config: &Config,
-) -> JoinHandle<()> {
-    let admin = admin::server::Admin {
+) -> Vec<JoinHandle<()>> {
+    let admin = Arc::new(admin::server::Admin {
         services: services.clone(),
         store,
         public_urls: config.public_urls.clone(),
         data_dir: config.data_dir.clone(),
-    };
+        port: sockets.port,
+    });
+    let gate = Arc::new(Gate::new(admin.clone()));
+    let pages = web::pages_router(services.clone(), gate);
+    let (authorities, draining) = (services.authorities.clone(), services.draining.clone());
+    let mut parts = vec![
+        tokio::spawn(accept::serve(sockets.listener, tls.clone(), pages, services.clone())),
+        tokio::spawn(renew_certificates(tls, authorities, draining.clone())),
+        tokio::spawn(housekeeping::run(services.clone())),
+        tokio::spawn(crate::vigil::run(services.clone())),
+        spawn_admin(sockets.admin_listener, admin),
+    ];
+    parts.extend(sockets.metrics_listener.map(|listener| {
+        tokio::spawn(metrics::serve(listener, metrics::coordinator_router(services), draining))
+    }));
+    parts
+}
+
+fn spawn_admin(listener: UnixListener, admin: Arc<admin::server::Admin>) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = admin::server::serve(listener, admin).await {
             tracing::error!(%error, "the admin socket failed");

@@ -118,6 +118,7 @@ mod tests {
             epochs: Vec::new(),
             added_urls: Vec::new(),
             relays: Vec::new(),
+            people: Arc::default(),
         }
     }
 

@@ -1,16 +1,20 @@
-//! What the TLS port says over HTTP: the node stream for nodes; health and a plain page for everybody else.
+//! What the TLS port says over HTTP: the node stream for nodes; health, REST and pages for everybody else.
 
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ria_protocol::{MAX_NODE_MESSAGE, RELAY_PATH, STREAM_PATH};
 use serde_json::json;
 
+use crate::pages;
+use crate::rest;
+use crate::rest::caller::ClientAddress;
+use crate::rest::gate::Gate;
 use crate::session::{self, Peer, Services};
 
 /// A session holds its buffers for as long as a node is connected, so they are small.
@@ -22,8 +26,18 @@ pub fn node_router(services: Arc<Services>) -> Router {
 }
 
 /// For all others.
-pub fn pages_router(services: Arc<Services>) -> Router {
-    Router::new().route("/", get(page)).route("/healthz", get(health)).with_state(services)
+pub fn pages_router(services: Arc<Services>, gate: Arc<Gate>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics_by_token))
+        .with_state(gate.clone())
+        .merge(health_routes(services))
+        .merge(rest::routes(gate.clone()))
+        .merge(pages::routes(gate))
+}
+
+/// Whether it works.
+pub fn health_routes<S: Clone + Send + Sync + 'static>(services: Arc<Services>) -> Router<S> {
+    Router::new().route("/healthz", get(health)).route("/readyz", get(ready)).with_state(services)
 }
 
 /// What nodes and relays may send, and what a connection that is idle costs.
@@ -66,19 +80,22 @@ async fn health(State(services): State<Arc<Services>>) -> Response {
     (code, Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION") }))).into_response()
 }
 
-async fn page() -> Html<&'static str> {
-    Html(PAGE)
+/// Whether nodes should be sent here: it works, and is not about to stop.
+async fn ready(State(services): State<Arc<Services>>) -> Response {
+    if services.draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response();
+    }
+    if !services.registry.is_writable() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "storage-failing" })))
+            .into_response();
+    }
+    Json(json!({ "status": "ready" })).into_response()
 }
 
-const PAGE: &str = "<!doctype html>
-<html lang=\"en\">
-<meta charset=\"utf-8\">
-<meta name=\"viewport\" content=\"width=device-width\">
-<title>Ria coordinator</title>
-<style>body { font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem }</style>
-<h1>Ria coordinator</h1>
-<p>This server brings the robots of a lab together in one secure network. It is running.</p>
-<p>To add a robot, an administrator makes a key on this server with <code>ria-coordinator key create</code>,
-and the robot joins with it: <code>ria join --file KEYFILE</code>.</p>
-</html>
-";
+async fn metrics_by_token(
+    State(gate): State<Arc<Gate>>,
+    Extension(from): Extension<ClientAddress>,
+    headers: HeaderMap,
+) -> Response {
+    rest::metrics(&gate, &headers, from).await
+}

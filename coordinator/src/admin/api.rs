@@ -490,6 +490,8 @@ pub enum ProblemCode {
     NotFound,
     /// Something is in the way.
     Conflict,
+    /// Somebody else has changed it since whoever asks has looked.
+    Changed,
     /// Something has to be set first.
     NotReady,
     /// The coordinator can't do this at the moment.

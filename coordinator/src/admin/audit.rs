@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Query};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ria_protocol::keys::SpkiHash;
@@ -16,8 +16,10 @@ use ria_protocol::time::UnixTime;
 use serde::Deserialize;
 
 use super::api::{AuditView, ChainView, ProblemCode};
-use super::server::{Admin, Answer, Body, Shared, find_network, problem};
+use super::desk::Shared;
+use super::server::{Admin, Answer, Body, choose_network, find_network, problem};
 use crate::evidence::{Claim, Examined, MOST_CLAIMS, SignedHead, examine};
+use crate::state::people::Reach;
 use crate::store::AuditQuery;
 
 /// Rows shown unless more are asked for.
@@ -45,9 +47,14 @@ struct Filter {
     after: Option<u64>,
 }
 
-async fn list(State(admin): Shared, Query(filter): Query<Filter>) -> Answer<AuditView> {
-    let world = admin.services.registry.world();
-    let network = filter.network.map(|name| find_network(&world, &name).map(|n| n.info.id)).transpose()?;
+async fn list(Shared(admin): Shared, Query(filter): Query<Filter>) -> Answer<AuditView> {
+    let world = admin.world();
+    // Who has to do with some networks only is shown the rows of one of them.
+    let network = match (&filter.network, admin.reach()) {
+        (Some(name), _) => Some(find_network(&world, name)?.info.id),
+        (None, Reach::All) => None,
+        (None, Reach::Only(_)) => Some(choose_network(&world, None)?.info.id),
+    };
     let query = AuditQuery {
         network,
         limit: filter.limit.unwrap_or(LIMIT),
@@ -67,14 +74,14 @@ async fn list(State(admin): Shared, Query(filter): Query<Filter>) -> Answer<Audi
     Ok(Json(AuditView { rows, chain }))
 }
 
-async fn head(State(admin): Shared) -> Answer<SignedHead> {
+async fn head(Shared(admin): Shared) -> Answer<SignedHead> {
     let authority = admin.services.authorities.current();
     let world = admin.services.registry.world();
     let signed = SignedHead::sign(&authority, &world, UnixTime::from(SystemTime::now()));
     signed.map(Json).map_err(|error| problem(ProblemCode::Unavailable, error))
 }
 
-async fn witness(State(admin): Shared, Body(claims): Body<Vec<Claim>>) -> Answer<Examined> {
+async fn witness(Shared(admin): Shared, Body(claims): Body<Vec<Claim>>) -> Answer<Examined> {
     let authority = admin.services.authorities.current();
     let older = authority.older().iter().map(|older| older.pin);
     let pins: Vec<SpkiHash> = std::iter::once(authority.pin()).chain(older).collect();

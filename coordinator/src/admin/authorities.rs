@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ria_protocol::time::UnixTime;
 use serde_json::json;
 
 use super::api::{AuthorityStatus, AuthorityView, Problem, ProblemCode};
-use super::server::{Admin, Answer, By, Shared, problem};
+use super::desk::Shared;
+use super::server::{Admin, Answer, By, problem};
 use crate::audit::Event;
 use crate::tls::authority::{Authority, AuthorityError, end_of};
 use crate::tls::succession::RetireError;
@@ -58,11 +59,11 @@ fn views(authority: &Authority) -> Vec<AuthorityView> {
     std::iter::once(own).chain(older).collect()
 }
 
-async fn list(State(admin): Shared) -> Answer<Vec<AuthorityView>> {
+async fn list(Shared(admin): Shared) -> Answer<Vec<AuthorityView>> {
     Ok(Json(views(&admin.services.authorities.current())))
 }
 
-async fn roll(State(admin): Shared, axum::Extension(actor): By) -> Answer<Vec<AuthorityView>> {
+async fn roll(Shared(admin): Shared, axum::Extension(actor): By) -> Answer<Vec<AuthorityView>> {
     let authorities = &admin.services.authorities;
     let before = authorities.current();
     let next = authorities.roll()?;
@@ -83,7 +84,7 @@ async fn roll(State(admin): Shared, axum::Extension(actor): By) -> Answer<Vec<Au
 }
 
 async fn retire(
-    State(admin): Shared,
+    Shared(admin): Shared,
     Path(wanted): Path<String>,
     axum::Extension(actor): By,
 ) -> Answer<Vec<AuthorityView>> {

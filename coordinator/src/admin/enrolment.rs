@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::{Path as UrlPath, Query, State};
+use axum::extract::{Path as UrlPath, Query};
 use ria_protocol::id::KeyId;
 use ria_protocol::time::UnixTime;
 
 use super::api::Problem;
 use super::api::{Approve, KeyDetail, NodeView, PendingView, ProblemCode, Rename, Tag};
-use super::server::{Answer, Body, By, NetworkFilter, Shared, find_network, find_node, presence, problem};
+use super::desk::Shared;
+use super::server::{Answer, Body, By, NetworkFilter, find_network, find_node, presence, problem};
 use super::views;
 use crate::registry::{DecideError, EditNodeError, NodeEdit, RevokeKeyError};
 use crate::state::waiting::WaitingEntry;
@@ -36,9 +37,9 @@ impl From<DecideError> for Problem {
     }
 }
 
-pub(super) async fn show_key(State(admin): Shared, UrlPath(id): UrlPath<String>) -> Answer<KeyDetail> {
+pub(super) async fn show_key(Shared(admin): Shared, UrlPath(id): UrlPath<String>) -> Answer<KeyDetail> {
     let id: KeyId = id.parse().map_err(|error| problem(ProblemCode::BadRequest, error))?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let none = || problem(ProblemCode::NotFound, RevokeKeyError::NoKey(id));
     let key = world.keys.get(&id).ok_or_else(none)?;
     let network = world.networks.get(&key.network).ok_or_else(none)?;
@@ -49,7 +50,7 @@ pub(super) async fn show_key(State(admin): Shared, UrlPath(id): UrlPath<String>)
 }
 
 pub(super) async fn rename_node(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
@@ -60,7 +61,7 @@ pub(super) async fn rename_node(
 }
 
 pub(super) async fn tag_node(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
@@ -71,7 +72,7 @@ pub(super) async fn tag_node(
 }
 
 async fn edit_node(
-    admin: &super::server::Admin,
+    admin: &super::desk::Desk,
     wanted: &str,
     filter: NetworkFilter,
     edit: NodeEdit,
@@ -79,7 +80,7 @@ async fn edit_node(
 ) -> Answer<NodeView> {
     let presence = presence(admin).await?;
     let registry = &admin.services.registry;
-    let world = registry.world();
+    let world = admin.world();
     let (network, member) = find_node(&world, wanted, filter.network.as_deref())?;
     let id = network.info.id;
     let member = registry.edit_node(id, member.node, edit, actor).await?;
@@ -88,11 +89,11 @@ async fn edit_node(
 }
 
 pub(super) async fn list_pending(
-    State(admin): Shared,
+    Shared(admin): Shared,
     Query(filter): Query<NetworkFilter>,
 ) -> Answer<Vec<PendingView>> {
     let present = admin.services.hub.present().await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let only = filter.network.map(|name| find_network(&world, &name).map(|n| n.info.id)).transpose()?;
     let networks = world.networks.values().filter(|n| only.is_none_or(|only| n.info.id == only));
     let mut all: Vec<PendingView> = networks
@@ -104,14 +105,14 @@ pub(super) async fn list_pending(
 }
 
 pub(super) async fn approve(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
     Body(request): Body<Approve>,
 ) -> Answer<NodeView> {
     let registry = &admin.services.registry;
-    let world = registry.world();
+    let world = admin.world();
     let (network, entry) = find_waiting(&world, &wanted, filter.network.as_deref())?;
     let id = network.info.id;
     let mut member = registry.approve(id, entry.node, request.name.clone(), actor.clone()).await?;
@@ -124,13 +125,13 @@ pub(super) async fn approve(
 }
 
 pub(super) async fn reject(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
 ) -> Answer<PendingView> {
     let registry = &admin.services.registry;
-    let world = registry.world();
+    let world = admin.world();
     let (network, entry) = find_waiting(&world, &wanted, filter.network.as_deref())?;
     let entry = registry.reject(network.info.id, entry.node, actor).await?;
     let present = admin.services.hub.present().await?;

@@ -1,13 +1,18 @@
 //! Administration over a Unix socket that only root (and the coordinator's own user) may use: HTTP and JSON.
 
 pub mod api;
+pub mod api_people;
 mod audit;
 mod authorities;
 pub mod client;
+mod desk;
 mod enrolment;
+mod people;
 mod policy;
 mod relays;
 pub mod server;
 mod stock;
 mod upkeep;
 mod views;
+
+pub(crate) use people::welcome_link;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ria_protocol::name::Name;
@@ -16,7 +16,8 @@ use ria_protocol::time::UnixTime;
 use serde::Deserialize;
 
 use super::api::{Problem, ProblemCode};
-use super::server::{Admin, Answer, Body, By, NetworkFilter, Shared, choose_network, problem};
+use super::desk::{Desk, Shared};
+use super::server::{Admin, Answer, Body, By, NetworkFilter, choose_network, problem};
 use crate::policy::api::{ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, VersionView, What};
 use crate::policy::ask::{Entry, Roster};
 use crate::policy::explain::explain;
@@ -54,8 +55,8 @@ fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 
-fn chosen(admin: &Admin, wanted: Option<&str>) -> Result<Arc<Network>, Problem> {
-    let world = admin.services.registry.world();
+fn chosen(admin: &Desk, wanted: Option<&str>) -> Result<Arc<Network>, Problem> {
+    let world = admin.world();
     choose_network(&world, wanted).cloned()
 }
 
@@ -65,7 +66,7 @@ struct Which {
     version: Option<u64>,
 }
 
-async fn show(State(admin): Shared, Query(which): Query<Which>) -> Answer<PolicyView> {
+async fn show(Shared(admin): Shared, Query(which): Query<Which>) -> Answer<PolicyView> {
     let network = chosen(&admin, which.network.as_deref())?;
     let name = network.info.name.clone();
     if let Some(version) = which.version {
@@ -86,7 +87,7 @@ async fn show(State(admin): Shared, Query(which): Query<Which>) -> Answer<Policy
     Ok(Json(PolicyView { network: name, version: network.policy.version, text, since, warnings }))
 }
 
-async fn history(State(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<VersionView>> {
+async fn history(Shared(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<VersionView>> {
     let network = chosen(&admin, filter.network.as_deref())?;
     let all = admin.services.registry.policy_versions(network.info.id).await?;
     let view = |version: crate::state::policy::PolicyVersion| VersionView {
@@ -128,7 +129,7 @@ fn wanted(what: What) -> Result<PolicyChange, Problem> {
 }
 
 async fn change(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<ChangePolicy>,
 ) -> Answer<PolicyChanged> {
@@ -162,7 +163,7 @@ fn told(network: &Network, checked: Checked, dry_run: bool) -> PolicyChanged {
     }
 }
 
-async fn explained(State(admin): Shared, Body(request): Body<Explain>) -> Answer<Explained> {
+async fn explained(Shared(admin): Shared, Body(request): Body<Explain>) -> Answer<Explained> {
     let network = chosen(&admin, request.network.as_ref().map(Name::as_str))?;
     let roster = Roster::of(&network);
     let find = |wanted: &str| -> Result<Entry, Problem> {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::Path as UrlPath;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use ria_protocol::join_key::JoinSecret;
@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 use super::api::{
     AddRelay, AddTurn, AddedRelay, Problem, ProblemCode, RelayLoadView, RelayState, RelayView, StandaloneView,
 };
-use super::server::{Admin, Answer, Body, By, Shared, find_network, problem, urls_for_keys};
+use super::desk::Shared;
+use super::server::{Admin, Answer, Body, By, find_network, problem, urls_for_keys};
 use crate::config::standalone::check_host;
 use crate::random;
 use crate::registry::RelayError;
@@ -51,7 +52,7 @@ impl From<RelayError> for Problem {
     }
 }
 
-async fn list(State(admin): Shared) -> Answer<Vec<RelayView>> {
+async fn list(Shared(admin): Shared) -> Answer<Vec<RelayView>> {
     Ok(Json(views(&admin)))
 }
 
@@ -155,7 +156,7 @@ fn check_name(name: &Name) -> Result<(), Problem> {
 }
 
 async fn add_turn(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<AddTurn>,
 ) -> Answer<Vec<RelayView>> {
@@ -193,7 +194,7 @@ async fn add_turn(
 }
 
 async fn add_standalone(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<AddRelay>,
 ) -> Answer<AddedRelay> {
@@ -220,7 +221,7 @@ async fn add_standalone(
 }
 
 async fn remove(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     UrlPath(name): UrlPath<String>,
 ) -> Answer<Vec<RelayView>> {

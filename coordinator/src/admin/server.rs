@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::connect_info::Connected;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{ConnectInfo, FromRequest, Path as UrlPath, Query, Request, State};
+use axum::extract::{ConnectInfo, FromRequest, Path as UrlPath, Query, Request};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -36,6 +36,7 @@ use tokio::net::UnixListener;
 use super::api::{
     CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode,
 };
+use super::desk::Shared;
 use super::views::{self, PresenceTable};
 use super::{enrolment, stock};
 use crate::audit::Actor;
@@ -47,6 +48,7 @@ use crate::registry::{
     SetNodeEnabledError, Unavailable,
 };
 use crate::session::Services;
+use crate::state::people::Reach;
 use crate::state::{MemberEntry, Network, World};
 use crate::store::{Store, StoreError};
 
@@ -57,6 +59,8 @@ pub struct Admin {
     pub store: Store,
     pub public_urls: Vec<PublicUrl>,
     pub data_dir: PathBuf,
+    /// Of TLS.
+    pub port: u16,
 }
 
 /// The admin socket can't be opened.
@@ -99,13 +103,18 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
 }
 
 /// Serves until the coordinator drains.
-pub async fn serve(listener: UnixListener, admin: Admin) -> io::Result<()> {
+pub async fn serve(listener: UnixListener, admin: Arc<Admin>) -> io::Result<()> {
     let draining = admin.services.draining.clone();
-    let router = router(Arc::new(admin)).into_make_service_with_connect_info::<Caller>();
+    let router = router(admin).into_make_service_with_connect_info::<Caller>();
     axum::serve(listener, router).with_graceful_shutdown(draining.cancelled_owned()).await
 }
 
 fn router(admin: Arc<Admin>) -> Router {
+    operations(admin).layer(middleware::from_fn(check_caller))
+}
+
+/// All operations, for whoever has found out who asks: each request carries an [`Actor`] and a [`Reach`].
+pub(crate) fn operations(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/networks", get(list_networks).post(create_network))
         .route("/v1/networks/{name}", get(show_network))
@@ -128,7 +137,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .merge(super::relays::routes())
         .merge(super::policy::routes())
         .merge(super::authorities::routes())
-        .layer(middleware::from_fn(check_caller))
+        .merge(super::people::routes())
         .with_state(admin)
 }
 
@@ -152,6 +161,7 @@ async fn check_caller(
     match caller.0 {
         Some((uid, pid)) if uid == 0 || uid == own => {
             request.extensions_mut().insert(Actor::Person(Person::of(uid, pid).await));
+            request.extensions_mut().insert(Reach::All);
             next.run(request).await
         }
         Some(_) | None => {
@@ -162,7 +172,6 @@ async fn check_caller(
 }
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
-pub(super) type Shared = State<Arc<Admin>>;
 pub(super) type By = axum::Extension<Actor>;
 
 pub(super) fn problem(code: ProblemCode, message: impl std::fmt::Display) -> Problem {
@@ -176,9 +185,12 @@ impl IntoResponse for Problem {
             ProblemCode::NotPermitted => StatusCode::FORBIDDEN,
             ProblemCode::NotFound => StatusCode::NOT_FOUND,
             ProblemCode::Conflict | ProblemCode::NotReady => StatusCode::CONFLICT,
+            ProblemCode::Changed => StatusCode::PRECONDITION_FAILED,
             ProblemCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
-        (status, Json(self)).into_response()
+        let mut response = (status, Json(&self)).into_response();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
@@ -283,22 +295,22 @@ pub(super) async fn presence(admin: &Admin) -> Result<PresenceTable, Problem> {
     Ok(admin.services.hub.presence().await?)
 }
 
-async fn list_networks(State(admin): Shared) -> Answer<Vec<NetworkView>> {
+async fn list_networks(Shared(admin): Shared) -> Answer<Vec<NetworkView>> {
     let presence = presence(&admin).await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let mut all: Vec<_> = world.networks.values().map(|network| views::network(network, &presence)).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(all))
 }
 
-async fn show_network(State(admin): Shared, UrlPath(name): UrlPath<String>) -> Answer<NetworkView> {
+async fn show_network(Shared(admin): Shared, UrlPath(name): UrlPath<String>) -> Answer<NetworkView> {
     let presence = presence(&admin).await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     Ok(Json(views::network(find_network(&world, &name)?, &presence)))
 }
 
 async fn create_network(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<CreateNetwork>,
 ) -> Answer<NetworkView> {
@@ -318,8 +330,8 @@ async fn create_network(
     Ok(Json(views::network(&network, &PresenceTable::new())))
 }
 
-async fn list_keys(State(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<KeyView>> {
-    let world = admin.services.registry.world();
+async fn list_keys(Shared(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<KeyView>> {
+    let world = admin.world();
     let network = filter.network.map(|name| find_network(&world, &name).map(|n| n.info.id)).transpose()?;
     let now = UnixTime::from(SystemTime::now());
     let wanted = world.keys.values().filter(|key| network.is_none_or(|network| key.network == network));
@@ -346,12 +358,12 @@ pub(super) fn urls_for_keys(admin: &Admin) -> Result<Vec<String>, Problem> {
 }
 
 async fn create_key(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<CreateKey>,
 ) -> Answer<CreatedKey> {
     let urls = urls_for_keys(&admin)?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let network = choose_network(&world, request.network.as_ref().map(ria_protocol::name::Name::as_str))?;
     let now = UnixTime::from(SystemTime::now());
     let mut tags: Vec<String> = request.tags.into_iter().map(String::from).collect();
@@ -378,7 +390,7 @@ async fn create_key(
 }
 
 async fn revoke_key(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(id): UrlPath<String>,
     axum::Extension(actor): By,
 ) -> Answer<KeyView> {
@@ -387,13 +399,13 @@ async fn revoke_key(
         RevokeKeyError::Unavailable(error) => error.into(),
         RevokeKeyError::NoKey(_) => problem(ProblemCode::NotFound, error),
     })?;
-    let view = views::key(&admin.services.registry.world(), &entry, UnixTime::from(SystemTime::now()));
+    let view = views::key(&admin.world(), &entry, UnixTime::from(SystemTime::now()));
     view.map(Json).ok_or_else(|| problem(ProblemCode::NotFound, RevokeKeyError::NoKey(id)))
 }
 
-async fn list_nodes(State(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<NodeView>> {
+async fn list_nodes(Shared(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<NodeView>> {
     let presence = presence(&admin).await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let only = filter.network.map(|name| find_network(&world, &name).map(|n| n.info.id)).transpose()?;
     let networks = || world.networks.values().filter(|n| only.is_none_or(|only| n.info.id == only));
     let statics = networks().flat_map(|n| n.static_peers.values().map(|peer| views::static_node(n, peer)));
@@ -407,12 +419,12 @@ async fn list_nodes(State(admin): Shared, Query(filter): Query<NetworkFilter>) -
 }
 
 async fn show_node(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
 ) -> Answer<NodeView> {
     let presence = presence(&admin).await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     if let Some((network, peer)) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
         return Ok(Json(views::static_node(network, peer)));
     }
@@ -422,12 +434,12 @@ async fn show_node(
 }
 
 async fn remove_node(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
 ) -> Answer<NodeView> {
-    let world = admin.services.registry.world();
+    let world = admin.world();
     if let Some(found) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
         return stock::remove_static(&admin, found, actor).await;
     }
@@ -462,12 +474,12 @@ async fn enable_node(
 }
 
 async fn set_node_enabled(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     (enabled, actor): (bool, Actor),
 ) -> Answer<NodeView> {
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let standing = NodeStanding { network: network.info.id, node: member.node, enabled };
     let changed = admin.services.registry.set_node_enabled(standing, actor).await;

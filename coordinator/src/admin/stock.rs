@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path as UrlPath, Query, State};
+use axum::extract::{Path as UrlPath, Query};
 use ria_protocol::keys::PresharedKey;
 use ria_protocol::map::CandidateKind;
 use ria_protocol::version::Protocol;
 
 use super::api::{AddStatic, NodeView, Problem, ProblemCode, StaticPeerView, StaticView, StaticWay};
+use super::desk::Shared;
 use super::server::{
-    Answer, Body, By, NetworkFilter, Shared, choose_network, find_network, find_node, presence, problem,
+    Answer, Body, By, NetworkFilter, choose_network, find_network, find_node, presence, problem,
 };
 use super::views::{self, PresenceTable};
 use crate::registry::stock::{NewStaticPeer, StaticPeerError, StaticPeerRoute};
@@ -56,12 +57,12 @@ pub(super) fn find_static<'w>(
 }
 
 pub(super) async fn add_static(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<AddStatic>,
 ) -> Answer<StaticView> {
     let presence = presence(&admin).await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let network = choose_network(&world, request.network.as_ref().map(ria_protocol::name::Name::as_str))?;
     // All that can be wrong is found before anything is made.
     let plan = Plan::make(&world, network, &request.way, &presence)?;
@@ -84,14 +85,14 @@ pub(super) async fn add_static(
 }
 
 pub(super) async fn set_gateway(
-    State(admin): Shared,
+    Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
     Body(way): Body<StaticWay>,
 ) -> Answer<StaticView> {
     let presence = presence(&admin).await?;
-    let world = admin.services.registry.world();
+    let world = admin.world();
     let found = find_static(&world, &wanted, filter.network.as_deref())?;
     let (network, entry) = found.ok_or_else(|| problem(ProblemCode::NotFound, StaticPeerError::NoPeer))?;
     let plan = Plan::make(&world, network, &way, &presence)?;

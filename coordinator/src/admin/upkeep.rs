@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use super::api::{Problem, ProblemCode, UrlRequest, UrlView};
-use super::server::{Admin, Answer, Body, By, Shared, problem};
+use super::desk::Shared;
+use super::server::{Admin, Answer, Body, By, problem};
 use crate::backup::{self, BackupError};
 use crate::config::PublicUrl;
 use crate::registry::UrlError;
@@ -42,14 +42,14 @@ impl From<UrlError> for Problem {
 }
 
 /// The archive, not encrypted: it goes to root on this machine, who may read the files that it is made of.
-async fn make_backup(State(admin): Shared, axum::Extension(actor): By) -> Result<Response, Problem> {
+async fn make_backup(Shared(admin): Shared, axum::Extension(actor): By) -> Result<Response, Problem> {
     admin.services.registry.note_backup(actor).await?;
     let archive = backup::collect(&admin.data_dir, &admin.store).await?;
     let kind = [(CONTENT_TYPE, "application/octet-stream")];
     Ok((kind, archive.to_vec()).into_response())
 }
 
-async fn list_urls(State(admin): Shared) -> Answer<Vec<UrlView>> {
+async fn list_urls(Shared(admin): Shared) -> Answer<Vec<UrlView>> {
     Ok(Json(views(&admin)))
 }
 
@@ -66,7 +66,7 @@ pub(super) fn views(admin: &Admin) -> Vec<UrlView> {
 }
 
 async fn add_url(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<UrlRequest>,
 ) -> Answer<Vec<UrlView>> {
@@ -82,7 +82,7 @@ async fn add_url(
 }
 
 async fn remove_url(
-    State(admin): Shared,
+    Shared(admin): Shared,
     axum::Extension(actor): By,
     Body(request): Body<UrlRequest>,
 ) -> Answer<Vec<UrlView>> {

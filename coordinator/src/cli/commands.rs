@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::audit::{self, AuditCommand};
 use super::authorities;
 use super::enrolment;
+use super::people::{self, UserCommand};
 use super::policy::{self, PolicyCommand};
 use super::relays::{self, RelayCommand};
 use super::stock::{self, NewStatic};
@@ -36,6 +37,7 @@ pub(super) enum Request {
     Ca(authorities::CaCommand),
     Url(UrlCommand),
     Relay(RelayCommand),
+    User(UserCommand),
 }
 
 /// What is printed, and whether all is well.
@@ -72,6 +74,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Ca(command) => authorities::run(command).await,
             Request::Url(command) => url(command).await,
             Request::Relay(command) => relays::run(command).await,
+            Request::User(command) => people::run(command).await,
         }
     });
     match outcome {

@@ -6,6 +6,7 @@ mod audit;
 mod authorities;
 mod commands;
 mod enrolment;
+mod people;
 mod policy;
 mod relays;
 mod serve;
@@ -73,6 +74,9 @@ enum Command {
     /// Policies: who may begin what with whom in a network
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// People who log in to the pages, their roles, and API tokens
+    #[command(subcommand)]
+    User(people::UserCommand),
     /// The audit log: who changed what
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -467,6 +471,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Audit(audit::AuditCommand::Verify(args)) => upkeep::verify(args),
         Command::Audit(command) => commands::run(commands::Request::Audit(command)),
         Command::Policy(command) => commands::run(commands::Request::Policy(Box::new(command))),
+        Command::User(command) => commands::run(commands::Request::User(command)),
         Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),
         Command::Relay(args) => relays::dispatch(args),

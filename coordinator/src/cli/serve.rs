@@ -66,6 +66,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let coordinator = Coordinator::start(config).await?;
     notify("READY=1");
+    if let Some(link) = coordinator.owner_link() {
+        print(&format!(
+            "Nobody can log in yet. Become the first owner within a day, by this link (good once):\n  {link}\n"
+        ));
+    }
     tokio::select! {
         () = feed_watchdog(config) => {}
         _ = terminate.recv() => {}
@@ -122,6 +127,11 @@ fn to_json(config: &Config) -> serde_json::Value {
         "public_url": config.public_urls.iter().map(PublicUrl::as_str).collect::<Vec<_>>(),
         "database": config.database,
         "admin_socket": config.admin_socket,
+        "metrics_listen": config.metrics_listen,
+        "pages": {
+            "certificate": config.page_certificate.as_ref().map(|files| &files.certificate),
+            "key": config.page_certificate.as_ref().map(|files| &files.key),
+        },
         "relay": {
             "enabled": config.relay.enabled,
             "listen": config.relay.listen,
@@ -161,6 +171,14 @@ fn to_text(config: &Config) -> String {
         ("public_url", shown(urls.join(", "), "not set: `key create` needs it")),
         ("database", config.database.clone().unwrap_or_else(|| "SQLite in the data directory".to_owned())),
         ("admin_socket", config.admin_socket.display().to_string()),
+        ("metrics_listen", config.metrics_listen.map_or_else(|| "none".to_owned(), |at| at.to_string())),
+        (
+            "pages.certificate",
+            config
+                .page_certificate
+                .as_ref()
+                .map_or_else(|| "own authority".to_owned(), |files| files.certificate.display().to_string()),
+        ),
         ("relay.enabled", config.relay.enabled.to_string()),
         ("relay.listen", listen.join(", ")),
         ("relay.external", shown(external.join(", "), "not set")),

@@ -152,6 +152,7 @@ fn to_json(settings: &Standalone) -> serde_json::Value {
         "listen": settings.listen,
         "host": settings.host,
         "key_file": settings.key_file,
+        "metrics_listen": settings.metrics_listen,
         "relay": {
             "listen": relay.listen,
             "external": relay.external,
@@ -179,6 +180,7 @@ fn to_text(settings: &Standalone) -> String {
         ("listen", settings.listen.to_string()),
         ("host", settings.host.clone().unwrap_or_else(|| "as the coordinator sees it".to_owned())),
         ("key_file", path(settings.key_file.as_ref())),
+        ("metrics_listen", settings.metrics_listen.map_or_else(|| "none".to_owned(), |at| at.to_string())),
         ("relay.listen", texts(&relay.listen, "none")),
         ("relay.external", texts(&relay.external, "not set")),
         ("relay.outside_ports", ports.unwrap_or_else(|| "none".to_owned())),

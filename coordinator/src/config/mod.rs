@@ -30,7 +30,17 @@ pub const CONFIG_VARIABLE: &str = "RIA_COORDINATOR_CONFIG";
 const DEFAULT_DATA_DIR: &str = "/var/lib/ria-coordinator";
 const DEFAULT_CERTIFICATE: Duration = Duration::from_secs(7 * 24 * 3600);
 const KNOWN: Known = Known {
-    keys: &["data_dir", "listen", "public_url", "database", "admin_socket", "[relay]", "[certificates]"],
+    keys: &[
+        "data_dir",
+        "listen",
+        "public_url",
+        "database",
+        "admin_socket",
+        "metrics_listen",
+        "[pages]",
+        "[relay]",
+        "[certificates]",
+    ],
     sections: &[
         (
             "relay",
@@ -45,6 +55,7 @@ const KNOWN: Known = Known {
                 "relay.node_allocations",
             ],
         ),
+        ("pages", &["pages.certificate", "pages.key"]),
         ("certificates", &["certificates.lifetime", "certificates.membership"]),
     ],
 };
@@ -59,6 +70,10 @@ pub struct Config {
     pub database: Option<String>,
     pub admin_socket: PathBuf,
     pub relay: RelaySettings,
+    /// Where Prometheus finds figures without TLS and token; nowhere unless it is set.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The certificate that browsers are shown, instead of one of the own authority.
+    pub page_certificate: Option<PageCertificate>,
     /// How long certificates of nodes and memberships last.
     pub lifetimes: NodeLifetimes,
     /// The file that was read.
@@ -193,6 +208,9 @@ impl Config {
                 )
             }
         });
+        let metrics_listen = sources.find(None, "RIA_METRICS_LISTEN", None, "metrics_listen");
+        let metrics_listen = sources.parsed(metrics_listen, "an address with a port, such as 127.0.0.1:9443");
+        let page_certificate = page_certificate(sources);
         let section = Some("certificates");
         let certificate = sources.find(None, "RIA_CERTIFICATES_LIFETIME", section, "lifetime");
         let membership = sources.find(None, "RIA_CERTIFICATES_MEMBERSHIP", section, "membership");
@@ -207,8 +225,34 @@ impl Config {
             public_urls,
             database,
             admin_socket,
+            metrics_listen,
+            page_certificate,
             relay: RelaySettings::of_coordinator(sources),
             file,
+        }
+    }
+}
+
+/// Files with a certificate and its key, in PEM form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageCertificate {
+    /// The certificate first, then those that lead to its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+fn page_certificate(sources: &mut Sources<'_>) -> Option<PageCertificate> {
+    let section = Some("pages");
+    let certificate = sources.find(None, "RIA_PAGES_CERTIFICATE", section, "certificate");
+    let key = sources.find(None, "RIA_PAGES_KEY", section, "key");
+    match (sources.text(certificate), sources.text(key)) {
+        (Some((certificate, _)), Some((key, _))) => {
+            Some(PageCertificate { certificate: certificate.into(), key: key.into() })
+        }
+        (None, None) => None,
+        (Some((_, place)), None) => sources.wrong(&place, "give pages.key (RIA_PAGES_KEY) as well"),
+        (None, Some((_, place))) => {
+            sources.wrong(&place, "give pages.certificate (RIA_PAGES_CERTIFICATE) as well")
         }
     }
 }

@@ -13,7 +13,7 @@ pub const CONFIG_VARIABLE: &str = "RIA_RELAY_CONFIG";
 const DEFAULT_FILE: &str = "/etc/ria/relay.toml";
 const DEFAULT_DATA_DIR: &str = "/var/lib/ria-relay";
 const KNOWN: Known = Known {
-    keys: &["data_dir", "listen", "host", "key_file", "[relay]"],
+    keys: &["data_dir", "listen", "host", "key_file", "metrics_listen", "[relay]"],
     sections: &[(
         "relay",
         &[
@@ -36,6 +36,8 @@ pub struct Standalone {
     /// Where nodes find it; `None` for the address that the coordinator sees.
     pub host: Option<String>,
     pub key_file: Option<PathBuf>,
+    /// Where Prometheus finds figures; nowhere unless it is set.
+    pub metrics_listen: Option<SocketAddr>,
     pub relay: RelaySettings,
     /// The file that was read.
     pub file: Option<PathBuf>,
@@ -88,8 +90,11 @@ impl Standalone {
         });
         let key_file = flags.key_file.map(|path| ("--key-file", path_value(&path)));
         let key_file = sources.find(key_file, "RIA_RELAY_KEY_FILE", None, "key_file");
+        let metrics_listen = sources.find(None, "RIA_METRICS_LISTEN", None, "metrics_listen");
+        let metrics_listen = sources.parsed(metrics_listen, "an address with a port, such as 127.0.0.1:9443");
         Self {
             data_dir,
+            metrics_listen,
             listen: listen.unwrap_or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443)),
             host,
             key_file: sources.text(key_file).map(|(text, _)| text.into()),

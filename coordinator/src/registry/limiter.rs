@@ -22,14 +22,24 @@ struct Bucket {
 
 /// Who failed how often.
 #[derive(Debug, Default)]
-pub(super) struct FailureLimiter {
+pub(crate) struct FailureLimiter {
     buckets: BTreeMap<IpAddr, Bucket>,
 }
 
 impl FailureLimiter {
+    /// After how long one more attempt is granted.
+    pub const REFILL: Duration = REFILL;
+
     /// Whether this address may try.
     pub fn allows(&self, from: IpAddr, now: Instant) -> bool {
         self.buckets.get(&whole_site(from)).is_none_or(|bucket| failures_left(bucket, now) < BURST)
+    }
+
+    /// One failure less: it was none after all.
+    pub fn forgive(&mut self, from: IpAddr, now: Instant) {
+        if let Some(bucket) = self.buckets.get_mut(&whole_site(from)) {
+            (bucket.failures, bucket.since) = (failures_left(bucket, now).saturating_sub(1), now);
+        }
     }
 
     /// Counts a failure.

@@ -12,8 +12,9 @@
 mod admit;
 mod draft;
 mod edit;
-mod limiter;
+pub(crate) mod limiter;
 mod local_change;
+pub mod people;
 pub mod policy;
 mod relays;
 mod rotate;
@@ -26,6 +27,7 @@ mod writer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ria_protocol::error::{ErrorCode, Refusal};
@@ -294,6 +296,7 @@ enum Command {
     RemoveUrl(String, Actor, Reply<(), UrlError>),
     TellUrls(Reply<(), Unavailable>),
     Relays(relays::Edit, Actor, Reply<(), RelayError>),
+    People(people::PeopleCommand),
     NoteBackup(Actor, Reply<(), Unavailable>),
 }
 
@@ -303,6 +306,7 @@ pub struct Registry {
     commands: mpsc::Sender<Command>,
     world: watch::Receiver<Arc<World>>,
     writable: watch::Receiver<bool>,
+    store_errors: Arc<AtomicU64>,
     store: Store,
 }
 
@@ -322,8 +326,9 @@ impl Registry {
         let (writable_tx, writable) = watch::channel(true);
         let (commands, queue) = mpsc::channel(QUEUE);
         let writer = writer::Writer::new(store.clone(), publish, writable_tx, urls);
+        let store_errors = writer.store_errors.clone();
         let task = tokio::spawn(writer.run(queue));
-        let registry = Self { commands, world: published, writable, store };
+        let registry = Self { commands, world: published, writable, store_errors, store };
         if never_used && let Ok(name) = "lab".parse() {
             let lab = NewNetwork { name, prefix_v4: None, mtu: None, ros_domains: None };
             registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
@@ -362,6 +367,11 @@ impl Registry {
     /// Whether the last write went well.
     pub fn is_writable(&self) -> bool {
         *self.writable.borrow()
+    }
+
+    /// How many changes could not be stored.
+    pub fn store_errors(&self) -> u64 {
+        self.store_errors.load(Ordering::Relaxed)
     }
 
     /// Makes a network.

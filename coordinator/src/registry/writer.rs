@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
@@ -42,6 +43,7 @@ pub(super) struct Writer {
     pub(super) row_limiter: RowLimiter,
     /// URLs in the settings that others can reach.
     pub(super) configured_urls: Vec<String>,
+    pub(super) store_errors: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -58,6 +60,7 @@ impl Writer {
             limiter: FailureLimiter::default(),
             row_limiter: RowLimiter::default(),
             configured_urls,
+            store_errors: Arc::default(),
         }
     }
 
@@ -102,7 +105,7 @@ impl Writer {
                 let _ = reply.send(self.rotate_key(network, node, wg_key).await);
             }
             Command::NoteAuthority(authority, event, reply) => {
-                let _ = reply.send(self.note_authority(&authority, &event).await);
+                drop(reply.send(self.note_authority(&authority, &event).await));
             }
             Command::NoteLocalChange(network, node, change, reply) => {
                 let _ = reply.send(self.note_local_change(network, node, &change).await);
@@ -123,6 +126,7 @@ impl Writer {
                 let _ = reply.send(self.remove_url(url, actor).await);
             }
             Command::Relays(edit, actor, reply) => self.handle_relays(edit, actor, reply).await,
+            Command::People(command) => self.handle_people(command).await,
             Command::NoteBackup(actor, reply) => drop(reply.send(self.note_backup(actor).await)),
             Command::TellUrls(reply) => drop(reply.send(self.tell_urls(Actor::Coordinator).await)),
         }
@@ -166,6 +170,9 @@ impl Writer {
     /// Notes whether the database works, and says so once when that changes.
     fn watch<T>(&self, result: &Result<T, StoreError>) {
         let works = result.is_ok();
+        if !works {
+            self.store_errors.fetch_add(1, Ordering::Relaxed);
+        }
         let changed = self.writable.send_if_modified(|known| std::mem::replace(known, works) != works);
         match result {
             Err(error) if changed => tracing::error!(%error, "changes are refused; sessions go on"),
@@ -380,6 +387,11 @@ fn departure(actor: &Actor, node: NodeId) -> Departure {
     match actor {
         Actor::Node(by) | Actor::NodeFor(by, _) if *by == node => Departure::Left,
         Actor::Coordinator => Departure::Ended,
-        Actor::Node(_) | Actor::NodeFor(..) | Actor::Local(_) | Actor::Person(_) => Departure::Removed,
+        Actor::Node(_)
+        | Actor::NodeFor(..)
+        | Actor::Local(_)
+        | Actor::Person(_)
+        | Actor::User(..)
+        | Actor::Stranger(_) => Departure::Removed,
     }
 }

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept_gate::AnonymousSlot;
 use crate::hub::{Hub, NodeKey};
+use crate::people::Logins;
 use crate::registry::Registry;
 use crate::relays::Relays;
 use crate::tls::authority::NodeLifetimes;
@@ -50,6 +51,8 @@ pub struct Services {
     /// What has to end before the coordinator may.
     pub tasks: TaskTracker,
     pub counters: Counters,
+    /// Who is logged in to the pages, and how.
+    pub logins: Logins,
 }
 
 impl Services {

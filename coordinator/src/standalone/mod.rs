@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Standalone as Settings;
+use crate::metrics;
 use crate::random;
 use crate::relay::{Relay, RelayHandle, Terms};
 use crate::server::{self, StartError};
@@ -76,6 +77,7 @@ impl StandaloneError {
             | StartError::Mismatch(_)
             | StartError::Registry(_)
             | StartError::Leaf(_)
+            | StartError::Operator(_)
             | StartError::Listen(_)
             | StartError::AdminSocket(_)
             | StartError::Relay(_)) => Self::Listen(other.to_string()),
@@ -93,6 +95,8 @@ pub async fn run(
     let stored = Stored::open(&settings.data_dir, key)?;
     // Sockets are bound before anything runs, so that a mistake shows at once.
     let listener = server::listen(settings.listen).map_err(StandaloneError::of_start)?;
+    let metrics_listener =
+        settings.metrics_listen.map(server::listen).transpose().map_err(StandaloneError::of_start)?;
     // Until there are terms nobody can have credentials.
     let config = settings.relay.to_config(Terms::new(random::bytes())).map_err(StandaloneError::Relay)?;
     let relay = Relay::bind(config).map_err(StandaloneError::Relay)?;
@@ -103,9 +107,12 @@ pub async fn run(
     announce(settings, &place, &obedience);
     let running = tokio::spawn(relay.run(stop.clone()));
     let streams = tokio::spawn(port::serve(listener, Arc::new(tls), handle.door().clone(), stop.clone()));
+    let figures = metrics_listener.map(|listener| {
+        tokio::spawn(metrics::serve(listener, metrics::relay_router(handle.clone()), stop.clone()))
+    });
     let refused = Uplink::new(obedience, handle, place).run(stop.clone()).await;
     stop.cancel();
-    for part in [running, streams] {
+    for part in [running, streams].into_iter().chain(figures) {
         // A part that failed has said so.
         let _ = part.await;
     }

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod domains;
+pub mod people;
 pub mod policy;
 pub mod relay;
 pub mod stock;
@@ -30,6 +31,7 @@ use tokio::sync::broadcast;
 
 use crate::audit::Head;
 use crate::epoch::Began;
+use people::{People, Reach};
 use relay::RelayEntry;
 use stock::StaticEntry;
 use waiting::WaitingEntry;
@@ -58,6 +60,8 @@ pub struct World {
     pub added_urls: Vec<String>,
     /// Relays besides the coordinator's own, in order of their names.
     pub relays: Vec<Arc<RelayEntry>>,
+    /// Who may do what, and their tokens.
+    pub people: Arc<People>,
 }
 
 impl World {
@@ -82,6 +86,15 @@ impl World {
     pub fn told_urls(&self) -> Vec<String> {
         let told = self.networks.values().map(|network| &network.info.urls);
         told.into_iter().find(|urls| !urls.is_empty()).cloned().unwrap_or_default()
+    }
+
+    /// What somebody with this reach has to do with: the rest is as if it were not there.
+    pub fn within(self: Arc<Self>, reach: &Reach) -> Arc<Self> {
+        let Reach::Only(networks) = reach else { return self };
+        let mut world = Self::clone(&self);
+        world.networks.retain(|id, _| networks.contains(id));
+        world.keys.retain(|_, key| networks.contains(&key.network));
+        Arc::new(world)
     }
 
     /// The network of this name.

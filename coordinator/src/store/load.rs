@@ -111,11 +111,21 @@ impl Store {
             last.map(|row| audit_row(&row)).transpose()?.map_or(Head::START, |row| Head::from(&row));
         let (epochs, added_urls) = (self.epochs().await?, self.added_urls().await?);
         let relays = self.relays().await?;
+        let people = Arc::new(self.people().await?);
         let epoch = epochs.last().map_or(1, |began| began.epoch.number);
         for network in networks.values_mut() {
             Arc::make_mut(network).epoch = epoch;
         }
-        Ok(World { networks, keys, audit_head, membership: DEFAULT_MEMBERSHIP, epochs, added_urls, relays })
+        Ok(World {
+            networks,
+            keys,
+            audit_head,
+            membership: DEFAULT_MEMBERSHIP,
+            epochs,
+            added_urls,
+            relays,
+            people,
+        })
     }
 
     async fn load_network(&self, row: &AnyRow) -> Result<Network, StoreError> {

@@ -6,6 +6,7 @@
 mod enrolment;
 mod file;
 mod load;
+mod people;
 mod policy;
 mod relays;
 mod stock;

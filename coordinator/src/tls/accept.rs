@@ -3,7 +3,7 @@
 //! ```text
 //! ria/1          TLS 1.3, own authority, client certificate mandatory  -> node stream (WebSocket)
 //! stun.turn      own authority, no client certificate                  -> relay
-//! http/1.1       own certificate, no client certificate                -> pages
+//! h2, http/1.1   operator's certificate or own, none of the client     -> pages, REST
 //! no ALPN        the same                                              -> relay when STUN comes, else pages
 //! no TLS                                                               -> relay when STUN comes, else nothing
 //! ```
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ria_protocol::enrol::EXPORTER_LABEL;
 use ria_protocol::{ALPN_NODE, ALPN_TURN, COORDINATOR_TLS_NAME};
@@ -28,16 +28,23 @@ use tokio_rustls::server::TlsStream;
 
 use super::begun::{Begun, TurnStream};
 use super::leaf::{Leaf, LeafError};
+use super::operator::Operator;
 use super::succession::Authorities;
 use super::turn;
 use super::verifier::{NodeVerifier, identify};
 use super::wide::Wide;
 use crate::accept_gate::AnonymousSlot;
 use crate::relay;
+use crate::rest::caller::ClientAddress;
 use crate::session::{Peer, Services};
 use crate::web;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const H2: &[u8] = b"h2";
+/// Requests at a time on one connection.
+const STREAMS: u32 = 64;
+/// A connection that does not answer is ended.
+const HTTP2_PING: Duration = Duration::from_secs(60);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// TLS configurations of the port.
@@ -47,11 +54,17 @@ pub struct Tls {
     turn: Arc<ServerConfig>,
     pages: Arc<ServerConfig>,
     leaves: [Arc<Leaf>; 2],
+    operator: Option<Arc<Operator>>,
 }
 
 impl Tls {
     /// `page_names`: host names and addresses under which people reach the pages.
-    pub fn new(authorities: &Authorities, page_names: Vec<String>) -> Result<Self, LeafError> {
+    /// `operator` has another certificate for these, which is shown instead.
+    pub fn new(
+        authorities: &Authorities,
+        page_names: Vec<String>,
+        operator: Option<Arc<Operator>>,
+    ) -> Result<Self, LeafError> {
         let node_leaf = Arc::new(Leaf::new(authorities.clone(), vec![COORDINATOR_TLS_NAME.to_owned()])?);
         let page_leaf = Arc::new(Leaf::new(authorities.clone(), page_names)?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -67,14 +80,20 @@ impl Tls {
         let mut pages = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(page_leaf.clone() as Arc<dyn ResolvesServerCert>);
-        pages.alpn_protocols = vec![b"http/1.1".to_vec()];
+            .with_cert_resolver(match &operator {
+                Some(operator) => operator.clone() as Arc<dyn ResolvesServerCert>,
+                None => page_leaf.clone(),
+            });
+        pages.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
         let [node, turn, pages] = [node, turn, pages].map(Arc::new);
-        Ok(Self { node, turn, pages, leaves: [node_leaf, page_leaf] })
+        Ok(Self { node, turn, pages, leaves: [node_leaf, page_leaf], operator })
     }
 
     /// Renews the server's certificates when it is time.
     pub fn renew_if_due(&self) {
+        if let Some(operator) = &self.operator {
+            operator.renew_if_changed();
+        }
         for leaf in &self.leaves {
             if let Err(error) = leaf.renew_if_due(std::time::SystemTime::now()) {
                 tracing::error!(%error, "a server certificate is not renewed; tried again");
@@ -93,13 +112,8 @@ struct Port {
 }
 
 /// Accepts connections until the coordinator drains.
-pub async fn serve(listener: TcpListener, tls: Tls, services: Arc<Services>) {
-    let port = Port {
-        tls,
-        node: web::node_router(services.clone()),
-        pages: web::pages_router(services.clone()),
-        services: services.clone(),
-    };
+pub async fn serve(listener: TcpListener, tls: Tls, pages: Router, services: Arc<Services>) {
+    let port = Port { tls, node: web::node_router(services.clone()), pages, services: services.clone() };
     turn::accept_all(listener, &services.draining, |stream, from, slot| {
         services.tasks.spawn(handle_connection(stream, from, slot, port.clone()));
     })
@@ -127,14 +141,14 @@ async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousS
     };
     let served = match met {
         Ok(Caller::Node(stream)) => serve_node(stream, from, slot, port).await,
-        Ok(Caller::Pages(stream)) => serve_http(stream, port.pages, &draining, slot).await,
+        Ok(Caller::Pages(stream)) => serve_pages(stream, from, slot, port).await,
         Ok(Caller::Relay(stream)) => serve_turn(stream, from, slot, &port).await,
         Ok(Caller::BareRelay(stream)) => serve_turn(stream, from, slot, &port).await,
         Ok(Caller::Unnamed(stream, first)) if relay::begins_turn(first) => {
             serve_turn(Begun::new(stream, first), from, slot, &port).await
         }
         Ok(Caller::Unnamed(stream, first)) => {
-            serve_http(Begun::new(stream, first), port.pages, &draining, slot).await
+            serve_http(Begun::new(stream, first), from_here(port.pages, from), &draining, slot).await
         }
         Err(error) => Err(error),
     };
@@ -195,6 +209,42 @@ async fn serve_node(
     let draining = port.services.draining.clone();
     let router = port.node.layer(axum::Extension(peer));
     serve_http(stream, router, &draining, ()).await
+}
+
+/// Has handlers know from where a connection comes.
+fn from_here(router: Router, from: SocketAddr) -> Router {
+    router.layer(axum::Extension(ClientAddress(from.ip().to_canonical())))
+}
+
+async fn serve_pages(
+    stream: TlsStream<Wide<TcpStream>>,
+    from: SocketAddr,
+    slot: AnonymousSlot,
+    port: Port,
+) -> io::Result<()> {
+    let router = from_here(port.pages, from);
+    let draining = port.services.draining.clone();
+    if stream.get_ref().1.alpn_protocol() != Some(H2) {
+        return serve_http(stream, router, &draining, slot).await;
+    }
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(16 * 1024)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HEADER_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    drop(slot);
+    served.map_err(io::Error::other)
 }
 
 /// Serves HTTP on one connection; an upgraded one goes on by itself.

@@ -5,6 +5,7 @@ pub mod accept;
 pub mod authority;
 pub mod begun;
 pub mod leaf;
+pub mod operator;
 pub mod succession;
 pub mod turn;
 pub mod verifier;

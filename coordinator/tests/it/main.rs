@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "one message is looked for among many")]
 
 mod admin;
+mod api;
 mod approval;
 mod audit;
 mod choices;
@@ -12,6 +13,7 @@ mod enrol;
 mod keys;
 mod killed;
 mod older;
+mod pages;
 mod policy;
 mod restore;
 mod robustness;

@@ -73,16 +73,37 @@ async fn get(server: &Server, alpn: &[&[u8]], path: &str) -> String {
 #[tokio::test]
 async fn people_get_a_page_and_health_on_the_same_port() {
     let server = Server::start();
-    for alpn in [&[][..], &[b"http/1.1".as_slice()], &[b"h2".as_slice(), b"http/1.1"]] {
+    for alpn in [&[][..], &[b"http/1.1".as_slice()]] {
         let health = get(&server, alpn, "/healthz").await;
         assert!(health.starts_with("HTTP/1.1 200"), "{health}");
         let body = health.split_once("\r\n\r\n").unwrap().1;
         assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["status"], "ok");
     }
-    assert!(get(&server, &[], "/").await.contains("Ria coordinator"));
+    let page = get(&server, &[], "/").await;
+    assert!(page.starts_with("HTTP/1.1 303") && page.contains("/login"), "{page}");
+    assert!(get(&server, &[], "/login").await.contains("Ria coordinator"));
     assert!(get(&server, &[], "/v1/nodes").await.starts_with("HTTP/1.1 404"));
     let stream = get(&server, &[], ria_protocol::STREAM_PATH).await;
     assert!(stream.starts_with("HTTP/1.1 404"), "the node stream is for nodes only: {stream}");
+}
+
+#[tokio::test]
+async fn who_offers_http2_gets_it() {
+    use http_body_util::BodyExt;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let server = Server::start();
+    let stream = soon(stranger(&server, &[b"h2", b"http/1.1"])).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (mut sender, connection) = soon(builder.handshake(TokioIo::new(stream))).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = hyper::Request::get("https://localhost/readyz").body(String::new()).unwrap();
+    let answer = soon(sender.send_request(request)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let body = soon(answer.into_body().collect()).await.unwrap().to_bytes();
+    assert_eq!(body, "{\"status\":\"ready\"}");
+    driver.abort();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod robot;
 pub mod server;
+pub mod web;
 
 pub use robot::{Connection, Robot, Start};
 pub use server::Server;
