@@ -322,7 +322,6 @@ impl Backend for FakeAgent {
             already,
             waiting,
             fingerprint: if waiting { "ab12-cd34".into() } else { String::new() },
-            ..Joined::default()
         })
     }
 
