@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::coordinator::reach::Reach;
 use crate::dds::config::DdsConfig;
+use crate::names::NamesConfig;
 use crate::netdev::exclusions::Exclusions;
 
 /// Where the file is unless `--config` or `RIA_CONFIG` says otherwise.
@@ -20,7 +21,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [paths] and [dds]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths] and [dds]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +48,8 @@ pub struct Config {
     pub paths: Exclusions,
     /// DDS files.
     pub dds: DdsConfig,
+    /// Names of members for all programs.
+    pub names: NamesConfig,
 }
 
 impl Default for Config {
@@ -63,6 +66,7 @@ impl Default for Config {
             copy_dscp: true,
             paths: Exclusions::default(),
             dds: DdsConfig::default(),
+            names: NamesConfig::default(),
         }
     }
 }
@@ -151,6 +155,7 @@ impl Config {
                     value.try_into::<bool>().map(|v| self.port_mapping = v).map_err(|e| e.to_string())
                 }
                 "paths" => value.try_into::<Exclusions>().map(|v| self.paths = v).map_err(|e| e.to_string()),
+                "names" => value.try_into::<NamesConfig>().map(|v| self.names = v).map_err(|e| e.to_string()),
                 "dds" => value
                     .try_into::<DdsConfig>()
                     .map_err(|e| e.to_string())
@@ -194,6 +199,12 @@ impl Config {
         }
         if let Some(Err(error)) = env("RIA_PROXY").map(|proxy| self.reach.set_proxy(&proxy)) {
             errors.push(format!("RIA_PROXY: {error}"));
+        }
+        if let Some(wanted) = env("RIA_NAMES") {
+            match wanted.parse() {
+                Ok(mode) => self.names.mode = mode,
+                Err(error) => errors.push(format!("RIA_NAMES: {error}")),
+            }
         }
         if let Some(port) = env("RIA_UDP_PORT") {
             match port.parse() {
@@ -240,6 +251,7 @@ fn text(value: toml::Value) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::Mode;
 
     fn load(file: &str, flags: Overrides, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         let dir = tempfile::tempdir().unwrap();
@@ -313,6 +325,18 @@ mod tests {
     }
 
     #[test]
+    fn where_names_are_put_is_one_of_few_words() {
+        let mode = |file: &str, env: &[(&str, &str)]| {
+            load(file, Overrides::default(), env).map(|config| config.names.mode)
+        };
+        assert_eq!(mode("", &[]), Ok(Mode::Auto));
+        assert_eq!(mode("[names]\nmode = 'off'", &[]), Ok(Mode::Off));
+        assert_eq!(mode("[names]\nmode = 'off'", &[("RIA_NAMES", "hosts")]), Ok(Mode::Hosts));
+        let ConfigErrors(errors) = mode("[names]\nmode = 'resolved'", &[("RIA_NAMES", "dns")]).unwrap_err();
+        assert!(errors[0].contains("use \"auto\"") && errors[1].contains("none of"), "{errors:?}");
+    }
+
+    #[test]
     fn the_file_that_is_installed_says_the_defaults() {
         let text = include_str!("../packaging/config/agent.toml");
         assert_eq!(load(text, Overrides::default(), &[]).unwrap(), Config::default());
@@ -323,7 +347,7 @@ mod tests {
         let lines =
             text.lines().map(|line| line.strip_prefix("# ").filter(|l| is_setting(l)).unwrap_or(line));
         let on = lines.collect::<Vec<_>>().join("\n");
-        assert!(on.matches("\n[").count() == 2 && on.contains("\nudp_port = "), "{on}");
+        assert!(on.matches("\n[").count() == 3 && on.contains("\nudp_port = "), "{on}");
         assert_eq!(load(&on, Overrides::default(), &[]).unwrap(), Config::default());
     }
 

@@ -66,10 +66,14 @@ pub enum ClientVerb {
     Netcheck(NetworkArg),
     /// Print what happens, as it happens: links lost and back, changes of path, members that come and go.
     Events(EventsArgs),
+    /// Watch peers, paths, latency and throughput live; q ends.
+    Top(TopArgs),
     /// Wait until the network is up and peers answer.
     Wait(WaitArgs),
     /// Why do ROS 2 nodes not find each other? Looks along the whole way and tells the one thing to do next.
     Doctor(DoctorArgs),
+    /// Collect state, log and network of this machine into an archive for somebody who helps; no secrets.
+    DebugBundle(BundleArgs),
     /// Print the environment that ROS 2 processes need: eval "$(ria env)".
     Env(EnvArgs),
     /// Make this program a service of the machine, where it did not come as a package.
@@ -80,6 +84,11 @@ pub enum ClientVerb {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each verb, into a directory.
+    Man {
+        /// The directory, which exists.
+        directory: PathBuf,
     },
 }
 
@@ -168,6 +177,25 @@ pub struct EventsArgs {
     /// End after so many events.
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub network: NetworkArg,
+    /// Seconds between two looks (0.01 to 3600).
+    #[arg(short = 'i', long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub interval: f64,
+    /// End after so many looks.
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// Where to write it; must not exist [default: ria-debug-TIME.tar].
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

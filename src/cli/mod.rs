@@ -2,6 +2,7 @@
 
 mod approval;
 pub mod args;
+mod bundle;
 mod control;
 mod doctor;
 mod env;
@@ -14,7 +15,10 @@ mod peers;
 mod ping;
 mod service;
 mod status;
+mod top;
 mod wait;
+
+use std::path::Path;
 
 use clap::CommandFactory;
 use ria_api::client::{Agent, Network};
@@ -72,12 +76,15 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Ping(args) => ping::run(context, &args).await,
         ClientVerb::Netcheck(network) => netcheck::run(context, &network).await,
         ClientVerb::Events(args) => events::run(context, &args).await,
+        ClientVerb::Top(args) => top::run(context, &args).await,
+        ClientVerb::DebugBundle(args) => bundle::run(context, &args).await,
         ClientVerb::Wait(args) => wait::run(context, &args).await,
         ClientVerb::Doctor(args) => doctor::run(context, &args).await,
         ClientVerb::Env(args) => env::run(context, &args).await,
         ClientVerb::Install(args) => service::install(context, &args),
         ClientVerb::Uninstall(args) => service::uninstall(context, &args).await,
         ClientVerb::Completions { shell } => completions(shell),
+        ClientVerb::Man { directory } => manual(&directory),
     }
 }
 
@@ -92,6 +99,12 @@ pub fn report(context: &Context, failure: &Failure, verb_prints_json: bool) {
         // Nobody reads: then nobody misses it.
         let _ = context.output.value(&error);
     }
+}
+
+fn manual(directory: &Path) -> Result<(), Failure> {
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory).map_err(|error| {
+        Failure::new(failure::FAILED, format!("can't write to {}: {error}", directory.display()))
+    })
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use super::Context;
 use super::args::NetworkArg;
 use super::failure::{Failure, NOT_JOINED};
 use super::output::{Colour, Output, bytes, span};
+use crate::names::{self, DOMAIN, HOSTS};
 
 /// How a network does, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,11 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
         format!("{} {addresses}, MTU {}", n.interface, n.mtu)
     };
     add("this machine", format!("{}, {place}", n.name));
+    // As this machine's programs find it, whatever the agent may have meant.
+    let full = format!("{}.{}.{DOMAIN}", n.name, n.network);
+    if names::are_known(&full) {
+        add("names", format!("in {HOSTS}, such as {full}"));
+    }
     if !n.fingerprint.is_empty() {
         add("fingerprint", n.fingerprint.clone());
     }

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::coordinator::reach::Reach;
 use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
+use crate::names::Names;
 use crate::netdev::host::Host;
 use crate::netdev::netlink::Netlink;
 use crate::netdev::udp::BoundUdp;
@@ -90,6 +91,8 @@ pub enum Input {
     Netchecked(NetworkId, Box<NetworkReport>),
     /// The router has opened a port for the tunnel, or has closed it.
     PortMapped(crate::portmap::State),
+    /// Whether names of members could be made known.
+    NamesPut(Result<(), io::Error>),
     /// One probe of a ping.
     StartPing { network: NetworkId, peer: NodeId, timeout: Duration, reply: oneshot::Sender<PingOutcome> },
 }
@@ -107,6 +110,7 @@ pub struct Control {
     /// The same when it was connected last.
     pub(super) connected_host: Host,
     pub(super) profiles: Profiles,
+    pub(super) names: Names,
     pub(super) multicast: MulticastPolicy,
     /// When clashes between robots are looked for next.
     pub(super) clashes_at: Option<Instant>,
@@ -195,6 +199,7 @@ impl Control {
             beacons,
             relay_streams: RelayStreams::default(),
             profiles: Profiles::new(&config.run_dir, &config.dds),
+            names: super::naming::start(&config, &inputs_in),
             multicast: config.dds.multicast(),
             clashes_at: None,
             state,
@@ -259,6 +264,7 @@ impl Control {
             self.take(turn).await;
         };
         notify("STOPPING=1");
+        self.names.end().await;
         self.port_mapping.give_back().await;
         if ending == Ending::ForGood {
             self.remove_interfaces().await;
@@ -322,6 +328,7 @@ impl Control {
                 let command = ria_core::Command::SetRelays { network, relays };
                 self.engine(command).await;
             }
+            Input::NamesPut(done) => self.handle_names(done),
             Input::PortMapped(state) => self.handle_port_mapped(state).await,
             Input::Netchecked(network, report) => self.handle_netchecked(network, *report).await,
             Input::StartPing { network, peer, timeout, reply } => {
@@ -379,6 +386,7 @@ impl Control {
         }
         let state = super::status::state(self, &packets.unwrap_or_default());
         if known {
+            self.names.follow(state.networks.values());
             self.changed |= match self.profiles.update(state.networks.values()) {
                 Ok(_) => self.conditions.clear("dds-files"),
                 Err(error) => {

@@ -17,7 +17,7 @@ mod upkeep;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -113,6 +113,9 @@ enum Command {
         after_help = "Example:\n  ria-coordinator completions bash > /etc/bash_completion.d/ria-coordinator"
     )]
     Completions { shell: Shell },
+    /// Write the manual pages, one for each command, into a directory
+    #[command(after_help = "Example:\n  ria-coordinator man /usr/local/share/man/man1")]
+    Man { directory: PathBuf },
 }
 
 #[derive(Debug, Default, Args)]
@@ -465,6 +468,7 @@ pub fn run(cli: Cli) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "ria-coordinator", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::Man { directory } => manual(&directory),
         Command::Network(command) => commands::run(commands::Request::Network(command)),
         Command::Key(command) => commands::run(commands::Request::Key(command)),
         Command::Node(command) => commands::run(commands::Request::Node(command)),
@@ -477,6 +481,16 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Relay(args) => relays::dispatch(args),
         Command::Backup(args) => upkeep::backup(args),
         Command::Restore(args) => upkeep::restore(args),
+    }
+}
+
+fn manual(directory: &Path) -> ExitCode {
+    match clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("can't write to {}: {error}", directory.display()));
+            ExitCode::from(FAILED)
+        }
     }
 }
 

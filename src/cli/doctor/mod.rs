@@ -49,6 +49,11 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
     }
 }
 
+/// All that it finds, for others to look at.
+pub async fn told(context: &Context) -> Result<serde_json::Value, Failure> {
+    Ok(in_json(&judge::findings(&gather(context).await?), &[]))
+}
+
 async fn gather(context: &Context) -> Result<Facts, Failure> {
     let agent = context.agent().await?;
     let status = agent.proxy().status().await?;

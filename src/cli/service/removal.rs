@@ -18,6 +18,7 @@ use crate::netdev::netlink::Netlink;
 use crate::netdev::tun;
 
 use super::{PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
+use crate::names::{HOSTS, clear};
 
 const STATE_DIR: &str = "/var/lib/ria";
 
@@ -55,6 +56,11 @@ pub async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Fa
     }
     if machine.image().is_none() {
         report.removed.extend(left_interfaces().await.into_iter().map(|name| format!("interface {name}")));
+    }
+    if clear(&machine.at(HOSTS), &machine.at(STATE_DIR))
+        .map_err(|e| can_not("change", &machine.at(HOSTS), &e))?
+    {
+        report.removed.push(format!("names in {HOSTS}"));
     }
     for (name, _) in files::all(Path::new(PROGRAM)) {
         remove(&machine, name, &mut report)?;

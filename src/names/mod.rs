@@ -1,0 +1,225 @@
+//! Names of members for all programs of this machine: `robot-7.lab.ria.internal`, and `robot-7`.
+//!
+//! Owns what names there are (a [`Table`]) and the task that keeps them in force; [`hosts`] is how. Knows nothing of peers
+//! beyond name and address.
+
+mod config;
+mod hosts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use ria_api::state::NetworkState;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::daemon::handle::NetworkView;
+pub use config::{Mode, NamesConfig};
+use hosts::HostsFile;
+pub use hosts::{HOSTS, are_known, clear};
+
+/// Below this are the names of all networks.
+pub const DOMAIN: &str = "ria.internal";
+
+/// Whether the names are still there is looked at this often: others write to that file, too.
+const CHECK: Duration = Duration::from_secs(30);
+
+/// Longest wait for the last change when the agent stops.
+const LAST: Duration = Duration::from_secs(3);
+
+/// All names with their addresses, in the order in which they are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table(Vec<Entry>);
+
+/// A member's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    addresses: Vec<IpAddr>,
+    /// `robot-7.lab.ria.internal`
+    full: String,
+    /// `robot-7`; absent where a network before this one has such a member.
+    bare: Option<String>,
+}
+
+impl Table {
+    /// Names of the members of all networks that are up, this machine among them.
+    pub fn of<'a>(networks: impl IntoIterator<Item = &'a NetworkView>) -> Self {
+        let is_up = |network: &&NetworkView| network.status.state == NetworkState::Up;
+        // Where two networks have a member of the same name, that of the lower interface has the bare one.
+        let number = |network: &NetworkView| {
+            let name = &network.status.interface;
+            (name.len(), name.clone(), network.status.network_id.clone())
+        };
+        let up: BTreeMap<_, _> = networks.into_iter().filter(is_up).map(|n| (number(n), n)).collect();
+        let mut taken = BTreeSet::new();
+        let mut entries = Vec::new();
+        for network in up.values() {
+            let own = (&network.status.name, &network.status.addresses);
+            let peers = network.peers.iter().map(|(_, peer)| (&peer.name, &peer.addresses));
+            for (name, addresses) in std::iter::once(own).chain(peers) {
+                let addresses: Vec<IpAddr> = addresses.iter().filter_map(|text| address(text)).collect();
+                if addresses.is_empty() {
+                    continue;
+                }
+                entries.push(Entry {
+                    addresses,
+                    full: format!("{name}.{}.{DOMAIN}", network.status.network),
+                    bare: taken.insert(name.clone()).then(|| name.clone()),
+                });
+            }
+        }
+        Self(entries)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    text.split('/').next()?.parse().ok()
+}
+
+/// Keeps the names in force until the agent ends.
+pub struct Names {
+    mode: Mode,
+    wanted: Option<watch::Sender<Table>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Names {
+    /// Begins with no names, which also removes those of an agent that was killed. `tell` hears how it goes.
+    pub fn start(
+        config: &NamesConfig,
+        state_dir: &Path,
+        tell: impl Fn(Result<(), io::Error>) + Send + Sync + 'static,
+    ) -> Self {
+        let mode = config.mode;
+        if mode == Mode::Off {
+            return Self { mode, wanted: None, task: None };
+        }
+        let (wanted, orders) = watch::channel(Table::default());
+        let file = HostsFile::new(Path::new(HOSTS), state_dir);
+        Self { mode, wanted: Some(wanted), task: Some(tokio::spawn(keep(file, orders, tell))) }
+    }
+
+    /// How names are made known, as it is set.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// These are the members now.
+    pub fn follow<'a>(&self, networks: impl IntoIterator<Item = &'a NetworkView>) {
+        if let Some(wanted) = &self.wanted {
+            let table = Table::of(networks);
+            wanted.send_if_modified(|old| {
+                let changed = *old != table;
+                *old = table;
+                changed
+            });
+        }
+    }
+
+    /// Takes the names away.
+    pub async fn end(&mut self) {
+        self.wanted = None;
+        if let Some(task) = self.task.take()
+            && timeout(LAST, task).await.is_err()
+        {
+            tracing::warn!("names of peers are left in {HOSTS}; the next start removes them");
+        }
+    }
+}
+
+async fn keep(
+    file: HostsFile,
+    mut orders: watch::Receiver<Table>,
+    tell: impl Fn(Result<(), io::Error>) + Send + Sync,
+) {
+    put(&file, Table::default(), HostsFile::mend).await.unwrap_or_else(|error| tell(Err(error)));
+    loop {
+        let table = orders.borrow_and_update().clone();
+        tell(put(&file, table, |_| Ok(())).await);
+        // A moment without news is time for a look.
+        if let Ok(Err(_)) = timeout(CHECK, orders.changed()).await {
+            break;
+        }
+    }
+    if let Err(error) = put(&file, Table::default(), |_| Ok(())).await {
+        tracing::warn!(%error, "names of peers could not be removed from {HOSTS}");
+    }
+}
+
+/// Disks may be slow, so not on the agent's own thread.
+async fn put(file: &HostsFile, table: Table, before: fn(&HostsFile) -> io::Result<()>) -> io::Result<()> {
+    let file = file.clone();
+    let work = tokio::task::spawn_blocking(move || before(&file).and_then(|()| file.put(&table)));
+    work.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use ria_api::state::{NetworkStatus, PeerStatus};
+    use ria_protocol::id::NodeId;
+
+    use super::*;
+
+    /// A network that is up, with this machine at `.1` and peers from `.2` on.
+    pub fn view(network: &str, interface: &str, names: &[&str]) -> NetworkView {
+        let octet = interface.len() + interface.bytes().map(usize::from).sum::<usize>() % 7;
+        let address = |n: usize| format!("10.{octet}.0.{}", n + 1);
+        let peer = |(n, name): (usize, &&str)| {
+            let status = PeerStatus {
+                name: (*name).into(),
+                addresses: vec![address(n), format!("fd00::{}", n + 1)],
+                ..PeerStatus::default()
+            };
+            (NodeId::from_bytes([n as u8; 10]), status)
+        };
+        let status = NetworkStatus {
+            network: network.into(),
+            network_id: format!("id-{network}"),
+            state: NetworkState::Up,
+            name: names[0].into(),
+            interface: interface.into(),
+            addresses: vec![format!("{}/16", address(0))],
+            ..NetworkStatus::default()
+        };
+        NetworkView { status, peers: names.iter().enumerate().skip(1).map(peer).collect() }
+    }
+
+    fn names(table: &Table) -> Vec<(&str, Option<&str>)> {
+        table.0.iter().map(|entry| (entry.full.as_str(), entry.bare.as_deref())).collect()
+    }
+
+    #[test]
+    fn every_member_has_its_name_and_a_bare_one_is_given_once() {
+        let lab = view("lab", "ria0", &["robot-1", "robot-2"]);
+        let field = view("field", "ria10", &["robot-1", "robot-3"]);
+        let hall = view("hall", "ria2", &["base", "robot-3"]);
+        let table = Table::of([&field, &hall, &lab]);
+        assert_eq!(
+            names(&table),
+            [
+                ("robot-1.lab.ria.internal", Some("robot-1")),
+                ("robot-2.lab.ria.internal", Some("robot-2")),
+                ("base.hall.ria.internal", Some("base")),
+                ("robot-3.hall.ria.internal", Some("robot-3")),
+                ("robot-1.field.ria.internal", None),
+                ("robot-3.field.ria.internal", None),
+            ]
+        );
+        assert_eq!(table.0[1].addresses.len(), 2, "both families");
+    }
+
+    #[test]
+    fn a_network_that_is_off_has_no_names() {
+        let mut lab = view("lab", "ria0", &["robot-1", "robot-2"]);
+        lab.status.state = NetworkState::Disabled;
+        assert!(Table::of([&lab]).is_empty());
+    }
+}
