@@ -95,7 +95,10 @@ fn top_shows_what_passes_in_a_second() {
     });
     pings.kill().unwrap();
     let plain = a.ria(&["top", "-c", "2", "-i", "0.2"]).out;
-    assert!(plain.matches("robot-b").count() == 2 && !plain.contains('\x1b'), "{plain}");
+    assert!(
+        plain.matches("\nNAME ").count() == 2 && plain.contains("\nrobot-b ") && !plain.contains('\x1b'),
+        "{plain}"
+    );
 
     // On a terminal it takes another screen, and gives it back.
     let line = format!("{} top -c 2 -i 0.2", program("ria").display());

@@ -72,7 +72,7 @@ fn the_agent_is_ready_with_its_interface_and_alive_only_while_packets_are_moved(
     let team = Team::new("service-notify", &Site::Together);
     let mut a = team.robot("robot-a", &[]);
     assert_eq!(a.join(&team.key(&[])).code, 0);
-    a.stop(Signal::SIGTERM);
+    a.stop(Signal::SIGINT);
     assert!(!a.has_interface("ria0"));
 
     let manager = Manager::on(&a.host);

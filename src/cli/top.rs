@@ -144,7 +144,7 @@ fn in_words(output: Output, frames: &[Frame]) -> Vec<String> {
             "{network} {state}: {peers_up} of {peers_total} peers answer; {rx} in, {tx} out{dropped}"
         ));
         let rows: Vec<_> = frame.peers.iter().map(cells).collect();
-        let header = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "IN", "OUT", "SINCE"];
+        let header = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "IN", "OUT", "LAST CHANGE"];
         lines.extend(output.table(header, &rows));
         lines.push(String::new());
     }

@@ -264,7 +264,7 @@ impl Control {
             self.take(turn).await;
         };
         notify("STOPPING=1");
-        self.names.end().await;
+        self.names.end(ending == Ending::ForTheNext).await;
         self.port_mapping.give_back().await;
         if ending == Ending::ForGood {
             self.remove_interfaces().await;

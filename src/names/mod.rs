@@ -87,12 +87,12 @@ fn address(text: &str) -> Option<IpAddr> {
 /// Keeps the names in force until the agent ends.
 pub struct Names {
     mode: Mode,
-    wanted: Option<watch::Sender<Table>>,
+    wanted: Option<watch::Sender<Option<Table>>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Names {
-    /// Begins with no names, which also removes those of an agent that was killed. `tell` hears how it goes.
+    /// Those of the run before stay until it is known which there are now. `tell` hears how it goes.
     pub fn start(
         config: &NamesConfig,
         state_dir: &Path,
@@ -102,7 +102,7 @@ impl Names {
         if mode == Mode::Off {
             return Self { mode, wanted: None, task: None };
         }
-        let (wanted, orders) = watch::channel(Table::default());
+        let (wanted, orders) = watch::channel(None);
         let file = HostsFile::new(Path::new(HOSTS), state_dir);
         Self { mode, wanted: Some(wanted), task: Some(tokio::spawn(keep(file, orders, tell))) }
     }
@@ -115,7 +115,7 @@ impl Names {
     /// These are the members now.
     pub fn follow<'a>(&self, networks: impl IntoIterator<Item = &'a NetworkView>) {
         if let Some(wanted) = &self.wanted {
-            let table = Table::of(networks);
+            let table = Some(Table::of(networks));
             wanted.send_if_modified(|old| {
                 let changed = *old != table;
                 *old = table;
@@ -124,33 +124,35 @@ impl Names {
         }
     }
 
-    /// Takes the names away.
-    pub async fn end(&mut self) {
-        self.wanted = None;
+    /// Ends, as the interfaces do: the names stay for the next run, or go.
+    pub async fn end(&mut self, stay: bool) {
+        if let Some(wanted) = self.wanted.take().filter(|_| !stay) {
+            wanted.send_replace(Some(Table::default()));
+        }
         if let Some(task) = self.task.take()
             && timeout(LAST, task).await.is_err()
         {
-            tracing::warn!("names of peers are left in {HOSTS}; the next start removes them");
+            tracing::warn!("names of peers may be left in {HOSTS}; the next start sees to them");
         }
     }
 }
 
 async fn keep(
     file: HostsFile,
-    mut orders: watch::Receiver<Table>,
+    mut orders: watch::Receiver<Option<Table>>,
     tell: impl Fn(Result<(), io::Error>) + Send + Sync,
 ) {
-    put(&file, Table::default(), HostsFile::mend).await.unwrap_or_else(|error| tell(Err(error)));
+    let mut before: fn(&HostsFile) -> io::Result<()> = HostsFile::mend;
     loop {
         let table = orders.borrow_and_update().clone();
-        tell(put(&file, table, |_| Ok(())).await);
+        if let Some(table) = table {
+            tell(put(&file, table, before).await);
+            before = |_| Ok(());
+        }
         // A moment without news is time for a look.
         if let Ok(Err(_)) = timeout(CHECK, orders.changed()).await {
             break;
         }
-    }
-    if let Err(error) = put(&file, Table::default(), |_| Ok(())).await {
-        tracing::warn!(%error, "names of peers could not be removed from {HOSTS}");
     }
 }
 

@@ -13,12 +13,11 @@ use super::super::failure::{FAILED, Failure, USAGE};
 use super::super::output::with_progress;
 use super::files::{CONFIG_DIR, UNIT_FILE};
 use super::machine::Machine;
+use super::{PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
+use crate::names::{HOSTS, clear};
 use crate::netdev::exclusions::Exclusions;
 use crate::netdev::netlink::Netlink;
 use crate::netdev::tun;
-
-use super::{PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
-use crate::names::{HOSTS, clear};
 
 const STATE_DIR: &str = "/var/lib/ria";
 
