@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
+use std::process::Stdio;
 
 use data_encoding::{BASE64, HEXLOWER};
 use netlab::Host;
@@ -82,11 +82,8 @@ fn top_shows_what_passes_in_a_second() {
     let address = b.address();
     let rate = |value: &Value, name: &str| value["networks"][0]["peers"][0][name].as_f64().unwrap();
     let mut pings = a.host.command("ping");
-    let mut pings = pings
-        .args(["-n", "-q", "-i", "0.02", "-s", "1000", &address])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut pings =
+        pings.args(["-n", "-q", "-i", "0.02", "-s", "1000", &address]).stdout(Stdio::null()).spawn().unwrap();
     eventually("the rate of pings of 1000 bytes, 50 in a second, is shown both ways", || {
         let looked = a.ria(&["top", "--json", "-c", "1", "-i", "1"]);
         let value: Value = serde_json::from_str(looked.out.trim()).unwrap_or_else(|_| panic!("{looked:?}"));
@@ -102,9 +99,9 @@ fn top_shows_what_passes_in_a_second() {
 
     // On a terminal it takes another screen, and gives it back.
     let line = format!("{} top -c 2 -i 0.2", program("ria").display());
-    let init = a.host.init().to_string();
-    let nsenter = ["-t", &init, "-n", "-m", "script", "-qec", &line, "/dev/null"];
-    let seen = Command::new("nsenter").args(nsenter).env("TERM", "xterm").output().unwrap();
+    let mut terminal = a.host.command("script");
+    terminal.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+    let seen = terminal.output().unwrap();
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
     assert!(seen.contains("\x1b[?1049h") && seen.contains("robot-b") && seen.contains("q ends"), "{seen:?}");
     assert!(seen.trim_end().ends_with("\x1b[?25h\x1b[?1049l"), "{seen:?}");
