@@ -37,18 +37,7 @@ const LOCATORS: usize = 256;
 const HEARTBEAT: Duration = Duration::from_millis(300);
 
 pub(super) fn profile(overlay: &Overlay, version: Version) -> String {
-    let mut interfaces = String::new();
-    let mut peers = String::new();
-    for interface in overlay.interfaces.iter().chain(&overlay.local) {
-        let entry = match version {
-            Version::V2_10 | Version::V3 => format!("<interface>{}</interface>", interface.name),
-            Version::V2 => format!("<address>{}</address>", interface.address),
-        };
-        let _ = write!(interfaces, "\n          {entry}");
-    }
-    for address in listed(overlay, version) {
-        let _ = write!(peers, "\n            <locator><udpv4><address>{address}</address></udpv4></locator>");
-    }
+    let (interfaces, peers) = (interfaces(overlay, version), peers(overlay, version));
     let size = if overlay.is_up() {
         format!("\n        <maxMessageSize>{}</maxMessageSize>", overlay.message_size())
     } else {
@@ -98,6 +87,26 @@ pub(super) fn profile(overlay: &Overlay, version: Version) -> String {
 </dds>
 "#
     )
+}
+
+fn interfaces(overlay: &Overlay, version: Version) -> String {
+    let mut text = String::new();
+    for interface in overlay.interfaces.iter().chain(&overlay.local) {
+        let entry = match version {
+            Version::V2_10 | Version::V3 => format!("<interface>{}</interface>", interface.name),
+            Version::V2 => format!("<address>{}</address>", interface.address),
+        };
+        let _ = write!(text, "\n          {entry}");
+    }
+    text
+}
+
+fn peers(overlay: &Overlay, version: Version) -> String {
+    let mut text = String::new();
+    for address in listed(overlay, version) {
+        let _ = write!(text, "\n            <locator><udpv4><address>{address}</address></udpv4></locator>");
+    }
+    text
 }
 
 /// What writers are given that are not named in a profile of their own.
