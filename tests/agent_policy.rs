@@ -6,16 +6,10 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
 use std::time::Duration;
 
-use netlab::{FlowEnd, Flows};
+use support::traffic::Traffic;
 use support::{Ended, Robot, Team, eventually, eventually_within};
-
-const PACE: Duration = Duration::from_millis(10);
-
-/// How long nothing may arrive before traffic counts as stopped: a hundred datagrams of each flow.
-const SILENCE: Duration = Duration::from_secs(1);
 
 const NAMES: [&str; 3] = ["robot-1", "robot-2", "robot-3"];
 
@@ -45,8 +39,7 @@ expect = "deny"
 struct Lab {
     team: Team,
     robots: Vec<Robot>,
-    flows: Flows,
-    pairs: Vec<(usize, usize)>,
+    traffic: Traffic,
 }
 
 impl Lab {
@@ -58,39 +51,8 @@ impl Lab {
             let joined = robot.join(&key);
             assert_eq!(joined.code, 0, "{joined:?}");
         }
-        let ends: Vec<FlowEnd> = robots
-            .iter()
-            .map(|r| FlowEnd { host: r.host.clone(), address: r.address().parse().unwrap() })
-            .collect();
-        let all = (0..3).flat_map(|from| (0..3).map(move |to| (from, to)));
-        let pairs: Vec<(usize, usize)> = all.filter(|(from, to)| from != to).collect();
-        let flows: Vec<_> = pairs.iter().map(|(from, to)| (ends[*from].clone(), ends[*to].clone())).collect();
-        let flows = Flows::start(&flows, PACE).unwrap();
-        let lab = Self { team, robots, flows, pairs };
-        lab.wait_for_traffic(|_| true);
-        lab
-    }
-
-    fn received(&self, wanted: impl Fn((usize, usize)) -> bool) -> Vec<u64> {
-        let flows = self.pairs.iter().enumerate().filter(|(_, pair)| wanted(**pair));
-        flows.map(|(flow, _)| self.flows.received(flow)).collect()
-    }
-
-    fn wait_for_traffic(&self, wanted: impl Fn((usize, usize)) -> bool) {
-        let before = self.received(&wanted);
-        eventually("all of it flows", || {
-            self.received(&wanted).iter().zip(&before).all(|(now, before)| now > before)
-        });
-    }
-
-    /// Waits until only these flow any more.
-    fn wait_for_only(&self, allowed: &[(usize, usize)]) {
-        eventually("what is not allowed stands still", || {
-            let before = self.received(|pair| !allowed.contains(&pair));
-            thread::sleep(SILENCE);
-            self.received(|pair| !allowed.contains(&pair)) == before
-        });
-        self.wait_for_traffic(|pair| allowed.contains(&pair));
+        let traffic = Traffic::among(&robots);
+        Self { team, robots, traffic }
     }
 
     fn policy(&self, arguments: &[&str]) -> Ended {
@@ -111,7 +73,7 @@ impl Lab {
             assert!(history.out.contains(word), "{history:?}");
         }
         assert_eq!(self.policy(&["clear"]).code, 0);
-        self.wait_for_traffic(|_| true);
+        self.traffic.wait_for(|_| true);
         assert_eq!(self.robots[0].status()["policy_version"], serde_json::Value::Null);
         let audit = self.team.admin(&["audit", "list"]);
         for action in ["policy.set", "policy.granted", "policy.rolled-back", "policy.cleared"] {
@@ -157,11 +119,11 @@ fn a_policy_holds_for_what_flows_already_and_without_the_coordinator() {
     assert!(told.out.contains("robot-1 -> robot-2: loses any; keeps tcp/8000, udp/40404, icmp"), "{told:?}");
     assert!(told.out.contains("robot-3 -> robot-1, robot-2: loses any"), "{told:?}");
     assert!(lab.policy(&["show"]).err.contains("no policy"));
-    lab.wait_for_traffic(|_| true);
+    lab.traffic.wait_for(|_| true);
 
     let set = lab.policy(&["set", "--file", "/run/policy", "--note", "the first"]);
     assert_eq!(set.code, 0, "{set:?}");
-    lab.wait_for_only(&[(0, 1)]);
+    lab.traffic.wait_for_only(|pair| pair == (0, 1));
     talk.goes_on();
     assert_eq!(lab.robots[0].status()["policy_version"], 1);
     assert_eq!(lab.robots[0].peer("robot-3")["link_state"], "denied");
@@ -189,13 +151,13 @@ fn a_policy_holds_for_what_flows_already_and_without_the_coordinator() {
         refused.code == 1 && refused.err.contains("line 7") && refused.err.contains("alow"),
         "{refused:?}"
     );
-    lab.wait_for_only(&[(0, 1)]);
+    lab.traffic.wait_for_only(|pair| pair == (0, 1));
 
     // No coordinator, and an agent that begins anew: it is enforced all the same.
     lab.team.kill_coordinator();
     lab.robots[0].kill();
     lab.robots[0].start(&[]);
-    lab.wait_for_only(&[(0, 1)]);
+    lab.traffic.wait_for_only(|pair| pair == (0, 1));
     assert_eq!(lab.robots[0].peer("robot-3")["link_state"], "denied");
     talk.goes_on();
     lab.team.start_coordinator();
@@ -205,11 +167,11 @@ fn a_policy_holds_for_what_flows_already_and_without_the_coordinator() {
     let what = ["--for", "20s", "--allow", "udp", "--reason", "a try"];
     let granted = lab.policy(&[&["grant", "robot-1", "robot-3"], &what[..]].concat());
     assert_eq!(granted.code, 0, "{granted:?}");
-    lab.wait_for_traffic(|pair| pair == (0, 2));
+    lab.traffic.wait_for(|pair| pair == (0, 2));
     lab.team.kill_coordinator();
     let denied = || lab.robots[2].peer("robot-1")["link_state"] == "denied";
     eventually_within(Duration::from_secs(60), "the time is over", denied);
-    lab.wait_for_only(&[(0, 1)]);
+    lab.traffic.wait_for_only(|pair| pair == (0, 1));
     lab.team.start_coordinator();
     lab.goes_back();
 }

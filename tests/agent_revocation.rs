@@ -3,26 +3,16 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-
-use netlab::{FlowEnd, Flows};
 use serde_json::Value;
+use support::traffic::Traffic;
 use support::{Robot, Team, eventually};
-
-const PACE: Duration = Duration::from_millis(10);
-
-/// How long nothing may arrive before traffic counts as stopped: a hundred datagrams of each flow.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Five robots with traffic between all of them. The second shares a network with the first and the third, so to these
 /// its way is direct; to the other two it is relayed.
 struct Crowd {
     team: Team,
     robots: Vec<Robot>,
-    flows: Flows,
-    /// Who sends to whom, in the order of the flows.
-    pairs: Vec<(usize, usize)>,
+    traffic: Traffic,
 }
 
 /// The robot that is put out.
@@ -45,41 +35,13 @@ impl Crowd {
         for other in [3, 4] {
             eventually("it is reached through the relay", || path(other, VICTIM) == "relay_udp");
         }
-        let ends: Vec<FlowEnd> = robots
-            .iter()
-            .map(|r| FlowEnd { host: r.host.clone(), address: r.address().parse().unwrap() })
-            .collect();
-        let all = (0..5).flat_map(|from| (0..5).map(move |to| (from, to)));
-        let pairs: Vec<(usize, usize)> = all.filter(|(from, to)| from != to).collect();
-        let flows: Vec<_> = pairs.iter().map(|(from, to)| (ends[*from].clone(), ends[*to].clone())).collect();
-        let flows = Flows::start(&flows, PACE).unwrap();
-        let crowd = Self { team, robots, flows, pairs };
-        crowd.wait_for_traffic(|_| true);
-        crowd
-    }
-
-    fn received(&self, wanted: impl Fn((usize, usize)) -> bool) -> Vec<u64> {
-        let flows = self.pairs.iter().enumerate().filter(|(_, pair)| wanted(**pair));
-        flows.map(|(flow, _)| self.flows.received(flow)).collect()
-    }
-
-    /// Waits until more has arrived of each of the wanted flows.
-    fn wait_for_traffic(&self, wanted: impl Fn((usize, usize)) -> bool) {
-        let before = self.received(&wanted);
-        eventually("all of it flows", || {
-            self.received(&wanted).iter().zip(&before).all(|(now, before)| now > before)
-        });
+        let traffic = Traffic::among(&robots);
+        Self { team, robots, traffic }
     }
 
     /// Waits until nothing comes from or to the victim, and makes sure that the others are not touched.
     fn wait_for_silence(&self) {
-        let its = |(from, to)| from == VICTIM || to == VICTIM;
-        eventually("nothing of it gets through", || {
-            let before = self.received(its);
-            thread::sleep(SILENCE);
-            self.received(its) == before
-        });
-        self.wait_for_traffic(|pair| !its(pair));
+        self.traffic.wait_for_only(|(from, to)| from != VICTIM && to != VICTIM);
     }
 
     fn victim(&self) -> &Robot {
@@ -112,7 +74,7 @@ fn a_disabled_node_is_cut_off_everywhere_and_comes_back_by_itself() {
     eventually("it is told again", || crowd.victim().conditions().contains(&"disabled".to_owned()));
 
     assert_eq!(crowd.team.admin(&["node", "enable", "robot-2"]).code, 0);
-    crowd.wait_for_traffic(|_| true);
+    crowd.traffic.wait_for(|_| true);
     let status = crowd.victim().status();
     assert_eq!((&status["node_id"], crowd.victim().address()), (&id, address), "{status}");
     assert_eq!(status["state"], "up", "{status}");
@@ -135,10 +97,7 @@ fn a_removed_node_that_sends_on_gets_nowhere() {
     crowd.wait_for_silence();
     // It goes on as if nothing had happened, to all four of them.
     assert_eq!(crowd.victim().status()["state"], "up");
-    let from_it = |crowd: &Crowd| -> u64 {
-        let flows = crowd.pairs.iter().enumerate().filter(|(_, (from, _))| *from == VICTIM);
-        flows.map(|(flow, _)| crowd.flows.sent(flow)).sum()
-    };
+    let from_it = |crowd: &Crowd| crowd.traffic.sent(|(from, _)| from == VICTIM);
     let sent = from_it(&crowd);
     eventually("it sends on", || from_it(&crowd) > sent + 400);
     crowd.wait_for_silence();

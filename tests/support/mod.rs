@@ -3,6 +3,7 @@
 
 pub mod listener;
 pub mod office;
+pub mod traffic;
 pub mod transfer;
 pub mod turn_client;
 
