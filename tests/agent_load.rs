@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use netlab::{Link, Nat};
 use ria_api::state::{Event, PathKind};
 use support::listener::Listener;
-use support::{Robot, Site, Team, eventually};
+use support::{Robot, Site, Team, eventually, eventually_within};
 
 const PORT: u16 = 9200;
 
@@ -148,7 +148,9 @@ fn what_sends_little_does_not_wait_in_a_deep_queue_behind_what_floods_it() {
     team.lab.set_link("robot-a", link).unwrap();
     let flood = Flood::start(&a, &b);
     let short = || longest_ping(&a, &b).is_some_and(|longest| longest < 200.0);
-    eventually("pings don't wait behind the flood", || short() && short());
+    // A machine that has other things to do may make it believe, for 20 s, that the queue is another one's.
+    let patience = Duration::from_secs(60);
+    eventually_within(patience, "pings don't wait behind the flood", || short() && short());
     let (before, began) = (flood.arrived(), Instant::now());
     std::thread::sleep(Duration::from_secs(3));
     let mbits = (flood.arrived() - before) as f64 * 1200.0 * 8e-6 / began.elapsed().as_secs_f64();

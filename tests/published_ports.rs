@@ -54,7 +54,7 @@ fn everything_works_from_outside_with_two_ports_open() {
     let candidates = a.status()["candidates"].to_string();
     assert!(candidates.contains("reflexive"), "STUN: {candidates}");
     let page = |path: &str| {
-        turn_client::run(&a.host, &["curl", "-sk", "-m", "10", &format!("https://{COORDINATOR}{path}")])
+        turn_client::run(&a.host, &["curl", "-skL", "-m", "10", &format!("https://{COORDINATOR}{path}")])
     };
     assert!(page("/").out.contains("Ria coordinator") && page("/healthz").out.contains("ok"));
     let mapped = turn_client::run(&a.host, &["turnutils_stunclient", "-p", "3478", COORDINATOR]);

@@ -1,7 +1,7 @@
 //! `ria debug-bundle`: what somebody who helps wants to see, in one archive, without a secret in it.
 //!
 //! Owns what goes in. It asks the agent and the machine, with the caller's rights, and reads no key: of the state directory it
-//! tells names and sizes. What comes out of logs and configuration goes through [`scrub`] all the same.
+//! tells names and sizes. What comes out of logs and configuration goes through [`scrub()`] all the same.
 
 mod scrub;
 mod tar;
