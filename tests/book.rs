@@ -98,9 +98,13 @@ fn the_first_five_minutes_go_as_they_are_written() {
     let desk = tempfile::tempdir().unwrap();
     let programs = program("ria").parent().unwrap().to_str().unwrap().to_owned();
 
-    let page = fs::read_to_string(docs().join("first-steps.md")).unwrap();
-    let blocks = blocks(&page);
+    let page = |name: &str| blocks(&fs::read_to_string(docs().join(name)).unwrap());
+    let mut blocks = page("first-steps.md");
     assert!(blocks.len() >= 6, "{blocks:?}");
+    let farewell = blocks.pop().unwrap();
+    assert!(farewell.1.contains("ria leave"), "{farewell:?}");
+    blocks.extend(["campus.md", "tools.md"].into_iter().flat_map(page));
+    blocks.push(farewell);
     for (host, block) in blocks {
         let name = match host.as_str() {
             "server" => "coordinator",
@@ -116,4 +120,60 @@ fn the_first_five_minutes_go_as_they_are_written() {
     let bundle =
         std::process::Command::new("tar").arg("-tf").arg(desk.path().join("ria-debug.tar")).output().unwrap();
     assert!(String::from_utf8_lossy(&bundle.stdout).contains("ria-debug/agent/doctor.json"), "{bundle:?}");
+}
+
+/// The words in quotes that stand right behind `before`, but for white space.
+fn quoted_behind(text: &str, before: &str) -> Vec<String> {
+    let rests = text.split(before).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    rests.filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+}
+
+/// The code of these files or directories, without its tests.
+fn code(paths: &[&str]) -> String {
+    let mut waiting: Vec<PathBuf> =
+        paths.iter().map(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).collect();
+    let mut code = String::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if !path.ends_with("tests.rs") {
+            let text = fs::read_to_string(path).unwrap();
+            code.push_str(text.split("#[cfg(test)]").next().unwrap());
+        }
+    }
+    code
+}
+
+#[test]
+fn the_reference_has_every_word_that_the_code_has() {
+    let page = fs::read_to_string(docs().join("reference.md")).unwrap();
+    let section =
+        |heading: &str| page.split("\n## ").find(|part| part.starts_with(heading)).unwrap().to_owned();
+    let doctor = code(&["src/cli/doctor"]);
+    let stages = ["agent", "tunnel", "policy", "interface", "processes", "discovery", "memory", "buffers"];
+    let findings = stages.iter().flat_map(|stage| quoted_behind(&doctor, &format!("\"{stage}\",")));
+    let drops = [code(&["core/src/counters.rs"]), code(&["coordinator/src/relay/counters.rs"])].concat();
+    let words = [
+        ("Conditions", quoted_behind(&code(&["src/daemon"]), "onditions.set("), 20),
+        ("Findings", findings.collect(), 25),
+        ("Packets", quoted_behind(&drops, "=>"), 40),
+        ("Packets", quoted_behind(&code(&["src/daemon/status.rs"]).replace("[\n", ""), "        ("), 8),
+        ("Events", quoted_behind(&code(&["src/daemon"]), "kind:"), 8),
+        ("Refusals", quoted_behind(&code(&["protocol/src/error.rs"]), "=>"), 19),
+        ("Metrics", quoted_behind(&code(&["coordinator/src/metrics.rs"]), "("), 18),
+    ];
+    for (heading, words, at_least) in words {
+        let there = section(heading);
+        let is_name = |word: &&String| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || "-_".contains(c))
+        };
+        let names: Vec<&String> = words.iter().filter(is_name).collect();
+        assert!(names.len() >= at_least, "{heading}: found {names:?} only: is the code another one?");
+        for word in names.into_iter().filter(|word| heading != "Metrics" || word.starts_with("ria_")) {
+            assert!(
+                there.contains(&format!("`{word}`")),
+                "docs/reference.md, {heading}: `{word}` is missing"
+            );
+        }
+    }
 }
