@@ -80,6 +80,8 @@ pub enum ClientVerb {
     Install(InstallArgs),
     /// Take the service away again; the membership stays unless --purge.
     Uninstall(UninstallArgs),
+    /// Fetch a signed release, try it, and go back by itself when the agent does not reconnect with it.
+    Update(UpdateArgs),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -243,6 +245,32 @@ pub struct UninstallArgs {
     /// Also leave all networks and erase keys, configuration and the group ria.
     #[arg(long)]
     pub purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Where the release is: a directory, here (absolute path) or on a web server [default: `from` in
+    /// /etc/ria/update.toml].
+    #[arg(long, value_name = "DIR|URL", conflicts_with = "rollback")]
+    pub from: Option<String>,
+    /// Only tell which release is there.
+    #[arg(long, conflicts_with = "rollback")]
+    pub check: bool,
+    /// Take a release that is older than this program.
+    #[arg(long)]
+    pub allow_downgrade: bool,
+    /// Back to the program from before the last update.
+    #[arg(long)]
+    pub rollback: bool,
+    /// Seconds that the new agent has to be as well as the old one was (0.01 to 3600).
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0, value_parser = seconds)]
+    pub timeout: f64,
+    /// Of the process that watches over a trial.
+    #[arg(long, hide = true)]
+    pub watch: bool,
+    /// Of the service, before it starts the agent.
+    #[arg(long, hide = true)]
+    pub guard: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod ping;
 mod service;
 mod status;
 mod top;
+mod update;
 mod wait;
 
 use std::path::Path;
@@ -83,6 +84,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Env(args) => env::run(context, &args).await,
         ClientVerb::Install(args) => service::install(context, &args),
         ClientVerb::Uninstall(args) => service::uninstall(context, &args).await,
+        ClientVerb::Update(args) => update::run(context, &args).await,
         ClientVerb::Completions { shell } => completions(shell),
         ClientVerb::Man { directory } => manual(&directory),
     }

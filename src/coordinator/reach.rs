@@ -214,7 +214,7 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Host and port of `host[:port][/]`; IPv6 addresses in brackets.
-pub(super) fn authority(text: &str, default_port: u16) -> Option<(String, u16)> {
+pub fn authority(text: &str, default_port: u16) -> Option<(String, u16)> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let (host, port) = match text.strip_prefix('[') {
         Some(v6) => {

@@ -13,7 +13,7 @@ use clap_complete::Shell;
 use super::super::args::Cli;
 use super::super::failure::{FAILED, Failure};
 use super::machine::Machine;
-use super::{PACKAGED, PROGRAM, can_not, own_program};
+use super::{PACKAGED, PREVIOUS, PROGRAM, can_not, own_program};
 
 /// The unit, as it is in the package.
 const UNIT: &str = include_str!("../../../packaging/systemd/ria.service");
@@ -33,7 +33,10 @@ pub struct Placed {
 
 /// All files that `ria install` makes and `ria uninstall` removes, besides the program.
 pub fn all(program: &Path) -> [(&'static str, Vec<u8>); 7] {
-    let unit = UNIT.replace(PACKAGED, &program.display().to_string());
+    // Before each start, the program from before an update looks whether the new one is any good. A `+`: it has to write where
+    // the agent may not.
+    let guard = format!("ExecStartPre=-+{PREVIOUS} update --guard\nExecStart=");
+    let unit = UNIT.replace(PACKAGED, &program.display().to_string()).replace("ExecStart=", &guard);
     [
         (UNIT_FILE, unit.into_bytes()),
         ("/etc/sysusers.d/ria.conf", SYSUSERS.into()),

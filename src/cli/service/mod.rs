@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use self::files::Placed;
+pub use self::files::place;
 use self::machine::Machine;
 use super::Context;
 use super::args::InstallArgs;
@@ -20,7 +21,11 @@ use super::failure::{FAILED, Failure, NOT_PERMITTED};
 pub use removal::uninstall;
 
 /// Where the program is put that nobody has put anywhere yet.
-const PROGRAM: &str = "/usr/local/bin/ria";
+pub const PROGRAM: &str = "/usr/local/bin/ria";
+
+/// Where updates are laid down, and the program from before the last one.
+pub const DIRECTORY: &str = "/usr/local/lib/ria";
+pub const PREVIOUS: &str = "/usr/local/lib/ria/previous";
 
 /// Its place in the package.
 const PACKAGED: &str = "/usr/bin/ria";
@@ -64,14 +69,19 @@ fn tell(context: &Context, placed: &[Placed], next: &str) -> Result<(), Failure>
     Ok(context.output.line(next)?)
 }
 
-fn need_root(line: &str) -> Result<(), Failure> {
+/// Whether this machine has Ria as a package.
+pub fn packaged() -> bool {
+    PACKAGED_UNITS.iter().any(|unit| Path::new(unit).exists())
+}
+
+pub fn need_root(line: &str) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
     Err(Failure::new(NOT_PERMITTED, format!("that needs root; run: sudo {line}")))
 }
 
-fn can_not(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+pub fn can_not(what: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(FAILED, format!("can't {what} {}: {error}", path.display()))
 }
 

@@ -13,7 +13,7 @@ use super::super::failure::{FAILED, Failure, USAGE};
 use super::super::output::with_progress;
 use super::files::{CONFIG_DIR, UNIT_FILE};
 use super::machine::Machine;
-use super::{PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
+use super::{DIRECTORY, PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
 use crate::names::{HOSTS, clear};
 use crate::netdev::exclusions::Exclusions;
 use crate::netdev::netlink::Netlink;
@@ -65,6 +65,7 @@ pub async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Fa
         remove(&machine, name, &mut report)?;
     }
     remove(&machine, PROGRAM, &mut report)?;
+    remove(&machine, DIRECTORY, &mut report)?;
     machine.reload();
     if args.purge {
         for name in LEFT_OVERS {
