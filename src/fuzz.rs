@@ -15,14 +15,16 @@ use crate::state::membership::{Contact, Identity, NodeKeys};
 use crate::state::untold::Untold;
 use crate::state::{file, map};
 
+pub use crate::names::fuzz as dns_query;
 pub use crate::portmap::fuzz::answers as router_answers;
 
 /// A target's name and body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("agent_config", agent_config),
+    ("dns_query", dns_query),
     ("netcheck_answers", netcheck_answers),
     ("router_answers", router_answers),
     ("state_file", state_file),

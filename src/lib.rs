@@ -9,6 +9,7 @@ mod daemon;
 mod dds;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod machine;
 mod names;
 mod netcheck;
 mod netdev;

@@ -4,16 +4,10 @@
 
 mod support;
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
-
-use netlab::{Host, Process};
 use ria_api::{AGENT_PATH, BUS_NAME};
 use serde_json::Value;
+use support::bus::{Bus, SOCKET};
 use support::{Ended, Site, Team, eventually};
-
-const SOCKET: &str = "/run/dbus/system_bus_socket";
 
 /// A user of the robot.
 const ANNA: &str = "1234";
@@ -25,41 +19,14 @@ const ROOT: &str = "0";
 
 const NETWORK: &str = "org.ria.Overlay1.Network";
 
-/// A robot's system bus.
-struct Bus {
-    host: Host,
-    daemon: Option<Process>,
+/// What users do on the bus.
+trait Users {
+    fn call(&self, user: &str, path: &str, method: &str, arguments: &[&str]) -> Ended;
+    fn shows_the_agent(&self) -> bool;
+    fn switch(&self, user: &str, path: &str, on: bool) -> Ended;
 }
 
-impl Bus {
-    /// Installs what a package would, and makes the users. Nothing runs yet.
-    fn install(host: Host) -> Self {
-        let policies = host.path("/etc/dbus-1/system.d");
-        fs::create_dir_all(&policies).unwrap();
-        let policy = include_str!("../packaging/dbus/org.ria.Overlay1.conf");
-        fs::write(policies.join("org.ria.Overlay1.conf"), policy).unwrap();
-        let add = |file: &str, lines: &str| {
-            let mut file = fs::OpenOptions::new().append(true).open(host.path(file)).unwrap();
-            file.write_all(lines.as_bytes()).unwrap();
-        };
-        add("/etc/passwd", "anna:x:1234:1234::/:/bin/sh\nbert:x:1235:1235::/:/bin/sh\n");
-        add("/etc/group", "anna:x:1234:\nbert:x:1235:\nria:x:987:bert\n");
-        Self { host, daemon: None }
-    }
-
-    fn start(&mut self) {
-        let socket = self.host.path(SOCKET);
-        fs::create_dir_all(socket.parent().unwrap()).unwrap();
-        // One that was killed leaves it.
-        let _ = fs::remove_file(socket);
-        let line = ["dbus-daemon", "--system", "--nofork", "--nopidfile", "--nosyslog"];
-        self.daemon = Some(self.host.spawn(&line, Path::new("/dev/null")).unwrap());
-    }
-
-    fn kill(&mut self) {
-        self.daemon.take().unwrap().kill().unwrap();
-    }
-
+impl Users for Bus {
     /// Calls a method of the agent as a user.
     fn call(&self, user: &str, path: &str, method: &str, arguments: &[&str]) -> Ended {
         let user = [format!("--reuid={user}"), format!("--regid={user}"), "--init-groups".to_owned()];

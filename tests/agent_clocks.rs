@@ -26,6 +26,18 @@ fn wait_for_offset(robot: &Robot, expected: i64) {
     });
 }
 
+/// Waits until a robot tells by how much another one's clock is ahead, with a bound that this is within.
+fn wait_for_peer_clock(robot: &Robot, peer: &str, expected: i64) {
+    eventually(&format!("the clock of {peer} is told to be {expected} s ahead"), || {
+        let told = robot.peer(peer);
+        let (offset, error) = (told["clock_offset"].as_f64(), told["clock_error"].as_f64());
+        // The hosts of the test share one clock, and faketime costs its users some of its accuracy.
+        offset.zip(error).is_some_and(|(offset, error)| {
+            (offset - expected as f64).abs() < error + 0.01 && error > 0.0 && error < 1.0
+        })
+    });
+}
+
 #[test]
 fn a_robot_that_boots_in_1970_or_a_year_off_joins_and_comes_back() {
     let team = Team::new("agent-clocks", &Site::Together);
@@ -40,6 +52,8 @@ fn a_robot_that_boots_in_1970_or_a_year_off_joins_and_comes_back() {
     assert_eq!(robots[0].ping(&robots[1].address(), 3), 3);
     wait_for_offset(&robots[0], to_1970());
     wait_for_offset(&robots[1], YEAR);
+    wait_for_peer_clock(&robots[0], "robot-b", YEAR - to_1970());
+    wait_for_peer_clock(&robots[1], "robot-a", to_1970() - YEAR);
 
     // They come back with other clocks, the second one far before its own last handshakes.
     for (robot, offset) in robots.iter_mut().zip([-YEAR, to_1970()]) {
@@ -70,6 +84,10 @@ fn a_clock_that_is_set_while_the_robot_runs_disturbs_nothing() {
     for offset in [YEAR, to_1970(), 0] {
         b.set_clock(offset);
         wait_for_offset(&b, offset);
+        wait_for_peer_clock(&a, "robot-b", offset);
+        wait_for_peer_clock(&b, "robot-a", -offset);
+        let warned = a.ria(&["doctor", "--json"]).out.contains("clocks-apart");
+        assert_eq!(warned, offset != 0, "clock off by {offset} s");
         assert_eq!(a.ping(&address, 5), 5, "clock off by {offset} s");
         assert_eq!(b.peer("robot-a")["link_state"], "up");
     }

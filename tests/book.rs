@@ -150,7 +150,8 @@ fn the_reference_has_every_word_that_the_code_has() {
     let section =
         |heading: &str| page.split("\n## ").find(|part| part.starts_with(heading)).unwrap().to_owned();
     let doctor = code(&["src/cli/doctor"]);
-    let stages = ["agent", "tunnel", "policy", "interface", "processes", "discovery", "memory", "buffers"];
+    let stages =
+        ["agent", "tunnel", "policy", "interface", "processes", "discovery", "memory", "buffers", "clocks"];
     let findings = stages.iter().flat_map(|stage| quoted_behind(&doctor, &format!("\"{stage}\",")));
     let drops = [code(&["core/src/counters.rs"]), code(&["coordinator/src/relay/counters.rs"])].concat();
     let words = [

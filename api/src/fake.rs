@@ -18,9 +18,9 @@ use crate::error::ApiError;
 use crate::network_path;
 use crate::server::{Backend, Caller, Notice, Probe};
 use crate::state::{
-    AgentStatus, Condition, CoordinatorState, Event, JoinOptions, Joined, LinkState, NetworkReport,
-    NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus, PingReply, RelayReport,
-    Severity,
+    AgentStatus, Condition, Connectivity, CoordinatorState, Event, JoinOptions, Joined, LinkState,
+    NetworkReport, NetworkState, NetworkStatus, NetworkSummary, PathKind, PeerKind, PeerStatus, PingReply,
+    RelayReport, Severity, Uplink, UplinkKind,
 };
 
 /// The commands, one a line.
@@ -33,6 +33,8 @@ state joining|up|disabled|refused|failed|waiting
 coordinator connecting|connected|unreachable|refused
 peer NAME [LINK_STATE [PATH [RTT [LOSS]]]]   adds or changes a peer
 traffic NAME RX_BYTES TX_BYTES           what was received from it and sent to it, in packets of 1000 bytes
+clock NAME OFFSET ERROR                  its clock is ahead by so many seconds, within ERROR
+wifi SSID ACCESS_POINT SIGNAL            the machine is connected by this Wi-Fi, as wlan0, at SIGNAL dBm
 remove NAME                              removes a peer
 condition CODE SEVERITY TEXT...          adds or changes a health condition; without a text, removes it
 report [udp|isolation|portal=yes|no mapping|filtering=WORD relay=RTT finding=CODE ...]   what netchecks find
@@ -51,6 +53,7 @@ pub struct FakeAgent {
 struct Lab {
     network: Option<NetworkStatus>,
     peers: BTreeMap<String, PeerStatus>,
+    uplink: Uplink,
     events: u64,
     found: NetworkReport,
     /// Joins wait for an administrator.
@@ -95,6 +98,26 @@ impl FakeAgent {
             }
             ["traffic", name, received, sent] => {
                 lab.set_traffic(name, [received, sent])?;
+                changed()
+            }
+            ["clock", name, offset, error] => {
+                let peer = lab.peers.get_mut(*name).ok_or("no such peer")?;
+                let seconds =
+                    |text: &str| text.parse().map_err(|_| "OFFSET and ERROR are numbers of seconds");
+                (peer.clock_offset, peer.clock_error) = (Some(seconds(offset)?), Some(seconds(error)?));
+                changed()
+            }
+            ["wifi", ssid, access_point, signal] => {
+                lab.uplink = Uplink {
+                    source: "NetworkManager".into(),
+                    interface: "wlan0".into(),
+                    kind: UplinkKind::Wifi,
+                    connectivity: Connectivity::Full,
+                    ssid: Some((*ssid).into()),
+                    access_point: Some((*access_point).into()),
+                    signal: Some(signal.parse().map_err(|_| "SIGNAL is a number of dBm")?),
+                    ..Uplink::default()
+                };
                 changed()
             }
             ["report", facts @ ..] => return lab.set_report(facts),
@@ -300,6 +323,8 @@ impl Backend for FakeAgent {
             suggested_name: "robot-1".into(),
             networks: networks.collect(),
             conditions: Vec::new(),
+            uplink: lab.uplink.clone(),
+            names: String::new(),
         })
     }
 

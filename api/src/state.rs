@@ -161,7 +161,9 @@ macro_rules! dictionary {
 }
 
 mod report;
+mod uplink;
 pub use report::{Answer, NatBehaviour, NetworkReport, RelayReport};
+pub use uplink::{Connectivity, Uplink, UplinkKind};
 
 dictionary! {
     /// The agent as a whole.
@@ -176,6 +178,10 @@ dictionary! {
         networks: Vec<NetworkSummary>,
         /// Health of the agent itself.
         conditions: Vec<Condition>,
+        /// What the machine is connected by.
+        uplink: Uplink,
+        /// Where names of members are: `hosts` (the hosts file), `resolved` (systemd-resolved); empty: nowhere.
+        names: String,
     }
 }
 
@@ -343,8 +349,22 @@ dictionary! {
         local_candidate: CandidateType,
         /// How the peer's end is.
         remote_candidate: CandidateType,
+        /// By how much its clock is ahead of this machine's, seconds.
+        clock_offset: f64,
+        /// The truth is no further from that than this, seconds.
+        clock_error: f64,
     }
 }
+
+impl PeerStatus {
+    /// By how much its clock and this machine's are apart at least, seconds.
+    pub fn clocks_apart(&self) -> Option<f64> {
+        Some((self.clock_offset?.abs() - self.clock_error?).max(0.0))
+    }
+}
+
+/// From this many seconds between two robots' clocks on, tf finds no transform at the time that it is asked for.
+pub const CLOCKS_TOO_FAR_APART: f64 = 0.05;
 
 dictionary! {
     /// The answer, or the missing one, to one ping.
@@ -373,7 +393,7 @@ dictionary! {
         /// How much it matters.
         severity: Severity,
         /// What: `peer_added`, `peer_removed`, `link_state`, `path`, `coordinator`, `network`, `map`, `uplink`, `ros_clash`,
-        /// `denied`.
+        /// `denied`, `access_point`.
         kind: String,
         /// Network id.
         network_id: String,

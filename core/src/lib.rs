@@ -38,9 +38,9 @@ pub mod stun;
 
 pub use counters::{DropCounters, DropReason};
 pub use engine::{
-    AddNetwork, CandidateType, Command, CommandError, DENIED_BY_POLICY, Engine, EngineConfig, EngineStatus,
-    Event, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome, PrivateKey,
-    RelayServer, RelayStatus, StreamNews, Warning,
+    AddNetwork, CandidateType, ClockOffset, Command, CommandError, DENIED_BY_POLICY, Engine, EngineConfig,
+    EngineStatus, Event, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, PingId, PingOutcome,
+    PrivateKey, RelayServer, RelayStatus, StreamNews, Warning,
 };
 pub use marks::Ecn;
 pub use multicast::{Clash, Domains, MulticastPolicy, Unique};

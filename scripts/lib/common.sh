@@ -45,6 +45,26 @@ need_packages() {
         fail "apt-get could not install ${missing[*]}; see $env_dir/apt.log"
 }
 
+# need_unpacked PACKAGE DIR: a Debian package's files below $env_dir/DIR. For one that must not be installed, since it changes
+# how this machine works.
+need_unpacked() {
+    local package=$1 to=$env_dir/$2 version
+    version=$(apt-cache show --no-all-versions "$package" 2>/dev/null | sed -n 's/^Version: //p')
+    if [ -z "$version" ]; then
+        need_root "updating the package lists"
+        apt-get -qq update >"$env_dir/apt.log" 2>&1 || true
+        version=$(apt-cache show --no-all-versions "$package" 2>/dev/null | sed -n 's/^Version: //p')
+    fi
+    [ -n "$version" ] || fail "there is no Debian package $package; check this machine's package sources"
+    [ "$(cat "$to/.version" 2>/dev/null)" = "$version" ] && return 0
+    step "unpacking the Debian package $package $version"
+    rm -rf "$to"
+    mkdir -p "$to"
+    (cd "$to" && apt-get -qq download "$package" >"$env_dir/apt.log" 2>&1 && dpkg -x ./*.deb . && rm -- *.deb) ||
+        fail "apt-get could not get $package; see $env_dir/apt.log"
+    printf '%s\n' "$version" >"$to/.version"
+}
+
 # need_rust: the toolchain on PATH, else the distribution's rustup, else an instruction.
 need_rust() {
     local wanted=1.95

@@ -1,6 +1,6 @@
 //! `ria peers`: who is there, how it is reached, and why so.
 
-use ria_api::state::{LinkState, NetworkSummary, PathKind, PeerStatus};
+use ria_api::state::{CLOCKS_TOO_FAR_APART, LinkState, NetworkSummary, PathKind, PeerStatus};
 use serde_json::json;
 
 use super::Context;
@@ -33,7 +33,7 @@ fn show(output: Output, network: &str, peers: &[PeerStatus]) -> Result<(), Failu
         return Ok(output.line(format_args!("{network} has no other member that this machine knows of"))?);
     }
     let rows: Vec<_> = peers.iter().map(row).collect();
-    let header = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "WHY"];
+    let header = ["NAME", "ADDRESS", "STATE", "PATH", "RTT", "LOSS", "CLOCK", "WHY"];
     Ok(output.lines(output.table(header, &rows))?)
 }
 
@@ -47,7 +47,7 @@ fn in_json(all: &[(NetworkSummary, Vec<PeerStatus>)]) -> serde_json::Value {
     }
 }
 
-fn row(peer: &PeerStatus) -> [Cell; 7] {
+fn row(peer: &PeerStatus) -> [Cell; 8] {
     let none = || "-".to_owned();
     [
         Cell::plain(&peer.name),
@@ -56,8 +56,21 @@ fn row(peer: &PeerStatus) -> [Cell; 7] {
         Cell::plain(path(peer)),
         Cell::plain(peer.rtt.map_or_else(none, millis)),
         Cell::plain(peer.loss.map_or_else(none, |loss| format!("{:.0} %", loss * 100.0))),
+        clock(peer),
         Cell(why(peer), Colour::Dim),
     ]
+}
+
+/// By how much its clock is ahead, or how well it agrees.
+fn clock(peer: &PeerStatus) -> Cell {
+    let (Some(offset), Some(error)) = (peer.clock_offset, peer.clock_error) else { return Cell::plain("-") };
+    let far = peer.clocks_apart().is_some_and(|apart| apart > CLOCKS_TOO_FAR_APART);
+    let text = match offset {
+        _ if offset.abs() <= error => format!("\u{b1}{}", millis(error)),
+        _ if offset.abs() >= 10.0 => format!("{offset:+.0} s"),
+        _ => format!("{}{}", if offset < 0.0 { "-" } else { "+" }, millis(offset.abs())),
+    };
+    Cell(text, if far { Colour::Warning } else { Colour::Plain })
 }
 
 /// The colour that a link state has everywhere.
@@ -108,6 +121,21 @@ mod tests {
     }
 
     #[test]
+    fn clocks_that_agree_are_told_by_how_well_and_others_by_how_far_they_are_apart() {
+        let told = |clock_offset, clock_error| {
+            let peer = PeerStatus { clock_offset, clock_error, ..PeerStatus::default() };
+            let Cell(text, colour) = clock(&peer);
+            (text, colour == Colour::Warning)
+        };
+        assert_eq!(told(None, None), ("-".into(), false));
+        assert_eq!(told(Some(0.0004), Some(0.0007)), ("\u{b1}0.7 ms".into(), false));
+        assert_eq!(told(Some(0.0213), Some(0.001)), ("+21.3 ms".into(), false));
+        assert_eq!(told(Some(-0.0713), Some(0.001)), ("-71.3 ms".into(), true));
+        assert_eq!(told(Some(0.0713), Some(0.03)), ("+71.3 ms".into(), false));
+        assert_eq!(told(Some(-1e9), Some(0.001)), ("-1000000000 s".into(), true));
+    }
+
+    #[test]
     fn a_row_tells_way_and_reason() {
         let peer = PeerStatus {
             name: "robot-2".into(),
@@ -121,6 +149,9 @@ mod tests {
         };
         let cells = row(&peer).map(|c| c.0);
         let why = "offline at the coordinator; no direct path answered";
-        assert_eq!(cells, ["robot-2", "10.213.0.2", "up", "relay (UDP) 192.0.2.1:3478", "21.3 ms", "-", why]);
+        assert_eq!(
+            cells,
+            ["robot-2", "10.213.0.2", "up", "relay (UDP) 192.0.2.1:3478", "21.3 ms", "-", "-", why]
+        );
     }
 }

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ria_api::state::{AgentStatus, Condition, CoordinatorState, NetworkState, NetworkStatus, Severity};
+use ria_api::state::{
+    AgentStatus, Condition, Connectivity, CoordinatorState, NetworkState, NetworkStatus, Severity, Uplink,
+    UplinkKind,
+};
 use serde_json::json;
 
 use super::Context;
 use super::args::NetworkArg;
 use super::failure::{Failure, NOT_JOINED};
 use super::output::{Colour, Output, bytes, span};
-use crate::names::{self, DOMAIN, HOSTS};
+use crate::names::{self, DOMAIN, HOSTS, Place};
 
 /// How a network does, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,14 +94,42 @@ fn in_words(output: Output, agent: &AgentStatus, networks: &[NetworkStatus]) -> 
         let id = if named_alike { format!(" ({})", network.network_id) } else { String::new() };
         let first = format!("{}{id} {}: {text}", network.network, health.word());
         lines.push(output.paint(health.colour(), first));
-        details(network, &mut lines);
+        details(network, agent, &mut lines);
         lines.extend(network.conditions.iter().map(|c| in_line(output, c)));
     }
+    lines.extend(uplink(&agent.uplink).map(|text| format!("  {:<12} {text}", "connected by")));
     lines.extend(agent.conditions.iter().map(|c| in_line(output, c)));
     lines
 }
 
-fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
+/// What the machine is connected by, for people.
+fn uplink(uplink: &Uplink) -> Option<String> {
+    if uplink.interface.is_empty() {
+        return None;
+    }
+    let kind = Some(uplink.kind).filter(|kind| *kind != UplinkKind::Unknown).map(|kind| match kind {
+        UplinkKind::Wifi => "Wi-Fi".to_owned(),
+        other => other.to_string(),
+    });
+    let far = match uplink.connectivity {
+        Connectivity::None => Some("leads nowhere"),
+        Connectivity::Portal => Some("wants a login (captive portal)"),
+        Connectivity::Limited => Some("not to the internet"),
+        Connectivity::Full | Connectivity::Unknown => None,
+    };
+    let parts = [
+        Some(uplink.interface.clone()),
+        kind,
+        uplink.ssid.as_ref().map(|ssid| format!("\"{ssid}\"")),
+        uplink.access_point.as_ref().map(|point| format!("access point {point}")),
+        uplink.signal.map(|dbm| format!("{dbm:.0} dBm")),
+        uplink.rate.map(|rate| format!("{:.0} Mbit/s", rate / 1e6)),
+        far.map(str::to_owned),
+    ];
+    Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+fn details(network: &NetworkStatus, agent: &AgentStatus, lines: &mut Vec<String>) {
     let mut add = |title: &str, text: String| lines.push(format!("  {title:<12} {text}"));
     let n = network;
     let addresses = n.addresses.join(", ");
@@ -110,7 +141,9 @@ fn details(network: &NetworkStatus, lines: &mut Vec<String>) {
     add("this machine", format!("{}, {place}", n.name));
     // As this machine's programs find it, whatever the agent may have meant.
     let full = format!("{}.{}.{DOMAIN}", n.name, n.network);
-    if names::are_known(&full) {
+    if agent.names == Place::Resolved.word() {
+        add("names", format!("by systemd-resolved, such as {full}"));
+    } else if names::are_known(&full) {
         add("names", format!("in {HOSTS}, such as {full}"));
     }
     if !n.fingerprint.is_empty() {
@@ -236,6 +269,25 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_is_connected_by_is_one_line() {
+        assert_eq!(uplink(&Uplink::default()), None);
+        let by_the_kernel = Uplink { interface: "eth0".into(), source: "kernel".into(), ..Uplink::default() };
+        assert_eq!(uplink(&by_the_kernel).as_deref(), Some("eth0"));
+        let wifi = Uplink {
+            interface: "wlan0".into(),
+            kind: UplinkKind::Wifi,
+            connectivity: Connectivity::Portal,
+            ssid: Some("lab".into()),
+            access_point: Some("02:00:5E:10:00:01".into()),
+            signal: Some(-62.4),
+            rate: Some(866e6),
+            ..Uplink::default()
+        };
+        let told = "wlan0, Wi-Fi, \"lab\", access point 02:00:5E:10:00:01, -62 dBm, 866 Mbit/s, wants a login (captive portal)";
+        assert_eq!(uplink(&wifi).as_deref(), Some(told));
+    }
 
     fn up() -> NetworkStatus {
         NetworkStatus {

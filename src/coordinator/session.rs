@@ -47,6 +47,9 @@ const REFUSED_WAIT: Duration = Duration::from_secs(60);
 /// The same for a node that is disabled: one command of an administrator brings it back, and somebody waits for that.
 const DISABLED_WAIT: Duration = Duration::from_secs(4);
 
+/// A sleep that did not come about, and that nobody has called off, ends by this. Time asleep does not count.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// What a session needs to begin.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
@@ -88,6 +91,8 @@ pub enum Order {
     /// Tell the coordinator what was changed on this machine. Without a stream this is nothing: whoever orders it does
     /// so again when there is one.
     Note(Note),
+    /// This machine goes to sleep: close the stream, say so, and stay away until the network is told to be another one.
+    Pause(oneshot::Sender<()>),
     /// End, after all that was ordered before.
     Retire,
     /// This node wants to be known by this WireGuard key.
@@ -214,6 +219,7 @@ enum End {
     Failed(String),
     Drained(Duration),
     Reconnect,
+    Paused(oneshot::Sender<()>),
     Refused(Refusal),
     Stop,
 }
@@ -255,6 +261,10 @@ impl Runner {
                 End::Reconnect => {
                     backoff.reset();
                     Duration::ZERO
+                }
+                End::Paused(closed) => {
+                    let _ = closed.send(());
+                    LONGEST_PAUSE
                 }
                 End::Drained(after) => {
                     self.tell(SessionEvent::Lost("the coordinator is restarting".into())).await;
@@ -407,6 +417,7 @@ impl Runner {
                 self.told = note.number;
                 self.tell(SessionEvent::Told(note.number)).await;
             }
+            Order::Pause(closed) => return Err(End::Paused(closed)),
             Order::Retire => return Err(End::Stop),
             Order::Leave(by, reply) => {
                 let change = LocalChange { deed: LocalDeed::Left, by, ago: 0 };
@@ -433,12 +444,16 @@ impl Runner {
     }
 
     /// Waits before the next attempt; tells what ended the waiting before its time.
-    async fn wait(&mut self, wait: Duration) -> Option<End> {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => None,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.new_urls) => {
-                Some(end)
-            }
+    async fn wait(&mut self, mut wait: Duration) -> Option<End> {
+        loop {
+            let Self { inbox, report, revision, new_urls, .. } = self;
+            let end = tokio::select! {
+                () = tokio::time::sleep(wait) => return None,
+                end = orders_while_away(inbox, report, revision, new_urls) => end,
+            };
+            let End::Paused(closed) = end else { return Some(end) };
+            let _ = closed.send(());
+            wait = LONGEST_PAUSE;
         }
     }
 
@@ -517,6 +532,7 @@ async fn orders_while_away(
             Some(Order::Acknowledge(_) | Order::Rotate(_)) => {}
             // What is not told yet comes again with the next stream.
             Some(Order::Note(_)) => {}
+            Some(Order::Pause(closed)) => return End::Paused(closed),
             Some(Order::Retire) => return End::Stop,
             Some(Order::Leave(_, reply)) => {
                 let _ = reply.send(false);

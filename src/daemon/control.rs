@@ -19,6 +19,7 @@ use super::events::EventLog;
 use super::farewell::Leaving;
 use super::handle::{Command, DaemonHandle, Reply, State};
 use super::join::{JoinOutcome, Origin};
+use super::machine::Machine;
 use super::netchecks::Netchecks;
 use super::network::{Network, random_boot};
 use super::packets::Packets;
@@ -33,7 +34,8 @@ use crate::config::Config;
 use crate::coordinator::reach::Reach;
 use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
-use crate::names::Names;
+use crate::machine::News;
+use crate::names::{Names, Place};
 use crate::netdev::host::Host;
 use crate::netdev::netlink::Netlink;
 use crate::netdev::udp::BoundUdp;
@@ -91,8 +93,10 @@ pub enum Input {
     Netchecked(NetworkId, Box<NetworkReport>),
     /// The router has opened a port for the tunnel, or has closed it.
     PortMapped(crate::portmap::State),
+    /// A service of the machine tells something.
+    Machine(News),
     /// Whether names of members could be made known.
-    NamesPut(Result<(), io::Error>),
+    NamesPut(Result<Place, io::Error>),
     /// One probe of a ping.
     StartPing { network: NetworkId, peer: NodeId, timeout: Duration, reply: oneshot::Sender<PingOutcome> },
 }
@@ -111,6 +115,8 @@ pub struct Control {
     pub(super) connected_host: Host,
     pub(super) profiles: Profiles,
     pub(super) names: Names,
+    /// Where names are now.
+    pub(super) names_place: Option<Place>,
     pub(super) multicast: MulticastPolicy,
     /// When clashes between robots are looked for next.
     pub(super) clashes_at: Option<Instant>,
@@ -125,6 +131,7 @@ pub struct Control {
     pub(super) conditions: Conditions,
     pub(super) storage: Storage,
     suspension: Suspension,
+    pub(super) machine: Machine,
     /// Of the service manager.
     watchdog: Option<Watchdog>,
     pub(super) events: EventLog,
@@ -200,6 +207,7 @@ impl Control {
             relay_streams: RelayStreams::default(),
             profiles: Profiles::new(&config.run_dir, &config.dds),
             names: super::naming::start(&config, &inputs_in),
+            names_place: None,
             multicast: config.dds.multicast(),
             clashes_at: None,
             state,
@@ -215,6 +223,7 @@ impl Control {
             conditions,
             storage: Storage::default(),
             suspension: Suspension::new(),
+            machine: Machine::start(config.system_bus, &inputs_in),
             watchdog: Watchdog::of_this_process(),
             events,
             pings: Pings::default(),
@@ -328,6 +337,7 @@ impl Control {
                 let command = ria_core::Command::SetRelays { network, relays };
                 self.engine(command).await;
             }
+            Input::Machine(news) => self.handle_machine_news(news).await,
             Input::NamesPut(done) => self.handle_names(done),
             Input::PortMapped(state) => self.handle_port_mapped(state).await,
             Input::Netchecked(network, report) => self.handle_netchecked(network, *report).await,
@@ -359,6 +369,11 @@ impl Control {
         self.netcheck_when_due(now).await;
         self.clashes_when_due(now).await;
         self.feed_watchdog().await;
+    }
+
+    /// Somebody else has told of a sleep.
+    pub(super) fn forget_suspension(&mut self) {
+        let _ = self.suspension.take();
     }
 
     /// Tells the service manager that the agent is alive: this loop takes its turns, and packets are moved.

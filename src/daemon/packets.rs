@@ -27,6 +27,7 @@ use tun_rs::SyncDevice;
 
 use crate::beacon::{self, Heard};
 use crate::netdev::backlog::Backlog;
+use crate::netdev::clock;
 use crate::netdev::frames::{Frames, PacketDevice};
 use crate::netdev::keep;
 use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
@@ -248,8 +249,11 @@ impl Mover {
     }
 
     async fn run(mut self) {
+        self.read_clock();
         loop {
-            match self.wait().await {
+            let wake = self.wait().await;
+            self.read_clock();
+            match wake {
                 Wake::Order(Some(order)) => self.obey(order),
                 Wake::Order(None) => return,
                 Wake::Stream(news) => {
@@ -271,6 +275,12 @@ impl Mover {
                 let _ = self.events.send(event);
             }
         }
+    }
+
+    /// Peers compare their clocks with what this machine's shows now.
+    fn read_clock(&mut self) {
+        let (now, since_1970) = clock::read();
+        self.engine.set_wall_clock(since_1970, now);
     }
 
     async fn wait(&mut self) -> Wake {

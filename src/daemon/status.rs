@@ -19,6 +19,7 @@ use super::packets::PacketStatus;
 use super::pending::Pending;
 use super::times::Look;
 use crate::dds::domains;
+use crate::names::Place;
 use crate::state::map;
 
 /// Everything at this moment.
@@ -45,6 +46,8 @@ fn agent(control: &Control) -> AgentStatus {
         suggested_name: super::join::suggested_name().map(|name| name.to_string()).unwrap_or_default(),
         networks: networks.map(summary).chain(control.pending.values().map(Pending::summary)).collect(),
         conditions: control.conditions.list(),
+        uplink: control.uplink(),
+        names: control.names_place.map(Place::word).unwrap_or_default().into(),
     }
 }
 
@@ -222,6 +225,8 @@ fn peer(peer: &ria_core::PeerStatus) -> PeerStatus {
         handshake_age: peer.handshake_age.map(|age| age.as_secs_f64()),
         local_candidate: peer.candidates.map(|(local, _)| candidate_type(local)),
         remote_candidate: peer.candidates.map(|(_, remote)| candidate_type(remote)),
+        clock_offset: peer.clock_offset.map(|clock| clock.seconds),
+        clock_error: peer.clock_offset.map(|clock| clock.error),
         participants_seen: u32::try_from(peer.participants_seen).unwrap_or(u32::MAX),
         participants_expected: peer.participants_expected.map(u32::from),
         ..PeerStatus::default()

@@ -16,11 +16,13 @@ pub struct NamesConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Mode {
-    /// In /etc/hosts where it can be written; where not, that is no mistake.
+    /// By systemd-resolved where programs ask that, else in /etc/hosts where it can be written; where not, that is no mistake.
     #[default]
     Auto,
     /// In /etc/hosts.
     Hosts,
+    /// By systemd-resolved.
+    Resolved,
     /// Nowhere; `ria` itself knows them all the same.
     Off,
 }
@@ -33,10 +35,8 @@ impl FromStr for Mode {
             "auto" => Ok(Self::Auto),
             "hosts" => Ok(Self::Hosts),
             "off" => Ok(Self::Off),
-            "resolved" => Err("\"resolved\" is not needed: systemd-resolved answers from /etc/hosts, too; \
-                               use \"auto\""
-                .into()),
-            other => Err(format!("{other:?} is none of \"auto\", \"hosts\" and \"off\"")),
+            "resolved" => Ok(Self::Resolved),
+            other => Err(format!("{other:?} is none of \"auto\", \"hosts\", \"resolved\" and \"off\"")),
         }
     }
 }

@@ -136,13 +136,13 @@ fn is_torn(found: &[u8], meant: &[u8]) -> bool {
 fn rewritten(old: &[u8], table: &Table) -> Vec<u8> {
     let (before, after) = around(old);
     let rest = [before, after].concat();
-    if table.is_empty() {
+    if table.entries().is_empty() {
         return rest;
     }
     let taken = names_in(&rest);
     let is_free = |name: &String| !taken.contains(name) && name != "localhost";
     let mut block = format!("{BEGIN}\n");
-    for entry in &table.0 {
+    for entry in table.entries() {
         let names: Vec<&str> = [Some(&entry.full), entry.bare.as_ref()]
             .into_iter()
             .flatten()
@@ -208,7 +208,7 @@ mod tests {
             full: format!("{name}.lab.ria.internal"),
             bare: Some((*name).to_owned()),
         };
-        Table(names.iter().map(entry).collect())
+        Table { entries: names.iter().map(entry).collect(), zones: Vec::new() }
     }
 
     fn text(bytes: Vec<u8>) -> String {

@@ -1,10 +1,12 @@
 //! Names of members for all programs of this machine: `robot-7.lab.ria.internal`, and `robot-7`.
 //!
-//! Owns what names there are (a [`Table`]) and the task that keeps them in force; [`hosts`] is how. Knows nothing of peers
-//! beyond name and address.
+//! Owns what names there are (a [`Table`]) and the task that keeps them in force; [`hosts`] and [`resolved`] are how. Knows
+//! nothing of peers beyond name and address.
 
 mod config;
+mod dns;
 mod hosts;
+mod resolved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,6 +23,7 @@ use crate::daemon::handle::NetworkView;
 pub use config::{Mode, NamesConfig};
 use hosts::HostsFile;
 pub use hosts::{HOSTS, are_known, clear};
+use resolved::Resolved;
 
 /// Below this are the names of all networks.
 pub const DOMAIN: &str = "ria.internal";
@@ -33,7 +36,19 @@ const LAST: Duration = Duration::from_secs(3);
 
 /// All names with their addresses, in the order in which they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table(Vec<Entry>);
+pub struct Table {
+    entries: Vec<Entry>,
+    zones: Vec<Zone>,
+}
+
+/// A network's part of the names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Zone {
+    interface: String,
+    /// `lab.ria.internal`, in which bare names are searched, and the reverse domains of its addresses, to which questions are
+    /// only routed.
+    domains: Vec<(String, bool)>,
+}
 
 /// A member's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +71,9 @@ impl Table {
         };
         let up: BTreeMap<_, _> = networks.into_iter().filter(is_up).map(|n| (number(n), n)).collect();
         let mut taken = BTreeSet::new();
-        let mut entries = Vec::new();
+        let (mut entries, mut zones) = (Vec::new(), Vec::new());
         for network in up.values() {
+            zones.push(zone(network));
             let own = (&network.status.name, &network.status.addresses);
             let peers = network.peers.iter().map(|(_, peer)| (&peer.name, &peer.addresses));
             for (name, addresses) in std::iter::once(own).chain(peers) {
@@ -72,16 +88,63 @@ impl Table {
                 });
             }
         }
-        Self(entries)
+        Self { entries, zones }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The names of the members.
+    fn entries(&self) -> &[Entry] {
+        &self.entries
     }
+
+    /// The parts that networks have of it.
+    fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// Whether it is a network's own name.
+    fn is_zone(&self, name: &str) -> bool {
+        self.zones
+            .iter()
+            .flat_map(|zone| &zone.domains)
+            .any(|(domain, only_routes)| !only_routes && domain == name)
+    }
+
+    fn addresses_of(&self, full: &str) -> Option<&[IpAddr]> {
+        self.entries.iter().find(|entry| entry.full == full).map(|entry| entry.addresses.as_slice())
+    }
+
+    fn name_of(&self, address: IpAddr) -> Option<&str> {
+        self.entries.iter().find(|entry| entry.addresses.contains(&address)).map(|entry| entry.full.as_str())
+    }
+}
+
+fn zone(network: &NetworkView) -> Zone {
+    let status = &network.status;
+    let reverse = status.addresses.iter().filter_map(|text| {
+        let (address, length) = text.split_once('/')?;
+        Some((dns::reverse_domain(address.parse().ok()?, length.parse().ok()?), true))
+    });
+    let own = (format!("{}.{DOMAIN}", status.network), false);
+    Zone { interface: status.interface.clone(), domains: std::iter::once(own).chain(reverse).collect() }
 }
 
 fn address(text: &str) -> Option<IpAddr> {
     text.split('/').next()?.parse().ok()
+}
+
+/// Body of the fuzz target `dns_query`: whatever is asked, the answer is one, to this question, and none to an answer.
+#[cfg(any(test, feature = "fuzz"))]
+pub fn fuzz(data: &[u8]) {
+    let full = "robot-2.lab.ria.internal".to_owned();
+    let addresses = vec![IpAddr::from([10, 213, 0, 2]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2])];
+    let domains = vec![(format!("lab.{DOMAIN}"), false), ("213.10.in-addr.arpa".to_owned(), true)];
+    let table = Table {
+        entries: vec![Entry { addresses, full, bare: None }],
+        zones: vec![Zone { interface: "ria0".into(), domains }],
+    };
+    let Some(reply) = dns::answer(data, &table) else { return };
+    assert!(reply.len() <= dns::MAX_QUERY && data.starts_with(reply.get(..2).unwrap_or_default()));
+    assert!(dns::answer(&reply, &table).is_none(), "an answer was answered");
 }
 
 /// Keeps the names in force until the agent ends.
@@ -96,7 +159,7 @@ impl Names {
     pub fn start(
         config: &NamesConfig,
         state_dir: &Path,
-        tell: impl Fn(Result<(), io::Error>) + Send + Sync + 'static,
+        tell: impl Fn(Result<Place, io::Error>) + Send + Sync + 'static,
     ) -> Self {
         let mode = config.mode;
         if mode == Mode::Off {
@@ -104,7 +167,11 @@ impl Names {
         }
         let (wanted, orders) = watch::channel(None);
         let file = HostsFile::new(Path::new(HOSTS), state_dir);
-        Self { mode, wanted: Some(wanted), task: Some(tokio::spawn(keep(file, orders, tell))) }
+        Self {
+            mode,
+            wanted: Some(wanted),
+            task: Some(tokio::spawn(keep(Keeper::new(mode, file), orders, tell))),
+        }
     }
 
     /// How names are made known, as it is set.
@@ -137,30 +204,112 @@ impl Names {
     }
 }
 
-async fn keep(
-    file: HostsFile,
-    mut orders: watch::Receiver<Option<Table>>,
-    tell: impl Fn(Result<(), io::Error>) + Send + Sync,
-) {
-    let mut before: fn(&HostsFile) -> io::Result<()> = HostsFile::mend;
-    loop {
-        let table = orders.borrow_and_update().clone();
-        if let Some(table) = table {
-            tell(put(&file, table, before).await);
-            before = |_| Ok(());
-        }
-        // A moment without news is time for a look.
-        if let Ok(Err(_)) = timeout(CHECK, orders.changed()).await {
-            break;
+/// Where names are put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the hosts file.
+    Hosts,
+    /// Systemd-resolved asks the agent.
+    Resolved,
+}
+
+impl Place {
+    /// The word in the local API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Hosts => "hosts",
+            Self::Resolved => "resolved",
         }
     }
 }
 
-/// Disks may be slow, so not on the agent's own thread.
-async fn put(file: &HostsFile, table: Table, before: fn(&HostsFile) -> io::Result<()>) -> io::Result<()> {
-    let file = file.clone();
-    let work = tokio::task::spawn_blocking(move || before(&file).and_then(|()| file.put(&table)));
-    work.await.map_err(io::Error::other)?
+/// Puts names where they belong, and answers questions about them.
+struct Keeper {
+    mode: Mode,
+    file: HostsFile,
+    resolved: Option<Resolved>,
+    /// Whether an earlier run's unfinished write was looked for.
+    mended: bool,
+}
+
+impl Keeper {
+    fn new(mode: Mode, file: HostsFile) -> Self {
+        Self { mode, file, resolved: None, mended: false }
+    }
+
+    async fn put(&mut self, table: &Table) -> io::Result<Place> {
+        if self.resolved.is_none() && self.mode != Mode::Hosts {
+            self.resolved = Resolved::find().await;
+        }
+        if let Some(resolved) = &self.resolved {
+            let put = resolved.put(table).await;
+            if put.is_err() {
+                // It is looked for again; it may have been stopped.
+                self.resolved = None;
+            }
+            match put {
+                Err(error) if self.mode == Mode::Resolved => return Err(error),
+                Err(error) => tracing::debug!(%error, "systemd-resolved"),
+                Ok(()) => {
+                    // What was put there before, by a run without resolved, would count more.
+                    let _ = self.put_in_file(Table::default()).await;
+                    return Ok(Place::Resolved);
+                }
+            }
+        }
+        if self.mode == Mode::Resolved {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "systemd-resolved does not run, or no program asks it",
+            ));
+        }
+        self.put_in_file(table.clone()).await.map(|()| Place::Hosts)
+    }
+
+    /// Disks may be slow, so not on the agent's own thread.
+    async fn put_in_file(&mut self, table: Table) -> io::Result<()> {
+        let (file, mended) = (self.file.clone(), std::mem::replace(&mut self.mended, true));
+        let work = tokio::task::spawn_blocking(move || {
+            if !mended {
+                file.mend()?;
+            }
+            file.put(&table)
+        });
+        work.await.map_err(io::Error::other)?
+    }
+
+    /// Answers questions for ever, where somebody asks them.
+    async fn serve(&mut self, table: Option<&Table>) {
+        if let (Some(resolved), Some(table)) = (&mut self.resolved, table) {
+            resolved.serve(table).await;
+        }
+        std::future::pending().await
+    }
+}
+
+async fn keep(
+    mut keeper: Keeper,
+    mut orders: watch::Receiver<Option<Table>>,
+    tell: impl Fn(Result<Place, io::Error>) + Send + Sync,
+) {
+    loop {
+        let table = orders.borrow_and_update().clone();
+        if let Some(table) = &table {
+            tell(keeper.put(table).await);
+        }
+        // A moment without news is time for a look.
+        let news = tokio::select! {
+            news = timeout(CHECK, orders.changed()) => news,
+            () = keeper.serve(table.as_ref()) => continue,
+        };
+        if let Ok(Err(_)) = news {
+            if let (Some(resolved), Some(table)) = (&keeper.resolved, &table) {
+                // Else whoever has the port next would be asked.
+                resolved.withdraw(table).await;
+            }
+            break;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,7 +344,7 @@ mod tests {
     }
 
     fn names(table: &Table) -> Vec<(&str, Option<&str>)> {
-        table.0.iter().map(|entry| (entry.full.as_str(), entry.bare.as_deref())).collect()
+        table.entries.iter().map(|entry| (entry.full.as_str(), entry.bare.as_deref())).collect()
     }
 
     #[test]
@@ -215,13 +364,13 @@ mod tests {
                 ("robot-3.field.ria.internal", None),
             ]
         );
-        assert_eq!(table.0[1].addresses.len(), 2, "both families");
+        assert_eq!(table.entries[1].addresses.len(), 2, "both families");
     }
 
     #[test]
     fn a_network_that_is_off_has_no_names() {
         let mut lab = view("lab", "ria0", &["robot-1", "robot-2"]);
         lab.status.state = NetworkState::Disabled;
-        assert!(Table::of([&lab]).is_empty());
+        assert!(Table::of([&lab]).entries.is_empty());
     }
 }

@@ -325,6 +325,12 @@ impl Host {
         gateways.filter(|(index, _)| self.interface(*index).is_some_and(is_underlay)).collect()
     }
 
+    /// The interface that most packets leave by: of a default route, by IPv4 first.
+    pub fn uplink_interface(&self) -> Option<&str> {
+        let route = [true, false].into_iter().find_map(|ipv4| self.default_routes(ipv4).first().copied())?;
+        self.interface(route.interface?).map(|interface| interface.name.as_str())
+    }
+
     /// Whether any route leads out, by a router or without one, as a modem's does.
     pub fn leads_out(&self) -> bool {
         let out = self.routes.iter().filter(|route| route.destination.prefix_len() == 0);

@@ -3,6 +3,7 @@
 //! Nothing here knows peers, keys or coordinators.
 
 pub mod backlog;
+pub mod clock;
 pub mod exclusions;
 pub mod frames;
 pub mod host;

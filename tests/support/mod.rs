@@ -1,6 +1,7 @@
 //! A lab with the real coordinator and real agents, for the tests beside this directory.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod bus;
 pub mod listener;
 pub mod office;
 pub mod traffic;

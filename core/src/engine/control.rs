@@ -28,6 +28,7 @@ use crate::map::{Folded, MapChange, NetworkMap};
 use crate::packet::{Class, SocketIndex};
 use crate::path::Address;
 use crate::path::probe::{PairKeys, PairTag};
+use crate::peer::clock::WallClock;
 use crate::peer::stock::Role;
 use crate::peer::{NewPeer, Peer};
 use crate::rng::Rng;
@@ -82,6 +83,8 @@ pub(super) struct Control {
     pub(super) next_stream: u8,
     /// Whether datagrams bear the DSCP of the packets in them.
     pub(super) copies_dscp: bool,
+    /// This machine's clock, as it was read last.
+    pub(super) clock: Option<WallClock>,
 }
 
 impl Control {
@@ -108,6 +111,7 @@ impl Control {
             leaving: Vec::new(),
             next_stream: 0,
             copies_dscp: true,
+            clock: None,
         }
     }
 
@@ -563,7 +567,7 @@ impl Control {
     }
 
     pub(super) fn status(&self, now: Instant) -> Vec<NetworkStatus> {
-        self.networks.values().map(|network| network.status(now)).collect()
+        self.networks.values().map(|network| network.status(self.clock.as_ref(), now)).collect()
     }
 }
 

@@ -42,7 +42,8 @@ pub use command::{AddNetwork, Command, CommandError, PingId, PrivateKey, RelaySe
 pub use event::{Event, PingOutcome, Warning};
 pub use network::DENIED_BY_POLICY;
 pub use status::{
-    CandidateType, EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus, RelayStatus,
+    CandidateType, ClockOffset, EngineStatus, LinkState, NetworkStatus, OwnStatus, PathKind, PeerStatus,
+    RelayStatus,
 };
 
 use crate::counters::DropReason;
@@ -54,6 +55,7 @@ use crate::packet::{
     Class, DatagramBatch, Destination, Lane, PacketBatch, PacketSource, Received, SocketIndex, Treatment,
 };
 use crate::path::Address;
+use crate::peer::clock::WallClock;
 use crate::session::wireguard::WireGuard;
 use crate::session::{HANDSHAKE_ROOM, SessionFactory};
 use crate::shard::message::{Route, Slot};
@@ -94,6 +96,12 @@ impl Engine {
     /// Whether datagrams bear the DSCP of the packets in them; they do unless this says otherwise.
     pub fn set_copies_dscp(&mut self, copies: bool) {
         self.control.copies_dscp = copies;
+    }
+
+    /// What this machine's wall clock shows now. Give it before datagrams and timeouts, so that peers are told the time as it
+    /// is; without it, peers' clocks are not compared.
+    pub fn set_wall_clock(&mut self, since_1970: Duration, now: Instant) {
+        self.control.set_wall_clock(WallClock::read(now, since_1970), now);
     }
 
     /// Puts a filter in the place of a network's.

@@ -21,6 +21,7 @@ use crate::map::NetworkMap;
 use crate::packet::SocketIndex;
 use crate::path::candidates::{MAX_DIRECT, usable};
 use crate::peer::Peer;
+use crate::peer::clock::WallClock;
 use crate::peer::stock::{REASON_BEHIND, REASON_NO_GATEWAY};
 use crate::relay::Transport;
 use crate::session::NetworkSessions;
@@ -146,10 +147,11 @@ impl Network {
         PeerStatus { gateway: member.map(|m| m.name.clone()), link_state, path, path_reason, ..status }
     }
 
-    pub(super) fn status(&self, now: Instant) -> NetworkStatus {
+    pub(super) fn status(&self, clock: Option<&WallClock>, now: Instant) -> NetworkStatus {
         let peer = |(node, peer): (&NodeId, &Peer)| {
             let status = peer.status(self.map.member(*node)?, self.relay_name(peer), self.mtu, now);
-            Some(self.behind_gateway(peer, status))
+            let clock_offset = clock.and_then(|own| peer.clock_offset(own, now));
+            Some(self.behind_gateway(peer, PeerStatus { clock_offset, ..status }))
         };
         let denied = |(node, member, reason): (NodeId, &Member, RecordError)| {
             let record = member.record.open(self.id, &[]).ok().filter(|_| node != self.node)?;

@@ -14,6 +14,7 @@ use crate::path::Address;
 use crate::path::candidates::usable;
 use crate::path::probe::pair_tag;
 use crate::peer::Peer;
+use crate::peer::clock::WallClock;
 use crate::relay::Transport;
 
 /// Which of the two is meant.
@@ -110,6 +111,15 @@ impl Control {
         all.filter(|(_, server)| wanted(*server)).collect()
     }
 
+    /// This machine's clock shows this now.
+    pub(super) fn set_wall_clock(&mut self, clock: WallClock, now: Instant) {
+        let before = self.clock.replace(clock);
+        let is_set = before.is_some_and(|before| clock.jumped(&before));
+        if is_set || before.is_none() {
+            self.with_all_peers(now, |peer| peer.set_own_clock(clock, is_set));
+        }
+    }
+
     fn with_all_peers(&mut self, now: Instant, change: impl Fn(&mut Peer)) {
         let all = self.networks.values();
         let peers: Vec<PeerId> =
@@ -147,6 +157,9 @@ impl Control {
         }
         let network = self.networks.get_mut(&peer_id.0).ok_or(DropReason::NoSuchNetwork)?;
         let peer = network.peers.get_mut(&peer_id.1).ok_or(DropReason::Stranger)?;
+        if let Some(clock) = self.clock {
+            peer.set_own_clock(clock, false);
+        }
         let before = peer.relayed_candidates().to_vec();
         let result = peer.handle_probe(datagram, via.address, local, now);
         let (moved, news) = (peer.relayed_candidates() != before, peer.has_seen_at_news());

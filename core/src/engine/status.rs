@@ -154,10 +154,20 @@ impl PeerStatus {
             tx_packets: 0,
             mtu: 0,
             carries: None,
+            clock_offset: None,
             participants_seen: 0,
             participants_expected: None,
         }
     }
+}
+
+/// How two clocks differ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClockOffset {
+    /// By so many seconds the other one is ahead.
+    pub seconds: f64,
+    /// The truth is no further away than this, in seconds.
+    pub error: f64,
 }
 
 /// One peer.
@@ -214,6 +224,8 @@ pub struct PeerStatus {
     /// When that path does not carry the datagrams of full packets whole: the largest UDP payload that it is known to
     /// carry, 0 when it is none.
     pub carries: Option<u16>,
+    /// How its clock differs from this machine's, when that is known.
+    pub clock_offset: Option<ClockOffset>,
     /// Its DDS participants that have announced themselves here.
     pub participants_seen: usize,
     /// How many it has by its own count, once it has told.

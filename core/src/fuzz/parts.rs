@@ -12,7 +12,7 @@ use turn_types::attribute::{Lifetime, XorRelayedAddress};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{Unstructured, bytes, damage, pause};
-use crate::path::probe::{PairKeys, Probe, ProbeKind, ReplayWindow, Skills};
+use crate::path::probe::{Clock, PairKeys, Probe, ProbeKind, ReplayWindow, Skills};
 use crate::relay::{RelayClient, RelayCredentials, RelayInput};
 use crate::rng::Rng;
 use crate::session::wireguard::WireGuard;
@@ -144,6 +144,11 @@ pub fn path_probe(data: &[u8]) {
         observed,
         participants: observed.is_none().then(|| port.saturating_sub(1)),
         skills: observed.is_none().then_some(Skills(port as u8)),
+        clock: match (observed, port % 3) {
+            (None, 1) => Clock::Asked(u64::from(port) << 40),
+            (None, 2) => Clock::Told(u64::from(port) << 40),
+            _ => Clock::Silent,
+        },
     };
     let sealed = theirs.seal(&probe, &mut Rng::new(&[3; 32]));
     assert_eq!(ours.open(&sealed), Some(probe));

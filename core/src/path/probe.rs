@@ -8,7 +8,8 @@
 //!         | kind | boot | number | echo  | observed address |
 //!
 //!  observed address: family (0: none), 16 bytes, port; without one, in place of the port, how many DDS participants the
-//!  sender has, and one more (0: not told), and in place of the first byte of the address what the sender knows ([`Skills`])
+//!  sender has, and one more (0: not told), and in place of the first bytes of the address what the sender knows
+//!  ([`Skills`]), whether it asks for the time or tells it ([`Clock`]), and the time: 8 bytes, nanoseconds since 1970
 //!
 //! What follows a probe only fills a datagram up to a size that is being tried.
 //! ```
@@ -67,6 +68,21 @@ pub(crate) struct Probe {
     pub(crate) participants: Option<u16>,
     /// Without `observed`: what the sender knows.
     pub(crate) skills: Option<Skills>,
+    /// Without `observed`: a question for the time, or its answer.
+    pub(crate) clock: Clock,
+}
+
+/// The time in a probe. Older ones know nothing of it, and answer as always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// No word of it.
+    #[default]
+    Silent,
+    /// Of a ping: it is this time here, in nanoseconds since 1970; say in the pong what time it is there, in place of where
+    /// the ping came from.
+    Asked(u64),
+    /// Of a pong: the time.
+    Told(u64),
 }
 
 /// What a node knows that not each one does. Older ones tell nothing, which is nothing.
@@ -210,6 +226,13 @@ impl Probe {
             body[44..].copy_from_slice(&address.port().to_be_bytes());
         } else {
             body[28] = self.skills.unwrap_or_default().0;
+            let (word, time) = match self.clock {
+                Clock::Silent => (0, 0),
+                Clock::Asked(time) => (1, time),
+                Clock::Told(time) => (2, time),
+            };
+            body[29] = word;
+            body[30..38].copy_from_slice(&time.to_be_bytes());
             let count = self.participants.map_or(0, |count| count.saturating_add(1));
             body[44..].copy_from_slice(&count.to_be_bytes());
         }
@@ -235,7 +258,13 @@ impl Probe {
         let boot = BootId::from_bytes(*body.get(1..)?.first_chunk()?);
         let participants = if body[27] == 0 { port.checked_sub(1) } else { None };
         let skills = (body[27] == 0).then_some(Skills(body[28]));
-        Some(Self { kind, boot, number: number(11)?, echo: number(19)?, observed, participants, skills })
+        let clock = match (body[27], body[29]) {
+            (0, 1) => Clock::Asked(number(30)?),
+            (0, 2) => Clock::Told(number(30)?),
+            _ => Clock::Silent,
+        };
+        let (number, echo) = (number(11)?, number(19)?);
+        Some(Self { kind, boot, number, echo, observed, participants, skills, clock })
     }
 }
 
@@ -292,6 +321,7 @@ mod tests {
             observed,
             participants: None,
             skills: None,
+            clock: Clock::Silent,
         }
     }
 
@@ -361,8 +391,10 @@ mod tests {
             prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
             let count = Some(port).filter(|count| *count < u16::MAX);
             let skills = Some(Skills(port as u8));
-            let probe = Probe { observed: None, participants: count, skills, ..probe };
-            prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
+            for clock in [Clock::Silent, Clock::Asked(echo), Clock::Told(echo)] {
+                let probe = Probe { observed: None, participants: count, skills, clock, ..probe };
+                prop_assert_eq!(Probe::decode(&probe.encode()), Some(probe));
+            }
         }
     }
 }

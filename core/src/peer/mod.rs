@@ -6,6 +6,7 @@
 
 mod beacon;
 mod candidates;
+pub(crate) mod clock;
 mod ice;
 pub(crate) mod link;
 mod pacing;
@@ -27,7 +28,7 @@ use ria_protocol::map::Live;
 
 use crate::engine::command::PingId;
 use crate::engine::event::PingOutcome;
-use crate::engine::status::{LinkState, PathKind};
+use crate::engine::status::{ClockOffset, LinkState, PathKind};
 use crate::ice::{Datagram, LocalCandidate};
 use crate::packet::Class;
 use crate::path::candidates::MAX_DIRECT;
@@ -39,6 +40,7 @@ use crate::path::{Address, Due, Pace, Path, PathState};
 use crate::relay::{MAX_RELAYS, Transport};
 use crate::rng::Rng;
 use crate::shard::message::{Slot, Traffic};
+use clock::{PeerClock, WallClock};
 use ice::Ice;
 use link::{Link, Situation};
 use ping::Pings;
@@ -143,6 +145,9 @@ pub(crate) struct Peer {
     pings: Pings,
     /// What the peer knows, as it has told.
     skills: Skills,
+    clock: PeerClock,
+    /// This machine's clock, once it is known.
+    own_clock: Option<WallClock>,
     /// MTU of the network.
     mtu: u16,
     /// Of the path in use.
@@ -201,6 +206,8 @@ impl Peer {
             participants: None,
             pings: Pings::default(),
             skills: Skills::default(),
+            clock: PeerClock::default(),
+            own_clock: None,
             mtu: new.mtu,
             pacer: Pacer::default(),
             sizes: MtuSearch::default(),
@@ -309,6 +316,23 @@ impl Peer {
     /// This host has so many DDS participants.
     pub(crate) fn set_participants(&mut self, count: u16) {
         self.own_participants = count;
+    }
+
+    /// This machine's clock was read. One that was set says nothing of what was measured by it.
+    pub(crate) fn set_own_clock(&mut self, clock: WallClock, is_set: bool) {
+        self.own_clock = Some(clock);
+        if is_set {
+            self.clock.forget();
+            let active = self.active;
+            if let Some(path) = active.and_then(|address| self.path_mut(address)) {
+                path.owe_ping();
+            }
+        }
+    }
+
+    /// By how much the peer's clock is ahead, when that is known.
+    pub(crate) fn clock_offset(&self, own: &WallClock, now: Instant) -> Option<ClockOffset> {
+        self.clock.offset(own, now)
     }
 
     /// The session became usable, or stopped being it.

@@ -1,6 +1,5 @@
 //! A peer's side of pacing: how full the path in use is, asked by pings that wait where packets do.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Peer;
@@ -27,7 +26,7 @@ impl Peer {
         let echo = self.rng.u64();
         self.pacer.handle_asked(echo, now);
         let from = self.paths.iter().find(|path| path.address == address).and_then(|path| path.from);
-        let told: Option<SocketAddr> = self.reflexive.filter(|_| matches!(address, Address::Relayed(..)));
+        let told = self.word_by(address);
         self.send((ProbeKind::Ping, Class::Prompt), echo, told, (address, from));
     }
 

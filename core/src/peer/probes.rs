@@ -6,8 +6,19 @@ use std::time::Instant;
 use super::{Action, Peer};
 use crate::counters::DropReason;
 use crate::packet::Class;
-use crate::path::probe::{Probe, ProbeKind, ReplayWindow, Skills};
+use crate::path::probe::{Clock, Probe, ProbeKind, ReplayWindow, Skills};
 use crate::path::{Address, PathState};
+
+/// What a probe tells besides.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Word {
+    /// Only what all probes tell that have room for it.
+    None,
+    /// Where somebody is seen from outside.
+    Address(SocketAddr),
+    /// The time, or that it is asked for.
+    Clock(Clock),
+}
 
 impl Peer {
     /// A datagram with this pair's tag came.
@@ -46,17 +57,22 @@ impl Peer {
         } else if self.next_boot.is_none_or(|(boot, _)| boot != ping.boot) {
             self.next_boot = Some((ping.boot, now));
         }
-        let observed = match via {
-            Address::Direct(address) => Some(address),
-            Address::Relayed(..) => None,
+        let told = match (ping.clock, self.own_clock, via) {
+            (Clock::Asked(_), Some(own), _) => Word::Clock(Clock::Told(own.told(now))),
+            (_, _, Address::Direct(address)) => Word::Address(address),
+            (_, _, Address::Relayed(..)) => Word::None,
         };
-        self.send((ProbeKind::Pong, Class::Urgent), ping.echo, observed, (via, local));
+        self.send((ProbeKind::Pong, Class::Urgent), ping.echo, told, (via, local));
         // A ping is a good moment for one of our own: the NATs on the way have just been opened.
         self.add_path(via, false);
         let known_run = self.boot == Some(ping.boot);
+        let asks = self.own_clock.is_some() && self.clock.handle_ping(ping.clock, now);
         if let Some(path) = self.path_mut(via) {
             if known_run {
                 path.handle_peers_ping(now);
+            }
+            if asks {
+                path.owe_ping();
             }
             let wanted = path.state != PathState::Proven || !known_run;
             if wanted && !path.pinged_lately(now) {
@@ -74,7 +90,11 @@ impl Peer {
         }
         let path = self.path_mut(via).ok_or(DropReason::Unexpected)?;
         let rtt = path.handle_pong(pong.echo, now).ok_or(DropReason::Unexpected)?;
-        path.observed = pong.observed;
+        if let Clock::Told(told) = pong.clock {
+            self.clock.handle_told(told, rtt, now);
+        } else {
+            path.observed = pong.observed;
+        }
         if self.active == Some(via) {
             self.pacer.note_rtt(rtt, now);
         }
@@ -87,6 +107,7 @@ impl Peer {
             self.actions.push_back(Action::ReplaceSession { since });
             self.boot = Some(pong.boot);
             self.next_boot = None;
+            self.clock.forget();
             self.window = ReplayWindow::default();
             self.window.take(pong.number);
             for path in &mut self.paths {
@@ -101,38 +122,59 @@ impl Peer {
 
     pub(super) fn ping_path(&mut self, address: Address, now: Instant) -> u64 {
         let echo = self.rng.u64();
+        let wanted = self.own_clock.filter(|_| self.clock.wants(now));
         if let Some(path) = self.path_mut(address) {
             path.handle_ping_sent(echo, now);
             let from = path.from;
-            // Over a relay, a ping tells where this node is besides: the coordinator may be away.
-            let told = self.reflexive.filter(|_| matches!(address, Address::Relayed(..)));
+            // A direct path is to tell first where this node is seen.
+            let may_ask = path.state == PathState::Proven && (path.is_relayed() || path.observed.is_some());
+            let told = match wanted.filter(|_| may_ask) {
+                Some(own) => {
+                    self.clock.handle_asked(now);
+                    Word::Clock(Clock::Asked(own.told(now)))
+                }
+                None => self.word_by(address),
+            };
             self.send((ProbeKind::Ping, Class::Urgent), echo, told, (address, from));
         }
         echo
+    }
+
+    /// What a ping this way tells. Over a relay, where this node is: the coordinator may be away.
+    pub(super) fn word_by(&self, address: Address) -> Word {
+        match (self.reflexive, address) {
+            (Some(reflexive), Address::Relayed(..)) => Word::Address(reflexive),
+            _ => Word::None,
+        }
     }
 
     pub(super) fn send(
         &mut self,
         what: (ProbeKind, Class),
         echo: u64,
-        observed: Option<SocketAddr>,
+        told: Word,
         way: (Address, Option<IpAddr>),
     ) {
-        self.send_filled(what, echo, observed, way, 0);
+        self.send_filled(what, echo, told, way, 0);
     }
 
     pub(super) fn send_filled(
         &mut self,
         (kind, class): (ProbeKind, Class),
         echo: u64,
-        observed: Option<SocketAddr>,
+        told: Word,
         (address, from): (Address, Option<IpAddr>),
         size: usize,
     ) {
         self.number += 1;
+        let (observed, clock) = match told {
+            Word::None => (None, Clock::Silent),
+            Word::Address(address) => (Some(address), Clock::Silent),
+            Word::Clock(clock) => (None, clock),
+        };
         let participants = observed.is_none().then_some(self.own_participants);
         let (boot, number, skills) = (self.own_boot, self.number, Some(Skills::OWN));
-        let probe = Probe { kind, boot, number, echo, observed, participants, skills };
+        let probe = Probe { kind, boot, number, echo, observed, participants, skills, clock };
         let datagram = self.keys.seal(&probe, &mut self.rng);
         self.actions.push_back(Action::Send { address, from, class, datagram, size });
     }

@@ -69,6 +69,7 @@ impl Peer {
             tx_packets: self.traffic.tx_packets,
             mtu,
             carries: self.sizes.is_small().then(|| self.sizes.carries().unwrap_or(0)),
+            clock_offset: None,
             participants_seen: 0,
             participants_expected: self.participants,
         }

@@ -69,7 +69,7 @@ impl Peer {
         let echo = self.rng.u64();
         self.sizes.handle_sent(echo, rtt, now);
         let header = if matches!(address, Address::Direct(_)) { 0 } else { CHANNEL_HEADER };
-        let told = self.reflexive.filter(|_| matches!(address, Address::Relayed(..)));
+        let told = self.word_by(address);
         let filled = usize::from(size).saturating_sub(header);
         self.send_filled((ProbeKind::Ping, Class::Urgent), echo, told, (address, from), filled);
     }

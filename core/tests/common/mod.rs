@@ -395,7 +395,7 @@ impl World {
     }
 
     /// The time by a host's own clock.
-    fn clock(&self, host: usize) -> Instant {
+    pub fn clock(&self, host: usize) -> Instant {
         self.now - self.hosts[host].lag
     }
 

@@ -21,7 +21,7 @@ constants! {
     /// `ria_msgs/Event`.
     events = r2r::ria_msgs::msg::Event {
         KIND_UNKNOWN KIND_PEER_ADDED KIND_PEER_REMOVED KIND_LINK_STATE KIND_PATH KIND_COORDINATOR KIND_NETWORK
-        KIND_MAP KIND_AGENT KIND_UPLINK
+        KIND_MAP KIND_AGENT KIND_UPLINK KIND_ACCESS_POINT
         UPLINK_UNKNOWN UPLINK_UP UPLINK_DOWN
     }
     /// `ria_msgs/NetworkReport`.

@@ -15,11 +15,12 @@ const WARN: u8 = levels::WARN;
 const ERROR: u8 = levels::ERROR;
 
 /// All parts. Each name carries the robot, since everybody publishes on the same topic.
-pub fn diagnostics(view: &View) -> Vec<DiagnosticStatus> {
+/// `clocks`: from how many seconds between two clocks on it is a warning.
+pub fn diagnostics(view: &View, clocks: Option<f64>) -> Vec<DiagnosticStatus> {
     let mut parts = vec![agent(view)];
     if let Seen::Agent(snapshot) = &view.seen {
         for network in &snapshot.networks {
-            parts.extend(of_network(network, snapshot.networks.len() > 1));
+            parts.extend(of_network(network, snapshot.networks.len() > 1, clocks));
         }
     }
     let (robot, hardware_id) = (view.name().replace('-', "_"), view.hardware_id());
@@ -61,11 +62,11 @@ fn agent(view: &View) -> DiagnosticStatus {
 }
 
 /// The network's name is in each part's only where there are several.
-fn of_network(view: &NetworkView, several: bool) -> Vec<DiagnosticStatus> {
+fn of_network(view: &NetworkView, several: bool, clocks: Option<f64>) -> Vec<DiagnosticStatus> {
     let status = &view.status;
     let prefix = if several { format!("{}: ", status.network) } else { String::new() };
     let mut parts = vec![interface(status), coordinator(status)];
-    parts.extend(view.peers.iter().map(peer));
+    parts.extend(view.peers.iter().map(|status| peer(status, clocks)));
     for part in &mut parts {
         part.name = format!("{prefix}{}", part.name);
     }
@@ -116,7 +117,7 @@ fn coordinator(status: &NetworkStatus) -> DiagnosticStatus {
     part("coordinator", level, text, values)
 }
 
-fn peer(peer: &PeerStatus) -> DiagnosticStatus {
+fn peer(peer: &PeerStatus, clocks: Option<f64>) -> DiagnosticStatus {
     let away = !peer.coordinator_online;
     let (level, text) = match peer.link_state {
         LinkState::Up | LinkState::Idle | LinkState::Denied => (OK, peer.link_state.as_str()),
@@ -124,6 +125,19 @@ fn peer(peer: &PeerStatus) -> DiagnosticStatus {
         LinkState::Lost if away => (WARN, "lost; the coordinator does not see it either"),
         LinkState::Connecting | LinkState::Degraded | LinkState::Unknown => (WARN, peer.link_state.as_str()),
         LinkState::Lost => (ERROR, "lost, although the coordinator sees it"),
+    };
+    let apart = peer.clocks_apart().zip(clocks).is_some_and(|(apart, most)| apart > most);
+    let (level, text) = match peer.clock_offset.filter(|_| apart && level == OK) {
+        Some(offset) => {
+            let direction = if offset > 0.0 { "ahead of" } else { "behind" };
+            let text = format!(
+                "{text}, but its clock is {:.3} s {direction} this robot's, so tf finds no transforms between the two; let both \
+                 follow one time server",
+                offset.abs()
+            );
+            (WARN, text)
+        }
+        None => (level, text.to_owned()),
     };
     let number = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |v| format!("{v:.4}"));
     let values = vec![
@@ -134,6 +148,8 @@ fn peer(peer: &PeerStatus) -> DiagnosticStatus {
         key_value("round-trip time [s]", number(peer.rtt)),
         key_value("loss [0..1]", number(peer.loss)),
         key_value("handshake age [s]", number(peer.handshake_age)),
+        key_value("clock offset [s]", number(peer.clock_offset)),
+        key_value("clock offset error [s]", number(peer.clock_error)),
         key_value("addresses", peer.addresses.join(" ")),
     ];
     part(format!("peer {}", peer.name), level, text, values)
@@ -159,7 +175,7 @@ mod tests {
         match seen {
             Seen::Nothing => {}
             Seen::Absent { absence, since } => drop(view.handle_absence(absence, since)),
-            Seen::Agent(snapshot) => view.handle_snapshot(snapshot),
+            Seen::Agent(snapshot) => view.handle_snapshot(*snapshot),
         }
         view
     }
@@ -177,7 +193,7 @@ mod tests {
     }
 
     fn shown(networks: Vec<NetworkView>) -> Vec<DiagnosticStatus> {
-        diagnostics(&view(Seen::Agent(Snapshot { networks, ..Snapshot::default() })))
+        diagnostics(&view(Seen::Agent(Box::new(Snapshot { networks, ..Snapshot::default() }))), Some(0.05))
     }
 
     fn level_of(parts: &[DiagnosticStatus], name: &str) -> u8 {
@@ -187,7 +203,7 @@ mod tests {
     #[test]
     fn no_agent_is_an_error_that_says_what_to_do() {
         let absence = Absence { code: "agent-not-running", text: "start it".into() };
-        let parts = diagnostics(&view(Seen::Absent { absence, since: 1.0 }));
+        let parts = diagnostics(&view(Seen::Absent { absence, since: 1.0 }), None);
         assert_eq!(parts.len(), 1);
         assert_eq!((parts[0].name.as_str(), parts[0].level), ("robot_1/overlay: agent", ERROR));
         assert_eq!(parts[0].message, "start it");
@@ -215,6 +231,27 @@ mod tests {
         let parts = shown(vec![lab(NetworkState::Up, vec![lost("here", true), lost("away", false)])]);
         assert_eq!(level_of(&parts, "robot_1/overlay: peer here"), ERROR);
         assert_eq!(level_of(&parts, "robot_1/overlay: peer away"), WARN);
+    }
+
+    #[test]
+    fn clocks_that_are_apart_beyond_doubt_are_a_warning_unless_nobody_wants_it() {
+        let with = |offset: f64, error: f64| PeerStatus {
+            name: "robot-2".into(),
+            link_state: LinkState::Up,
+            clock_offset: Some(offset),
+            clock_error: Some(error),
+            ..PeerStatus::default()
+        };
+        let told = |offset, error, most| {
+            let network = lab(NetworkState::Up, vec![with(offset, error)]);
+            let snapshot = Snapshot { networks: vec![network], ..Snapshot::default() };
+            let parts = diagnostics(&view(Seen::Agent(Box::new(snapshot))), most);
+            (parts[3].level, parts[3].message.clone())
+        };
+        assert_eq!(told(-0.07, 0.001, Some(0.05)).0, WARN);
+        assert!(told(-0.07, 0.001, Some(0.05)).1.contains("0.070 s behind"));
+        assert_eq!(told(-0.07, 0.03, Some(0.05)), (OK, "up".into()));
+        assert_eq!(told(-7.0, 0.03, None), (OK, "up".into()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::lifecycle::Lifecycle;
 use crate::link::{Absence, Message, Snapshot};
 use crate::log;
 use crate::pace::Pace;
-use crate::parameters::{Parameters, Periods};
+use crate::parameters::Parameters;
 use crate::ros::{RosClock, Spinner, unix_now};
 use crate::topics::Topics;
 use crate::view::{Seen, View, differs};
@@ -102,7 +102,7 @@ impl Face {
                 }
                 () = sleep_until(due.into()) => {}
             }
-            self.publish_due(inputs.parameters.borrow().periods());
+            self.publish_due(&inputs.parameters.borrow());
         }
     }
 
@@ -216,7 +216,8 @@ impl Face {
         })
     }
 
-    fn publish_due(&mut self, periods: Periods) {
+    fn publish_due(&mut self, parameters: &Parameters) {
+        let periods = parameters.periods();
         if !self.active {
             return;
         }
@@ -233,7 +234,8 @@ impl Face {
         if self.diagnostics_due <= now {
             self.diagnostics_due = now + periods.diagnostics;
             let header = Header { stamp: self.clock.now(), frame_id: String::new() };
-            self.topics.publish_diagnostics(&DiagnosticArray { header, status: diagnostics(&self.view) });
+            let status = diagnostics(&self.view, parameters.clock_offset_warning());
+            self.topics.publish_diagnostics(&DiagnosticArray { header, status });
         }
     }
 

@@ -20,7 +20,7 @@ pub enum Seen {
         since: f64,
     },
     /// What it said.
-    Agent(Snapshot),
+    Agent(Box<Snapshot>),
 }
 
 /// All that is known.
@@ -50,7 +50,7 @@ impl View {
             self.last_name.clone_from(&snapshot.agent.suggested_name);
             self.last_id.clear();
         }
-        self.seen = Seen::Agent(snapshot);
+        self.seen = Seen::Agent(Box::new(snapshot));
     }
 
     /// There is no agent. `true` when that is news.

@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from harness import LATCHED, NodeTest
 from rcl_interfaces.msg import Log
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ria_msgs.msg import Event, LinkStats, Peer, Status
+from ria_msgs.msg import Event, LinkStats, Peer, PeerArray, Status
 
 
 GROUPS = pathlib.Path(__file__).resolve().parents[2] / "ria_bringup/config/diagnostics.yaml"
@@ -114,6 +114,30 @@ class StateTest(NodeTest):
         self.assertEqual((event.before, event.after), (Peer.PATH_RELAY_UDP, Peer.PATH_DIRECT))
         self.assertEqual((event.reporter, event.network, event.peer, event.seq), ("robot-1", "lab", "robot-2", 1))
         self.assertAlmostEqual(event.gap, 0.4, places=5)
+
+    def test_clocks_that_are_apart_are_told_and_a_warning_beyond_the_threshold(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.012", "clock robot-2 -0.25 0.003")
+        arrays = self.listen(PeerArray, "/overlay/peers", LATCHED)
+        diagnostics = self.diagnostics()
+        self.start_node()
+        peer = self.wait_for(arrays, lambda m: len(m.peers) == 1, "peers").peers[0]
+        self.assertAlmostEqual(peer.clock_offset, -0.25, places=5)
+        self.assertAlmostEqual(peer.clock_offset_stddev, 0.003 / 3 ** 0.5, places=6)
+        self.assertIn(("clock offset error [s]", "0.003000"), [(detail.key, detail.value) for detail in peer.details])
+        warned = self.wait_for(diagnostics, lambda m: len(m.status) == 4 and m.status[3].level == DiagnosticStatus.WARN, "a warning")
+        self.assertIn("0.250 s behind", warned.status[3].message)
+        agent.say("clock robot-2 0.01 0.003")
+        self.listen_again(diagnostics)
+        self.wait_for(diagnostics, lambda m: m.status[3].level == DiagnosticStatus.OK, "clocks that agree well enough")
+
+    def test_the_threshold_for_clocks_is_a_parameter(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.012", "clock robot-2 0.25 0.003")
+        diagnostics = self.diagnostics()
+        self.start_node(clock_offset_warning=1.0)
+        told = self.wait_for(diagnostics, lambda m: len(m.status) == 4 and m.status[3].values, "a peer")
+        self.assertEqual(told.status[3].level, DiagnosticStatus.OK)
 
     def test_fast_numbers_of_links_have_rates(self):
         agent = self.start_agent()

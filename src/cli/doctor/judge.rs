@@ -1,5 +1,6 @@
 //! What the facts mean: pure, in the order of the way from a ROS process to a peer's.
 
+mod clocks;
 mod crowd;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
         tunnel(&mut all, network);
         policy(&mut all, network);
         interface(&mut all, network);
+        clocks::judge(&mut all, network);
     }
     environments(&mut all, facts);
     participants(&mut all, facts);

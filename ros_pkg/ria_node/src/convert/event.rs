@@ -67,6 +67,7 @@ fn kind(word: &str) -> u8 {
         "network" => events::KIND_NETWORK,
         "map" => events::KIND_MAP,
         "uplink" => events::KIND_UPLINK,
+        "access_point" => events::KIND_ACCESS_POINT,
         _ => events::KIND_UNKNOWN,
     }
 }

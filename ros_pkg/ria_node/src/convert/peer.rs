@@ -41,11 +41,18 @@ pub fn path(path: PathKind) -> u8 {
     }
 }
 
-/// How the ends of the path are known (RFC 8445), where there is one.
+/// How the ends of the path are known (RFC 8445), where there is one, and how far its clock may be from what is told.
 fn details(peer: &PeerStatus) -> Vec<KeyValue> {
     let ends = [("local candidate", peer.local_candidate), ("remote candidate", peer.remote_candidate)];
     let known = |kind: &CandidateType| *kind != CandidateType::Unknown;
-    ends.into_iter().filter_map(|(key, kind)| kind.filter(known).map(|kind| key_value(key, kind))).collect()
+    let ends = ends.into_iter().filter_map(|(key, kind)| kind.filter(known).map(|kind| key_value(key, kind)));
+    let error = peer.clock_error.map(|error| key_value("clock offset error [s]", format!("{error:.6}")));
+    ends.chain(error).collect()
+}
+
+/// Anything within the bound of a clock's error is as likely: a uniform distribution has this deviation.
+fn stddev(bound: f64) -> f64 {
+    bound / 3.0_f64.sqrt()
 }
 
 pub fn peer(peer: &PeerStatus) -> msg::Peer {
@@ -71,8 +78,8 @@ pub fn peer(peer: &PeerStatus) -> msg::Peer {
         ros_domains: peer.ros_domains.iter().filter_map(|domain| u16::try_from(*domain).ok()).collect(),
         participants_seen: peer.participants_seen,
         participants_expected: peer.participants_expected.unwrap_or_default(),
-        clock_offset: f32::NAN,
-        clock_offset_stddev: f32::NAN,
+        clock_offset: number(peer.clock_offset),
+        clock_offset_stddev: number(peer.clock_error.map(stddev)),
         details: details(peer),
     }
 }
@@ -122,6 +129,15 @@ mod tests {
         {
             assert!(unknown.is_nan());
         }
+    }
+
+    #[test]
+    fn a_clock_is_told_with_its_bound_and_the_deviation_of_that() {
+        let message = peer(&PeerStatus { clock_offset: Some(-0.25), clock_error: Some(0.003), ..relayed() });
+        assert!((message.clock_offset + 0.25).abs() < 1e-6);
+        assert!((message.clock_offset_stddev - 0.001_732).abs() < 1e-5);
+        let told: Vec<_> = message.details.iter().map(|d| (d.key.as_str(), d.value.as_str())).collect();
+        assert_eq!(told, [("clock offset error [s]", "0.003000")]);
     }
 
     #[test]

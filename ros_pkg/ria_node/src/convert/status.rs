@@ -1,9 +1,11 @@
 //! Status of the agent and its networks.
 
 use r2r::ria_msgs::msg;
-use ria_api::state::{AgentStatus, Condition, CoordinatorState, NetworkState, NetworkStatus};
+use ria_api::state::{
+    AgentStatus, Condition, CoordinatorState, NetworkState, NetworkStatus, Uplink, UplinkKind,
+};
 
-use super::{Reporter, condition, key_value, status_report, time};
+use super::{Reporter, condition, key_value, number, status_report, time};
 use crate::constants::statuses;
 
 /// `Status.STATE_*`.
@@ -100,7 +102,7 @@ fn bare(reporter: &Reporter, own: Own<'_>) -> msg::Status {
         header: reporter.header(),
         reporter: reporter.name.clone(),
         reporter_id: reporter.id.clone(),
-        wifi: unknown_wifi(),
+        wifi: own.agent.map_or_else(|| wifi(&Uplink::default()), |agent| wifi(&agent.uplink)),
         agent_version: agent(|a| &a.version),
         boot_id: agent(|a| &a.boot_id),
         node_version: env!("CARGO_PKG_VERSION").into(),
@@ -108,13 +110,18 @@ fn bare(reporter: &Reporter, own: Own<'_>) -> msg::Status {
     }
 }
 
-fn unknown_wifi() -> msg::Wifi {
+/// The Wi-Fi below. NetworkManager gives one rate for both directions, that of sending.
+fn wifi(uplink: &Uplink) -> msg::Wifi {
+    let is_wifi = uplink.kind == UplinkKind::Wifi;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
     msg::Wifi {
-        frequency: f32::NAN,
-        signal: f32::NAN,
+        interface: if is_wifi { uplink.interface.clone() } else { String::new() },
+        ssid: text(&uplink.ssid),
+        access_point: text(&uplink.access_point),
+        frequency: number(uplink.frequency),
+        signal: number(uplink.signal),
         rx_rate: f32::NAN,
-        tx_rate: f32::NAN,
-        ..msg::Wifi::default()
+        tx_rate: number(uplink.rate),
     }
 }
 
@@ -144,6 +151,34 @@ mod tests {
         );
         assert_eq!(message.agent_version, "");
         assert!(message.wifi.signal.is_nan());
+    }
+
+    #[test]
+    fn the_wi_fi_below_is_told_and_a_cable_is_none() {
+        let uplink = Uplink {
+            interface: "wlan0".into(),
+            kind: UplinkKind::Wifi,
+            ssid: Some("lab".into()),
+            access_point: Some("02:00:5e:10:00:01".into()),
+            frequency: Some(5.18e9),
+            signal: Some(-62.0),
+            rate: Some(866e6),
+            ..Uplink::default()
+        };
+        let of = |uplink: Uplink| {
+            let agent = AgentStatus { uplink, ..AgentStatus::default() };
+            status_without_network(&reporter(), Own { agent: Some(&agent), conditions: &[] }).wifi
+        };
+        let told = of(uplink.clone());
+        assert_eq!((told.interface.as_str(), told.ssid.as_str()), ("wlan0", "lab"));
+        assert_eq!(told.access_point, "02:00:5e:10:00:01");
+        assert!(
+            (told.signal + 62.0).abs() < 1e-6
+                && (told.tx_rate - 866e6).abs() < 100.0
+                && told.rx_rate.is_nan()
+        );
+        let cable = of(Uplink { interface: "eth0".into(), kind: UplinkKind::Ethernet, ..Uplink::default() });
+        assert!(cable.interface.is_empty() && cable.signal.is_nan());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Description {
 }
 
 /// All parameters, by name.
-pub const ALL: [Description; 8] = [
+pub const ALL: [Description; 9] = [
     Description {
         name: "agent_socket",
         text: "Socket of the Ria agent; empty takes RIA_SOCKET, else the usual /run/ria/bus.",
@@ -57,6 +57,15 @@ pub const ALL: [Description; 8] = [
         range: None,
         read_only: true,
         default: || Value::Bool(true),
+    },
+    Description {
+        name: "clock_offset_warning",
+        text: "A peer whose clock differs by more than this many seconds from this robot's, beyond the error of that figure, is \
+               a warning in /diagnostics: tf finds no transforms between the two. 0 warns of none.",
+        constraints: "",
+        range: Some((0.0, 3600.0)),
+        read_only: false,
+        default: || Value::Double(0.05),
     },
     Description {
         name: "diagnostics_period",
@@ -222,6 +231,11 @@ impl Parameters {
 
     pub fn allow_control(&self) -> bool {
         self.flag("allow_control")
+    }
+
+    /// Seconds; `None`: nobody is to be warned.
+    pub fn clock_offset_warning(&self) -> Option<f64> {
+        Some(self.double("clock_offset_warning")).filter(|seconds| *seconds > 0.0)
     }
 
     pub fn autostart(&self) -> bool {
