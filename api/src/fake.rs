@@ -100,26 +100,8 @@ impl FakeAgent {
                 lab.set_traffic(name, [received, sent])?;
                 changed()
             }
-            ["clock", name, offset, error] => {
-                let peer = lab.peers.get_mut(*name).ok_or("no such peer")?;
-                let seconds =
-                    |text: &str| text.parse().map_err(|_| "OFFSET and ERROR are numbers of seconds");
-                (peer.clock_offset, peer.clock_error) = (Some(seconds(offset)?), Some(seconds(error)?));
-                changed()
-            }
-            ["wifi", ssid, access_point, signal] => {
-                lab.uplink = Uplink {
-                    source: "NetworkManager".into(),
-                    interface: "wlan0".into(),
-                    kind: UplinkKind::Wifi,
-                    connectivity: Connectivity::Full,
-                    ssid: Some((*ssid).into()),
-                    access_point: Some((*access_point).into()),
-                    signal: Some(signal.parse().map_err(|_| "SIGNAL is a number of dBm")?),
-                    ..Uplink::default()
-                };
-                changed()
-            }
+            ["clock", name, offset, error] => lab.set_clock(name, [offset, error])?,
+            ["wifi", ssid, access_point, signal] => lab.set_wifi(ssid, access_point, signal)?,
             ["report", facts @ ..] => return lab.set_report(facts),
             ["remove", name] => {
                 lab.peers.remove(*name).ok_or("no such peer")?;
@@ -276,6 +258,28 @@ impl Lab {
             peer.loss = Some(loss.parse().map_err(|_| "LOSS is a number from 0 to 1")?);
         }
         Ok(())
+    }
+
+    fn set_clock(&mut self, name: &str, words: [&str; 2]) -> Result<Notice, String> {
+        let peer = self.peers.get_mut(name).ok_or("no such peer")?;
+        let [offset, error] =
+            words.map(|text| text.parse().map_err(|_| "OFFSET and ERROR are numbers of seconds"));
+        (peer.clock_offset, peer.clock_error) = (Some(offset?), Some(error?));
+        Ok(changed())
+    }
+
+    fn set_wifi(&mut self, ssid: &str, access_point: &str, signal: &str) -> Result<Notice, String> {
+        self.uplink = Uplink {
+            source: "NetworkManager".into(),
+            interface: "wlan0".into(),
+            kind: UplinkKind::Wifi,
+            connectivity: Connectivity::Full,
+            ssid: Some(ssid.into()),
+            access_point: Some(access_point.into()),
+            signal: Some(signal.parse().map_err(|_| "SIGNAL is a number of dBm")?),
+            ..Uplink::default()
+        };
+        Ok(changed())
     }
 
     fn set_traffic(&mut self, name: &str, bytes: [&str; 2]) -> Result<(), String> {

@@ -109,7 +109,9 @@ fn uplink(uplink: &Uplink) -> Option<String> {
     }
     let kind = Some(uplink.kind).filter(|kind| *kind != UplinkKind::Unknown).map(|kind| match kind {
         UplinkKind::Wifi => "Wi-Fi".to_owned(),
-        other => other.to_string(),
+        kind @ (UplinkKind::Ethernet | UplinkKind::Mobile | UplinkKind::Other | UplinkKind::Unknown) => {
+            kind.to_string()
+        }
     });
     let far = match uplink.connectivity {
         Connectivity::None => Some("leads nowhere"),
