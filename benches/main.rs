@@ -1,6 +1,7 @@
 //! `./scripts/bench NAME`: benchmarks on real parts (docs/benchmarks.md). Each is a module of its name.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "prints tables")]
 
+mod coordinator;
 mod faults;
 mod join;
 mod paths;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-const NAMES: &str = "join, faults, paths, soak, throughput and wifi";
+const NAMES: &str = "coordinator, join, faults, paths, soak, throughput and wifi";
 
 /// Metric name to number.
 type Figures = Map<String, Value>;
@@ -30,6 +31,7 @@ struct Options {
 fn main() -> Result<()> {
     let options = Options::from_arguments()?;
     let figures = match options.name.as_str() {
+        "coordinator" => coordinator::run(options.runs.unwrap_or(10), &options.only)?,
         "join" => join::run(options.runs.unwrap_or(10))?,
         "faults" => faults::run(options.runs, &options.only)?,
         "paths" => paths::run(options.runs, &options.only)?,

@@ -46,7 +46,7 @@ pub async fn ensure_first(store: &Store) -> Result<(), StoreError> {
     let first = Began { epoch: new_epoch(1), base: Head::START };
     let mut transaction = store.begin().await?;
     Write::new(&mut transaction).epoch(&first, now()).await?;
-    Ok(transaction.commit().await?)
+    store.commit(transaction).await
 }
 
 /// Begins the next epoch in a database that nobody serves.
@@ -68,7 +68,7 @@ pub async fn begin_next(store: &Store, reason: Reason) -> Result<Began, StoreErr
         }
     }
     write.audit(&world.audit_head.follow(&event)).await?;
-    transaction.commit().await?;
+    store.commit(transaction).await?;
     Ok(began)
 }
 

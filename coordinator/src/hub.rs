@@ -5,6 +5,7 @@
 //! of last, which goes to the registry now and then.
 
 mod clones;
+mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +23,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::audit::{Actor, Event};
 use crate::registry::{Contact, Registry};
+use crate::state::view::News;
+use crate::store::Instance;
 use clones::{Arrival, Runs, Verdict};
+use remote::Remotes;
+pub use remote::{Report, Told};
 
 const QUEUE: usize = 1024;
 /// News a session may lag behind before it is closed.
@@ -34,8 +39,12 @@ const STORED_EVERY: Duration = Duration::from_secs(60);
 /// How often it is stored that a node is still here.
 const STORED_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
+/// A session that begins is told what was so at most [`GATHERED`] ago, where a network is larger than this: a thousand nodes
+/// that come back at once would else have a thousand lists made of a thousand members.
+const MADE_FOR_EACH: usize = 64;
+
 /// News of members, as they were at one moment.
-pub type LiveNews = Arc<Vec<Live>>;
+pub type LiveNews = Arc<News>;
 
 /// One session of a node; a later one has a greater number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +77,8 @@ pub enum BeginError {
 #[derive(Debug)]
 pub struct Begun {
     pub id: SessionId,
-    /// All that is known of members now.
-    pub whole: Vec<Live>,
+    /// All that is known of members; what has changed since is among the first news.
+    pub whole: Option<LiveNews>,
     /// What changes from now on.
     pub news: broadcast::Receiver<LiveNews>,
     /// Fires when a newer session of the node has taken over.
@@ -106,6 +115,9 @@ enum Command {
     Presence(oneshot::Sender<BTreeMap<NodeKey, Presence>>),
     Wait(NodeKey, oneshot::Sender<oneshot::Receiver<()>>),
     Present(oneshot::Sender<Present>),
+    Told(Instance, NetworkId, Vec<Told>),
+    Gone(Instance),
+    TellAll,
     Store(oneshot::Sender<()>),
 }
 
@@ -134,8 +146,12 @@ pub struct Hub {
 pub struct HubGone;
 
 impl Hub {
-    /// Starts the task; it ends when the last `Hub` is gone.
-    pub fn start(registry: Registry) -> (Self, tokio::task::JoinHandle<()>) {
+    /// Starts the task; it ends when the last `Hub` is gone. `others` are told what there is to tell of nodes that are
+    /// connected here.
+    pub fn start(
+        registry: Registry,
+        others: Option<mpsc::Sender<Report>>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (told, changes) = watch::channel(0);
         let owner = Owner {
@@ -143,6 +159,8 @@ impl Hub {
             entries: BTreeMap::new(),
             waiting: BTreeMap::new(),
             runs: BTreeMap::new(),
+            remotes: Remotes::default(),
+            others,
             feeds: BTreeMap::new(),
             sessions: 0,
             told,
@@ -208,6 +226,21 @@ impl Hub {
         answer.await.map_err(|_| HubGone)
     }
 
+    /// What another coordinator tells of nodes that are connected to it.
+    pub async fn told(&self, by: Instance, network: NetworkId, nodes: Vec<Told>) -> Result<(), HubGone> {
+        self.send(Command::Told(by, network, nodes)).await
+    }
+
+    /// Another coordinator is gone.
+    pub async fn gone(&self, instance: Instance) -> Result<(), HubGone> {
+        self.send(Command::Gone(instance)).await
+    }
+
+    /// Has the others be told of all nodes that are connected here.
+    pub async fn tell_all(&self) -> Result<(), HubGone> {
+        self.send(Command::TellAll).await
+    }
+
     /// Stores now what would be stored some time later.
     pub async fn store(&self) -> Result<(), HubGone> {
         let (reply, answer) = oneshot::channel();
@@ -231,16 +264,12 @@ struct Entry {
     stored: Option<UnixTime>,
 }
 
-impl Entry {
-    fn live(&self, node: NodeId) -> Live {
-        Live {
-            node,
-            online: self.presence.online,
-            boot: self.presence.boot,
-            candidates: self.presence.candidates.clone(),
-        }
-    }
+/// What other members are told of a node.
+fn live(node: NodeId, presence: &Presence) -> Live {
+    Live { node, online: presence.online, boot: presence.boot, candidates: presence.candidates.clone() }
+}
 
+impl Entry {
     fn is_to_be_stored(&self, now: UnixTime) -> bool {
         self.stored.is_none_or(|at| self.presence.online && now.since(at) >= STORED_AGAIN_AFTER)
     }
@@ -258,6 +287,10 @@ impl Entry {
 
 #[derive(Debug)]
 struct Feed {
+    /// Those of the changed ones whose sessions have just begun.
+    began: BTreeSet<NodeId>,
+    /// All that was known of members, and when that was.
+    whole: Option<(Instant, LiveNews)>,
     news: broadcast::Sender<LiveNews>,
     changed: BTreeSet<NodeId>,
 }
@@ -268,6 +301,9 @@ struct Owner {
     /// Connections of nodes that wait for approval; closed when the connection is.
     waiting: BTreeMap<NodeKey, oneshot::Sender<()>>,
     runs: BTreeMap<NodeKey, Runs>,
+    /// Nodes that are connected elsewhere.
+    remotes: Remotes,
+    others: Option<mpsc::Sender<Report>>,
     feeds: BTreeMap<NetworkId, Feed>,
     sessions: u64,
     told: watch::Sender<u64>,
@@ -322,13 +358,20 @@ impl Owner {
                 }
             }
             Command::End { node, session } => self.end(node, session),
+            Command::Told(by, network, nodes) => self.handle_told(by, network, nodes),
+            Command::Gone(instance) => {
+                self.remotes.handle_gone(instance).into_iter().for_each(|node| self.note_change(node));
+            }
+            Command::TellAll => self.tell_all_to_others(),
             Command::Forget(node) => {
                 self.entries.remove(&node);
+                self.remotes.take(node);
                 self.runs.remove(&node);
             }
             Command::Presence(reply) => {
-                let all = self.entries.iter().map(|(node, entry)| (*node, entry.presence.clone()));
-                let _ = reply.send(all.collect());
+                let remote = self.remotes.iter().map(|(node, presence)| (*node, presence.clone()));
+                let here = self.entries.iter().map(|(node, entry)| (*node, entry.presence.clone()));
+                let _ = reply.send(remote.chain(here).collect());
             }
             Command::Wait(node, reply) => {
                 let (replace, replaced) = oneshot::channel();
@@ -352,7 +395,7 @@ impl Owner {
         let online = self.entries.iter().filter(|(_, entry)| entry.presence.online);
         let waiting = self.waiting.iter().filter(|(_, connection)| !connection.is_closed());
         Present {
-            online: online.map(|(node, _)| *node).collect(),
+            online: online.map(|(node, _)| *node).chain(self.remotes.online()).collect(),
             waiting: waiting.map(|(node, _)| *node).collect(),
         }
     }
@@ -418,7 +461,8 @@ impl Owner {
         let (replace, replaced) = oneshot::channel();
         let node = (begin.network, begin.node);
         let before = self.entries.remove(&node);
-        let (candidates, acked) = before.map_or((Vec::new(), None), |before| {
+        let elsewhere = self.remotes.take(node);
+        let (candidates, acked) = before.map_or((elsewhere, None), |before| {
             if let Some(replace) = before.replace {
                 // An older session that has just ended by itself needs no telling.
                 let _ = replace.send(());
@@ -441,7 +485,8 @@ impl Owner {
         let entry = Entry { presence, session: id, replace: Some(replace), cloned, stored: None };
         self.entries.insert(node, entry);
         self.note_change(node);
-        let whole = self.network_entries(begin.network).map(|(node, entry)| entry.live(node)).collect();
+        self.feed(node.0).began.insert(node.1);
+        let whole = Some(self.whole(begin.network));
         let news = self.feed(begin.network).news.subscribe();
         Begun { id, whole, news, replaced, cloned: watched }
     }
@@ -479,8 +524,29 @@ impl Owner {
         self.entries.range(first..=last).map(|((_, node), entry)| (*node, entry))
     }
 
+    /// All that is known of a network's members. What has changed since it was made is told as news, to the new session too.
+    fn whole(&mut self, network: NetworkId) -> LiveNews {
+        let now = Instant::now();
+        if let Some((made, whole)) = &self.feed(network).whole
+            && whole.members().len() > MADE_FOR_EACH
+            && now < *made + GATHERED
+        {
+            return whole.clone();
+        }
+        let here = self.network_entries(network).map(|(node, entry)| live(node, &entry.presence));
+        let members = here.chain(self.remotes.of(network)).collect();
+        let whole = Arc::new(News::new(true, members));
+        self.feed(network).whole = Some((now, whole.clone()));
+        whole
+    }
+
     fn feed(&mut self, network: NetworkId) -> &mut Feed {
-        let feed = || Feed { news: broadcast::Sender::new(FEED_LENGTH), changed: BTreeSet::new() };
+        let feed = || Feed {
+            began: BTreeSet::new(),
+            whole: None,
+            news: broadcast::Sender::new(FEED_LENGTH),
+            changed: BTreeSet::new(),
+        };
         self.feeds.entry(network).or_insert_with(feed)
     }
 
@@ -492,12 +558,18 @@ impl Owner {
     fn tell(&mut self) {
         self.told.send_modify(|count| *count += 1);
         for (network, feed) in &mut self.feeds {
-            let changed = std::mem::take(&mut feed.changed);
-            let entry = |node| self.entries.get(&(*network, node)).map(|entry| entry.live(node));
-            let news: Vec<Live> = changed.into_iter().filter_map(entry).collect();
+            let (changed, began) = (std::mem::take(&mut feed.changed), std::mem::take(&mut feed.began));
+            let here = |node| self.entries.get(&(*network, node)).map(|entry| &entry.presence);
+            if let Some(others) = &self.others {
+                let told = |node: &NodeId| Some(Told::new(*node, here(*node)?, began.contains(node)));
+                remote::tell_others(others, *network, changed.iter().filter_map(told).collect());
+            }
+            let there = |node| self.remotes.get((*network, node));
+            let known = |node| here(node).or_else(|| there(node)).map(|presence| live(node, presence));
+            let news: Vec<Live> = changed.into_iter().filter_map(known).collect();
             if !news.is_empty() {
                 // Nobody may be connected.
-                let _ = feed.news.send(Arc::new(news));
+                let _ = feed.news.send(Arc::new(News::new(false, news)));
             }
         }
     }

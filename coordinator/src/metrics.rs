@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -117,6 +118,7 @@ pub async fn coordinator(services: &Services) -> Option<String> {
         "Sessions closed because a node read too slowly.",
         lagged,
     );
+    upkeep(&mut out, services);
     let logins = &services.logins;
     out.single(
         ("ria_login_failures_total", Counter),
@@ -139,6 +141,18 @@ pub async fn coordinator(services: &Services) -> Option<String> {
         relay(&mut out, &counters);
     }
     Some(out.finish())
+}
+
+fn upkeep(out: &mut Exposition, services: &Services) {
+    let last = services.counters.last_backup.load(Ordering::Relaxed);
+    let help = "When the last scheduled backup was made, seconds since 1970; 0: none was.";
+    out.single(("ria_backup_timestamp_seconds", Kind::Gauge), help, last);
+    let hidden = services.counters.behind_bridge.load(Ordering::Relaxed);
+    let help = "1 while all nodes seem to come from this machine's gateway, as behind a container's bridge.";
+    out.single(("ria_behind_bridge", Kind::Gauge), help, u64::from(hidden));
+    let failing = services.counters.backup_failing.load(Ordering::Relaxed);
+    let help = "1 while a backup that is due can't be made.";
+    out.single(("ria_backup_failing", Kind::Gauge), help, u64::from(failing));
 }
 
 fn networks(out: &mut Exposition, world: &World, present: &Present) {

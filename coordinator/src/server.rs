@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use ria_protocol::time::UnixTime;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,16 +24,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::anchor;
+use crate::backup::schedule;
 use crate::config::{Config, PublicUrl};
+use crate::fellows;
 use crate::housekeeping;
-use crate::hub::Hub;
+use crate::hub::{Hub, Report};
 use crate::metrics;
 use crate::people::Logins;
 use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
 use crate::relays::Relays;
 use crate::rest::gate::Gate;
 use crate::session::{Counters, Services};
-use crate::store::{self, Store, StoreError, sqlite_url};
+use crate::store::{self, PasswordError, Store, StoreError};
 use crate::tls::accept::{self, Tls};
 use crate::tls::authority::{AuthorityError, Identity};
 use crate::tls::leaf::LeafError;
@@ -45,6 +48,8 @@ use crate::witness::Witness;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 const CERTIFICATES_CHECKED_EVERY: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 1024;
+/// Reports for other coordinators that wait; more are left out, and told with all the rest later.
+const REPORTS: usize = 1024;
 
 /// The coordinator can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +67,16 @@ pub enum StartError {
         identity.display()
     )]
     NoDatabase { database: PathBuf, identity: PathBuf },
+    #[error(
+        "the database is empty, and {} belongs to a coordinator that had one; restore the database from a backup, or move \
+         that directory away to begin anew, without any member",
+        .0.display()
+    )]
+    EmptyDatabase(PathBuf),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error(transparent)]
@@ -111,10 +124,7 @@ impl Coordinator {
     /// Starts everything; when this returns, it serves.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let lock = lock(&config.data_dir)?;
-        let url = config.database.clone().unwrap_or_else(|| sqlite_url(&config.data_dir));
-        let store = open_store(&url, &config.data_dir).await?;
-        let identity = Identity::load_or_create(&config.data_dir, registry::known_authority(&store).await?)?;
-        registry::bind_authority(&store, &identity.authority).await?;
+        let (store, identity) = open_store(config).await?;
         let authorities = Authorities::new(Identity::path(&config.data_dir), identity.authority);
 
         // Sockets are bound before anything runs, so that a mistake shows at once.
@@ -135,7 +145,9 @@ impl Coordinator {
             Registry::start(store.clone(), config.lifetimes.membership, reachable_urls(config)).await?;
         let witness = Witness::open(&store).await?;
         refuse_again(&relays, &store, &registry).await?;
-        let (hub, hub_task) = Hub::start(registry.clone());
+        store.end_turn().await;
+        let (others, reports) = mpsc::channel(REPORTS);
+        let (hub, hub_task) = Hub::start(registry.clone(), store.instance().map(|_| others));
         let services = Arc::new(Services {
             registry,
             hub,
@@ -149,8 +161,9 @@ impl Coordinator {
             logins: Logins::default(),
         });
         let sockets = Sockets { listener, metrics_listener, admin_listener, port: address.port() };
-        let mut parts = spawn_parts(sockets, tls, (services.clone(), store), config);
+        let mut parts = spawn_parts(sockets, tls, (services.clone(), store.clone()), config);
         parts.extend(relay_task);
+        parts.extend(spawn_by_settings(config, &services, store, reports));
         let coordinator = Self {
             address,
             services,
@@ -301,12 +314,22 @@ async fn renew_certificates(tls: Tls, authorities: Authorities, draining: Cancel
     }
 }
 
-/// A new database would know no member, and all of them would take that for their removal.
-async fn open_store(url: &str, data_dir: &Path) -> Result<Store, StartError> {
-    if let (Some(database), Some(identity)) = (store::missing_file(url), Identity::directory(data_dir)) {
-        return Err(StartError::NoDatabase { database, identity });
+/// Opens the database, and what belongs to it. A new database would know no member, and all of them would take that for their removal.
+async fn open_store(config: &Config) -> Result<(Store, Identity), StartError> {
+    let (url, present) = (config.database_url()?, Identity::directory(&config.data_dir));
+    if let (Some(database), Some(identity)) = (store::missing_file(&url), &present) {
+        return Err(StartError::NoDatabase { database, identity: identity.clone() });
     }
-    Ok(Store::open(url).await?)
+    let store = Store::open(&url).await?;
+    // Another coordinator on the database waits while this one reads it.
+    store.take_first_turn().await?;
+    let known = registry::known_authority(&store).await?;
+    if let (None, true, Some(identity)) = (known, store.instance().is_some(), present) {
+        return Err(StartError::EmptyDatabase(identity));
+    }
+    let identity = Identity::load_or_create(&config.data_dir, known)?;
+    registry::bind_authority(&store, &identity.authority).await?;
+    Ok((store, identity))
 }
 
 /// Where connections come in.
@@ -339,11 +362,31 @@ fn spawn_parts(
         tokio::spawn(renew_certificates(tls, authorities, draining.clone())),
         tokio::spawn(housekeeping::run(services.clone())),
         tokio::spawn(crate::vigil::run(services.clone())),
+        tokio::spawn(crate::surroundings::run(services.clone(), config.public_urls.clone())),
         spawn_admin(sockets.admin_listener, admin),
     ];
     parts.extend(sockets.metrics_listener.map(|listener| {
         tokio::spawn(metrics::serve(listener, metrics::coordinator_router(services), draining))
     }));
+    parts
+}
+
+/// Starts what only some coordinators have: backups that are made by themselves, and others on the same database.
+fn spawn_by_settings(
+    config: &Config,
+    services: &Arc<Services>,
+    store: Store,
+    reports: mpsc::Receiver<Report>,
+) -> Vec<JoinHandle<()>> {
+    let mut parts = Vec::new();
+    if let Some(schedule) = config.backup.clone() {
+        let source = (store.clone(), config.data_dir.clone());
+        parts.push(tokio::spawn(schedule::run(schedule, services.clone(), source)));
+    }
+    if let Some(instance) = store.instance() {
+        parts.push(tokio::spawn(fellows::run((store, instance), reports, services.clone())));
+        parts.push(tokio::spawn(fellows::refuse_whom_others_put_out(services.clone())));
+    }
     parts
 }
 

@@ -52,7 +52,7 @@ impl Witness {
         let secret = Zeroizing::new(random::bytes::<32>());
         let mut transaction = store.begin().await?;
         Write::new(&mut transaction).meta(META_KEY, &BASE64.encode(&*secret)).await?;
-        transaction.commit().await.map_err(StoreError::from)?;
+        store.commit(transaction).await?;
         Ok(Self { key: SealingKey::new(&secret) })
     }
 

@@ -8,6 +8,7 @@
 
 pub mod files;
 pub mod restore;
+pub mod schedule;
 pub mod seal;
 
 use std::fs;
@@ -20,6 +21,7 @@ use ria_protocol::time::UnixTime;
 use ria_protocol::witness::Epoch;
 use zeroize::Zeroizing;
 
+use self::seal::Passphrase;
 use crate::store::{Store, StoreError};
 use crate::tls::authority::Identity;
 
@@ -35,6 +37,26 @@ pub enum BackupError {
     Read { path: PathBuf, source: io::Error },
     #[error("there is nothing to back up: {} has no identity", .0.display())]
     NoIdentity(PathBuf),
+}
+
+/// A backup can't be encrypted.
+#[derive(Debug, thiserror::Error)]
+pub enum PassphraseError {
+    #[error("{} can't be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the passphrase in {} is too short; its first line must have 8 characters or more", .0.display())]
+    TooShort(PathBuf),
+}
+
+/// The passphrase that a file holds in its first line.
+pub fn passphrase(path: &Path) -> Result<Passphrase, PassphraseError> {
+    let unreadable = |source| PassphraseError::Read { path: path.to_owned(), source };
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
+    let first = text.lines().next().unwrap_or_default();
+    if first.chars().count() < 8 {
+        return Err(PassphraseError::TooShort(path.to_owned()));
+    }
+    Ok(Zeroizing::new(first.to_owned()))
 }
 
 /// All that a coordinator is.

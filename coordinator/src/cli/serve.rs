@@ -12,6 +12,7 @@ use super::{FAILED, ServeArgs, USAGE, complain, environment, print};
 use crate::admin::client::Client;
 use crate::config::{CONFIG_VARIABLE, Config, ConfigError, PublicUrl};
 use crate::duration::shown_span;
+use crate::open_files;
 use crate::server::Coordinator;
 
 /// Runs until it is told to stop.
@@ -28,6 +29,7 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
             "RIA_CONFIG names the settings of the agent; those of the coordinator: {CONFIG_VARIABLE}"
         );
     }
+    open_files::allow_many();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(&config)));
     match served {
@@ -126,6 +128,7 @@ fn to_json(config: &Config) -> serde_json::Value {
         "listen": config.listen,
         "public_url": config.public_urls.iter().map(PublicUrl::as_str).collect::<Vec<_>>(),
         "database": config.database,
+        "database_password_file": config.database_password_file,
         "admin_socket": config.admin_socket,
         "metrics_listen": config.metrics_listen,
         "pages": {

@@ -61,6 +61,7 @@ pub(super) fn run(args: StandaloneArgs) -> ExitCode {
         Ok(key) => key,
         Err(error) => return fail(&error),
     };
+    crate::open_files::allow_many();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

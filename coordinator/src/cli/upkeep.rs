@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::duration::shown;
 use crate::evidence::{self, Claim, Examined};
 use crate::registry::known_authority;
-use crate::store::{AuditQuery, Store, sqlite_url};
+use crate::store::{AuditQuery, Store};
 use crate::tls::authority::Identity;
 use crate::{anchor, epoch, server};
 
@@ -97,23 +97,14 @@ fn finish(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
 fn settings(config: Option<PathBuf>, data_dir: Option<PathBuf>) -> anyhow::Result<(PathBuf, String)> {
     let args = ServeArgs { config, data_dir, ..ServeArgs::default() };
     let config = Config::load(args.into_flags(), &environment)?;
-    let database = config.database.unwrap_or_else(|| sqlite_url(&config.data_dir));
+    let database = config.database_url()?;
     Ok((config.data_dir, database))
 }
 
 fn passphrase(secret: &Secret) -> anyhow::Result<Option<Passphrase>> {
     let set = environment("RIA_BACKUP_PASSPHRASE_FILE").filter(|text| !text.is_empty()).map(PathBuf::from);
     let Some(path) = secret.passphrase_file.clone().or(set) else { return Ok(None) };
-    let text = fs::read_to_string(&path).with_context(|| format!("{} can't be read", path.display()))?;
-    let text = Zeroizing::new(text);
-    let first = text.lines().next().unwrap_or_default();
-    if first.chars().count() < 8 {
-        bail!(
-            "the passphrase in {} is too short; its first line must have 8 characters or more",
-            path.display()
-        );
-    }
-    Ok(Some(Zeroizing::new(first.to_owned())))
+    Ok(Some(backup::passphrase(&path)?))
 }
 
 pub(super) fn backup(args: BackupArgs) -> ExitCode {
@@ -144,7 +135,7 @@ pub(super) fn backup(args: BackupArgs) -> ExitCode {
             complain(&format!("backup of {} written", shown(archive.made)));
             return Ok(ExitCode::SUCCESS);
         }
-        let name = || format!("ria-coordinator-{}-{}.backup", archive.epoch.number, archive.made.0).into();
+        let name = || backup::schedule::file_name(&archive).into();
         let path = args.file.clone().unwrap_or_else(name);
         files::write_private(&path, &file)
             .with_context(|| format!("the backup can't be written to {}", path.display()))?;

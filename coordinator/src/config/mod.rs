@@ -1,6 +1,7 @@
 //! Settings: flag, else environment, else file, else default. Unknown keys are refused, and all mistakes are shown
 //! together.
 
+mod backup;
 mod relay;
 mod sources;
 pub mod standalone;
@@ -11,12 +12,14 @@ use std::time::Duration;
 
 use toml::Value;
 
+pub use backup::BackupSchedule;
 pub use relay::RelaySettings;
 pub use sources::ConfigError;
 use sources::{Known, Sources, path_value, read_file};
 pub use standalone::{CONFIG_VARIABLE as RELAY_CONFIG_VARIABLE, Standalone, StandaloneFlags};
 
 use crate::state::DEFAULT_MEMBERSHIP;
+use crate::store::{PasswordError, is_shared, sqlite_url, with_password};
 use crate::tls::authority::NodeLifetimes;
 
 /// Where the file is looked for unless it is named.
@@ -35,8 +38,10 @@ const KNOWN: Known = Known {
         "listen",
         "public_url",
         "database",
+        "database_password_file",
         "admin_socket",
         "metrics_listen",
+        "[backup]",
         "[pages]",
         "[relay]",
         "[certificates]",
@@ -55,6 +60,7 @@ const KNOWN: Known = Known {
                 "relay.node_allocations",
             ],
         ),
+        ("backup", &["backup.every", "backup.directory", "backup.passphrase_file", "backup.keep"]),
         ("pages", &["pages.certificate", "pages.key"]),
         ("certificates", &["certificates.lifetime", "certificates.membership"]),
     ],
@@ -68,8 +74,12 @@ pub struct Config {
     pub public_urls: Vec<PublicUrl>,
     /// `None`: SQLite in the data directory.
     pub database: Option<String>,
+    /// Where the password for it stands.
+    pub database_password_file: Option<PathBuf>,
     pub admin_socket: PathBuf,
     pub relay: RelaySettings,
+    /// Backups that are made by themselves, if any are.
+    pub backup: Option<BackupSchedule>,
     /// Where Prometheus finds figures without TLS and token; nowhere unless it is set.
     pub metrics_listen: Option<SocketAddr>,
     /// The certificate that browsers are shown, instead of one of the own authority.
@@ -172,6 +182,15 @@ impl Config {
         sources.finish(config, &KNOWN)
     }
 
+    /// Where the database is, with its password.
+    pub fn database_url(&self) -> Result<String, PasswordError> {
+        match (&self.database, &self.database_password_file) {
+            (None, _) => Ok(sqlite_url(&self.data_dir)),
+            (Some(url), None) => Ok(url.clone()),
+            (Some(url), Some(file)) => with_password(url, file),
+        }
+    }
+
     /// Reads the content of a file, and nothing else.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn from_text(name: &str, text: &str) -> Result<Self, ConfigError> {
@@ -198,16 +217,17 @@ impl Config {
         let public_urls = sources.parsed_list(urls, PublicUrl::parse).unwrap_or_default();
         let database = flags.database.map(|text| ("--database", Value::String(text)));
         let database = sources.find(database, "RIA_DATABASE", None, "database");
-        let database = sources.text(database).and_then(|(text, place)| {
-            if text.starts_with("sqlite:") {
-                Some(text)
-            } else {
-                sources.wrong(
-                    &place,
-                    format!("{text:?} is no database of this version; give sqlite:///path/to/file"),
-                )
-            }
+        let database = sources.text(database).and_then(|(text, place)| match database_fault(&text) {
+            None => Some(text),
+            Some(fault) => sources.wrong(&place, fault),
         });
+        let password = sources.find(None, "RIA_DATABASE_PASSWORD_FILE", None, "database_password_file");
+        let password = sources.text(password);
+        if let Some((_, place)) = &password
+            && database.as_deref().is_none_or(|url| !is_shared(url))
+        {
+            sources.wrong::<()>(place, "only a PostgreSQL database has a password; give `database` as well");
+        }
         let metrics_listen = sources.find(None, "RIA_METRICS_LISTEN", None, "metrics_listen");
         let metrics_listen = sources.parsed(metrics_listen, "an address with a port, such as 127.0.0.1:9443");
         let page_certificate = page_certificate(sources);
@@ -218,12 +238,15 @@ impl Config {
             certificate: sources.lifetime(certificate, DEFAULT_CERTIFICATE),
             membership: sources.lifetime(membership, DEFAULT_MEMBERSHIP),
         };
+        let shared = database.as_deref().is_some_and(is_shared);
         Self {
             data_dir,
+            backup: BackupSchedule::find(sources, shared),
             lifetimes,
             listen: listen.unwrap_or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443)),
             public_urls,
             database,
+            database_password_file: password.map(|(file, _)| file.into()),
             admin_socket,
             metrics_listen,
             page_certificate,
@@ -231,6 +254,24 @@ impl Config {
             file,
         }
     }
+}
+
+/// What is wrong with the address of a database, if anything is. The text may hold a secret, so it is not repeated.
+fn database_fault(url: &str) -> Option<&'static str> {
+    if url.starts_with("sqlite:") {
+        return None;
+    }
+    if !is_shared(url) {
+        return Some(
+            "this is no database that there is; give sqlite:///path/to/file or postgres://USER@HOST/DATABASE",
+        );
+    }
+    let authority = url.split_once("//").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+    let has_password = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+    (has_password || url.contains("password=")).then_some(
+        "a password here would be seen in lists of processes and settings; put it into a file, and name that with \
+         database_password_file (RIA_DATABASE_PASSWORD_FILE)",
+    )
 }
 
 /// Files with a certificate and its key, in PEM form.

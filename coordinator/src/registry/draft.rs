@@ -15,14 +15,16 @@ use crate::store::{Store, StoreError, Write};
 #[derive(Debug)]
 pub(super) struct Draft {
     pub world: World,
+    store: Store,
     transaction: Transaction<'static, Any>,
-    news: Vec<(broadcast::Sender<Arc<Change>>, Arc<Change>)>,
+    news: Changes,
 }
 
 impl Draft {
     /// Begins with the present state.
     pub async fn begin(store: &Store, present: &World) -> Result<Self, StoreError> {
-        Ok(Self { world: present.clone(), transaction: store.begin().await?, news: Vec::new() })
+        let transaction = store.begin().await?;
+        Ok(Self { world: present.clone(), store: store.clone(), transaction, news: Vec::new() })
     }
 
     /// What may be stored with it.
@@ -65,12 +67,20 @@ impl Draft {
 
     /// Stores everything and, once that is done, makes it visible: first as the state, then as news of it.
     pub async fn commit(self, publish: &watch::Sender<Arc<World>>) -> Result<(), StoreError> {
-        self.transaction.commit().await?;
-        publish.send_replace(Arc::new(self.world));
-        for (feed, change) in self.news {
-            // Nobody may be listening.
-            let _ = feed.send(change);
-        }
+        self.store.commit(self.transaction).await?;
+        self::publish(publish, self.world, self.news);
         Ok(())
+    }
+}
+
+/// Changes, with the feeds of the networks that they are of.
+pub type Changes = Vec<(broadcast::Sender<Arc<Change>>, Arc<Change>)>;
+
+/// Makes a state visible, then tells what is new in it.
+pub(super) fn publish(to: &watch::Sender<Arc<World>>, world: World, news: Changes) {
+    to.send_replace(Arc::new(world));
+    for (feed, change) in news {
+        // Nobody may be listening.
+        let _ = feed.send(change);
     }
 }

@@ -51,6 +51,7 @@ use crate::store::{Departure, Store, StoreError};
 use crate::tls::authority::Authority;
 use crate::witness::Testified;
 
+pub use draft::Changes;
 pub use edit::NodeEdit;
 pub use relays::{Arrived, RelayError};
 pub use testify::Learnt;
@@ -298,6 +299,8 @@ enum Command {
     Relays(relays::Edit, Actor, Reply<(), RelayError>),
     People(people::PeopleCommand),
     NoteBackup(Actor, Reply<(), Unavailable>),
+    /// Another coordinator has stored something.
+    CatchUp,
 }
 
 /// A way to the writer, and to the state that it publishes.
@@ -520,6 +523,12 @@ impl Registry {
         self.ask(|reply| Command::NoteBackup(actor, reply)).await
     }
 
+    /// Another coordinator has stored something, which is to be seen here soon.
+    pub async fn catch_up(&self) {
+        // A writer that is gone sees nothing any more.
+        let _ = self.commands.send(Command::CatchUp).await;
+    }
+
     /// Adds a URL to those that nodes are told.
     pub async fn add_url(&self, url: String, actor: Actor) -> Result<(), UrlError> {
         self.ask(|reply| Command::AddUrl(url, actor, reply)).await
@@ -588,8 +597,7 @@ pub async fn bind_authority(store: &Store, authority: &Authority) -> Result<(), 
     }
     let mut transaction = store.begin().await?;
     crate::store::Write::new(&mut transaction).meta(META_CA, &authority.pin().to_string()).await?;
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(())
+    Ok(store.commit(transaction).await?)
 }
 
 #[cfg(test)]

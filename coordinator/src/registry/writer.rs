@@ -14,7 +14,7 @@ use ria_protocol::time::UnixTime;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use super::draft::Draft;
+use super::draft::{Draft, publish};
 use super::limiter::FailureLimiter;
 use super::local_change::RowLimiter;
 use super::{
@@ -67,9 +67,27 @@ impl Writer {
     /// Serves commands until nobody can send any.
     pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         while let Some(command) = queue.recv().await {
+            self.take_turn().await;
             self.handle_command(command).await;
+            self.store.end_turn().await;
         }
         self.store.close().await;
+    }
+
+    /// Where other coordinators write too: waits until they don't, and sees what they have stored. Without a turn, as when the
+    /// database is away, the change that follows is refused by the database itself.
+    async fn take_turn(&self) {
+        let caught_up = async {
+            if self.store.take_turn().await? {
+                let (world, news) = self.store.reload(&self.world()).await?;
+                publish(&self.publish, world, news);
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = caught_up.await {
+            tracing::debug!(%error, "no turn to write");
+            self.store.renew_writer().await;
+        }
     }
 
     async fn handle_command(&mut self, command: Command) {
@@ -128,6 +146,7 @@ impl Writer {
             Command::Relays(edit, actor, reply) => self.handle_relays(edit, actor, reply).await,
             Command::People(command) => self.handle_people(command).await,
             Command::NoteBackup(actor, reply) => drop(reply.send(self.note_backup(actor).await)),
+            Command::CatchUp => {}
             Command::TellUrls(reply) => drop(reply.send(self.tell_urls(Actor::Coordinator).await)),
         }
     }

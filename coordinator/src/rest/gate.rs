@@ -188,12 +188,20 @@ fn denied(who: &Who, operation: &Operation) -> Problem {
 }
 
 fn unknown(other: Option<&Operation>, path: &str) -> Response {
+    let allowed = axum::http::HeaderValue::try_from(super::operations::allowed(path));
     let path: String = path.chars().take(200).collect();
     match other {
-        Some(_) => super::problem::with_status(
-            axum::http::StatusCode::METHOD_NOT_ALLOWED,
-            refuse(ProblemCode::BadRequest, "nothing is done here by this method; see /api/v1/openapi.json"),
-        ),
+        Some(_) => {
+            let mut response = super::problem::with_status(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                refuse(
+                    ProblemCode::BadRequest,
+                    "nothing is done here by this method; see /api/v1/openapi.json",
+                ),
+            );
+            response.headers_mut().extend(allowed.map(|methods| (axum::http::header::ALLOW, methods)));
+            response
+        }
         None => refuse(
             ProblemCode::NotFound,
             &format!("there is nothing at /api{path}; see /api/v1/openapi.json"),

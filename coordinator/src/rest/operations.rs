@@ -128,6 +128,16 @@ pub fn find(method: &Method, path: &str) -> Result<&'static Operation, Option<&'
     by_method.ok_or_else(|| here.next())
 }
 
+/// The methods that a path takes, as the header `Allow` lists them.
+pub fn allowed(path: &str) -> String {
+    let here = OPERATIONS.iter().filter(|operation| operation.matches(path));
+    let mut methods: Vec<&str> = here.map(|operation| operation.method.as_str()).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +149,7 @@ mod tests {
         assert_eq!(id(Method::HEAD, "/v1/nodes/robot-7"), Ok("showNode"));
         assert_eq!(id(Method::DELETE, "/v1/nodes/robot-7"), Ok("removeNode"));
         assert_eq!(id(Method::PUT, "/v1/nodes"), Err(true));
+        assert_eq!(allowed("/v1/nodes/robot-7"), "GET, DELETE, HEAD");
         for path in
             ["/v1/nodes/", "/v1/backup", "/v1/owner-link", "/v1/ca/roll", "/v1", "", "/v1/nodes/a/b/c"]
         {

@@ -1,7 +1,7 @@
 //! Problem documents (RFC 9457): the form of everything that goes wrong.
 
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -33,7 +33,7 @@ pub(super) fn documented(response: Response) -> Response {
     });
     let mut answer =
         (status, [(CONTENT_TYPE, "application/problem+json")], document.to_string()).into_response();
-    for header in [WWW_AUTHENTICATE, RETRY_AFTER] {
+    for header in [WWW_AUTHENTICATE, RETRY_AFTER, ALLOW] {
         if let Some(value) = response.headers().get(&header) {
             answer.headers_mut().insert(header, value.clone());
         }

@@ -109,7 +109,10 @@ impl Session<'_> {
         relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
         relays.tick().await;
         self.send_relays(socket).await?;
-        socket.send_encoded(view::live_whole(std::mem::take(&mut begun.whole), self.node.1)).await?;
+        // Taken, not kept for as long as the session lasts.
+        if let Some(message) = begun.whole.take().and_then(|whole| whole.told_to(self.node.1)) {
+            socket.send_encoded(message).await?;
+        }
         let mut relays_changed = self.services.relays.subscribe();
         let mut authorities = self.services.authorities.subscribe();
         if resume.trusts.as_ref() != Some(&authorities.borrow_and_update().trusted_pins()) {
@@ -142,7 +145,7 @@ impl Session<'_> {
                 // Behind the changes: a node that was removed hears why, not that it was replaced.
                 _ = &mut begun.replaced => return Err(End::Replaced),
                 news = begun.news.recv() => {
-                    if let Some(message) = view::live_changes(&received(news)?, self.node.1) {
+                    if let Some(message) = received(news)?.told_to(self.node.1) {
                         socket.send_encoded(message).await?;
                     }
                 }

@@ -17,7 +17,7 @@ mod socket;
 mod waiting;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::extract::ws::WebSocket;
 use ria_protocol::enrol::Certificate;
@@ -71,6 +71,12 @@ impl Services {
 pub struct Counters {
     malformed: AtomicU64,
     lagged: AtomicU64,
+    /// When the last scheduled backup was made; 0: there is none.
+    pub last_backup: AtomicU64,
+    /// Whether one that is due could not be made.
+    pub backup_failing: AtomicBool,
+    /// Whether something translates the addresses of all nodes.
+    pub behind_bridge: AtomicBool,
 }
 
 impl Counters {

@@ -31,14 +31,12 @@ pub(super) type Link = WebSocketStream<TlsStream<TcpStream>>;
 
 /// The coordinator can't be reached at one of its URLs.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     #[error("{0}")]
     Url(String),
     #[error("{url} can't be reached: {source}")]
     Unreachable { url: String, source: io::Error },
-    #[error(
-        "the server at {0} is not the coordinator that this relay's key was made by; is the address right?"
-    )]
+    #[error("the server at {0} is not the coordinator whose authority is known here; is the address right?")]
     Stranger(String),
     #[error("{url}: {source}")]
     Tls { url: String, source: io::Error },
@@ -49,15 +47,19 @@ pub(super) enum LinkError {
 }
 
 /// Whom a relay believes to be its coordinator.
-pub(super) struct Trust {
+pub(crate) struct Trust {
     /// Public keys of authorities, of which one has to vouch for it.
     pub pins: Vec<SpkiHash>,
     /// The coordinator's clock when it was heard of last: it is not earlier than that.
     pub floor: ria_protocol::time::UnixTime,
 }
 
-/// Connects to the coordinator at a URL.
-pub(super) async fn connect(url: &str, key: &KeyPair, trust: Trust) -> Result<Link, LinkError> {
+/// Connects to the coordinator at a URL, and makes sure that it is that.
+pub(crate) async fn connect_tls(
+    url: &str,
+    key: &KeyPair,
+    trust: Trust,
+) -> Result<TlsStream<TcpStream>, LinkError> {
     let place = PublicUrl::parse(url).map_err(LinkError::Url)?;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer");
     let unreachable = |source| LinkError::Unreachable { url: url.to_owned(), source };
@@ -67,13 +69,18 @@ pub(super) async fn connect(url: &str, key: &KeyPair, trust: Trust) -> Result<Li
     let connector = TlsConnector::from(Arc::new(config(key, trust)?));
     let name = ServerName::try_from(COORDINATOR_TLS_NAME).map_err(|e| LinkError::Setup(e.to_string()))?;
     let tls = timeout(PATIENCE, connector.connect(name, tcp)).await.map_err(late).flatten();
-    let tls = tls.map_err(|source| {
+    tls.map_err(|source| {
         if is_stranger(&source) {
             LinkError::Stranger(url.to_owned())
         } else {
             LinkError::Tls { url: url.to_owned(), source }
         }
-    })?;
+    })
+}
+
+/// Connects to the coordinator at a URL, as a relay.
+pub(super) async fn connect(url: &str, key: &KeyPair, trust: Trust) -> Result<Link, LinkError> {
+    let tls = connect_tls(url, key, trust).await?;
     let address = format!("wss://{COORDINATOR_TLS_NAME}{RELAY_PATH}");
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MAX_COORDINATOR_MESSAGE))

@@ -8,7 +8,7 @@
 //! that in its data directory, and goes on with it while the coordinator is away. Its key admits it once; afterwards it is
 //! known by a TLS key that it made itself.
 
-mod client;
+pub(crate) mod client;
 mod port;
 mod stored;
 mod terms;
@@ -72,6 +72,8 @@ impl StandaloneError {
             StartError::DataDir { path, source } => Self::DataDir { path, source },
             StartError::Locked(path) => Self::Locked(path),
             other @ (StartError::NoDatabase { .. }
+            | StartError::EmptyDatabase(_)
+            | StartError::Password(_)
             | StartError::Store(_)
             | StartError::Authority(_)
             | StartError::Mismatch(_)

@@ -197,6 +197,28 @@ impl Network {
         }
     }
 
+    /// Goes on where `before` stood, as loaded from a database in which others have made `changes` meanwhile.
+    pub fn follow(&mut self, before: &Self, mut changes: VecDeque<Arc<Change>>) {
+        self.policy.follow(&before.policy);
+        let patches: Vec<Patch> = changes.iter().flat_map(|change| change.set.patches.clone()).collect();
+        if self.renew_policies(self.revision, &patches) {
+            for change in &mut changes {
+                let told = Change::clone(change);
+                *change = Arc::new(Change { differs: true, ..told });
+            }
+        }
+        let joins = changes.front().is_none_or(|first| first.set.from == before.revision);
+        if joins && changes.back().map_or(before.revision, |last| last.set.to) == self.revision {
+            self.log.clone_from(&before.log);
+            // Else nobody can be told what has changed: sessions end with the feed, and begin anew.
+            self.feed = before.feed.clone();
+        }
+        self.log.extend(changes);
+        while self.log.len() > LOG_LENGTH {
+            self.log.pop_front();
+        }
+    }
+
     /// The changes after `revision`, or `None` when they are not known any more or never were.
     pub fn changes_since(&self, revision: Revision) -> Option<impl Iterator<Item = &Arc<Change>>> {
         let oldest = self.log.front().map_or(self.revision, |c| c.set.from);
@@ -207,7 +229,7 @@ impl Network {
 }
 
 /// One durable change of a network.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Change {
     pub set: PatchSet,
     /// The message that carries it, for all who see it as it is.

@@ -67,6 +67,13 @@ impl PolicyState {
     pub fn stored(version: u64, in_force: Option<Arc<InForce>>) -> Self {
         Self { version, in_force, ..Self::default() }
     }
+
+    /// Nodes have been told what they were told before.
+    pub fn follow(&mut self, before: &Self) {
+        self.resolved.clone_from(&before.resolved);
+        self.told_version = before.told_version;
+        self.told.clone_from(&before.told);
+    }
 }
 
 impl Network {

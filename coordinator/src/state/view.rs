@@ -104,18 +104,37 @@ pub fn removes(change: &Change, node: NodeId) -> bool {
     change.set.patches.iter().any(|patch| matches!(patch, Patch::MemberRemoved(gone) if *gone == node))
 }
 
-/// News of members, as `node` is told them: all but itself. `None` when nothing is left to tell.
-pub fn live_changes(members: &[Live], node: NodeId) -> Option<Bytes> {
-    let others: Vec<Live> = members.iter().filter(|live| live.node != node).cloned().collect();
-    (!others.is_empty()).then(|| live(others, false))
+/// News of members, encoded once for all who hear them.
+#[derive(Debug)]
+pub struct News {
+    whole: bool,
+    members: Vec<Live>,
+    encoded: Bytes,
 }
 
-/// All that is known of members, as `node` is told it.
-pub fn live_whole(members: Vec<Live>, node: NodeId) -> Bytes {
-    live(members.into_iter().filter(|live| live.node != node).collect(), true)
+impl News {
+    /// `whole`: members that are not among these are not here.
+    pub fn new(whole: bool, members: Vec<Live>) -> Self {
+        let encoded = encode_live(whole, members.clone());
+        Self { whole, members, encoded }
+    }
+
+    /// Whom they are about.
+    pub fn members(&self) -> &[Live] {
+        &self.members
+    }
+
+    /// The message to `node`, which hears of all but itself. `None` when nothing is left to tell.
+    pub fn told_to(&self, node: NodeId) -> Option<Bytes> {
+        if self.members.iter().all(|live| live.node != node) {
+            return Some(self.encoded.clone());
+        }
+        let others: Vec<Live> = self.members.iter().filter(|live| live.node != node).cloned().collect();
+        (self.whole || !others.is_empty()).then(|| encode_live(self.whole, others))
+    }
 }
 
-fn live(members: Vec<Live>, whole: bool) -> Bytes {
+fn encode_live(whole: bool, members: Vec<Live>) -> Bytes {
     to_bytes(&CoordinatorMessage::Live(LiveUpdate { whole, members })).into()
 }
 
@@ -153,11 +172,18 @@ mod tests {
             boot: None,
             candidates: Vec::new(),
         };
-        assert_eq!(live_changes(&[live(1)], NodeId::from_bytes([1; 10])), None);
-        assert_eq!(
-            live_changes(&[live(1), live(2)], NodeId::from_bytes([1; 10])),
-            live_changes(&[live(2)], NodeId::from_bytes([3; 10]))
-        );
+        let told = |whole, members: &[Live], node: u8| {
+            let bytes = News::new(whole, members.to_vec()).told_to(NodeId::from_bytes([node; 10]))?;
+            let Ok(CoordinatorMessage::Live(update)) = from_bytes(&bytes) else { panic!() };
+            assert_eq!(update.whole, whole);
+            Some(update.members)
+        };
+        assert_eq!(told(false, &[live(1)], 1), None);
+        assert_eq!(told(true, &[live(1)], 1), Some(vec![]), "nobody else is here: that has to be told");
+        for whole in [false, true] {
+            assert_eq!(told(whole, &[live(1), live(2)], 1), Some(vec![live(2)]));
+            assert_eq!(told(whole, &[live(1), live(2)], 3), Some(vec![live(1), live(2)]));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use sqlx::any::AnyRow;
 use super::{Store, StoreError};
 use crate::audit::{Broken, ChainHash, Head, Row, Verifier};
 use crate::epoch::Began;
+use crate::registry::Changes;
 use crate::state::{Change, DEFAULT_MEMBERSHIP, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
 
 pub(super) fn damaged(what: &str, error: impl Display) -> StoreError {
@@ -95,9 +96,30 @@ impl AuditQuery {
 impl Store {
     /// The whole state.
     pub async fn load(&self) -> Result<World, StoreError> {
+        self.load_after(&BTreeMap::new()).await
+    }
+
+    /// The whole state after another coordinator has changed it, and what is new in it. Who listens to a network's changes
+    /// listens on.
+    pub async fn reload(&self, before: &World) -> Result<(World, Changes), StoreError> {
+        let world = self.load_after(&before.networks).await?.with_membership(before.membership);
+        let mut news = Changes::new();
+        for (id, network) in &world.networks {
+            let Some(known) = before.networks.get(id) else { continue };
+            // Without the changes in between nobody can be told of them; sessions begin anew.
+            let changes = network.changes_since(known.revision);
+            let changes = changes.map_or_else(Vec::new, |changes| changes.cloned().collect());
+            news.extend(changes.into_iter().map(|change| (network.feed.clone(), change)));
+        }
+        Ok((world, news))
+    }
+
+    async fn load_after(&self, before: &BTreeMap<NetworkId, Arc<Network>>) -> Result<World, StoreError> {
+        self.note_serial().await?;
         let mut networks = BTreeMap::new();
         for row in sqlx::query("SELECT * FROM networks").fetch_all(&self.writer).await? {
-            let network = self.load_network(&row).await?;
+            let before = before.get(&parsed(&row, "id")?).map(|network| &**network);
+            let network = self.load_network(&row, before).await?;
             networks.insert(network.info.id, Arc::new(network));
         }
         let mut keys = BTreeMap::new();
@@ -128,7 +150,7 @@ impl Store {
         })
     }
 
-    async fn load_network(&self, row: &AnyRow) -> Result<Network, StoreError> {
+    async fn load_network(&self, row: &AnyRow, before: Option<&Network>) -> Result<Network, StoreError> {
         let info = NetworkInfo {
             id: parsed(row, "id")?,
             name: parsed(row, "name")?,
@@ -161,17 +183,31 @@ impl Store {
         for row in sqlx::query(tombstones).bind(&id).fetch_all(&self.writer).await? {
             network.tombstones.insert(parsed(&row, "node")?, time(&row, "time")?);
         }
-        network.log = self.load_log(&id, network.revision).await?;
+        let from = before.map_or(Revision(0), |before| before.revision);
+        let news = self.load_log(&id, from, network.revision).await?;
         network.policy = self.load_policy(&id).await?;
-        // Whoever has an older revision is told its part again; it may have changed since.
-        network.renew_policies(network.revision, &[]);
+        match before {
+            Some(before) => network.follow(before, news),
+            None => {
+                network.log = news;
+                // Whoever has an older revision is told its part again; it may have changed since.
+                network.renew_policies(network.revision, &[]);
+            }
+        }
         Ok(network)
     }
 
-    async fn load_log(&self, network: &str, last: Revision) -> Result<VecDeque<Arc<Change>>, StoreError> {
-        let sql = "SELECT patches FROM changes WHERE network = $1 ORDER BY revision DESC LIMIT $2";
+    /// The changes behind `from` that lead to `last`, as far as they are kept.
+    async fn load_log(
+        &self,
+        network: &str,
+        from: Revision,
+        last: Revision,
+    ) -> Result<VecDeque<Arc<Change>>, StoreError> {
+        let sql = "SELECT patches FROM changes WHERE network = $1 AND revision > $3 ORDER BY revision DESC LIMIT $2";
         let limit = i64::try_from(LOG_LENGTH).unwrap_or(i64::MAX);
-        let rows = sqlx::query(sql).bind(network).bind(limit).fetch_all(&self.writer).await?;
+        let query = sqlx::query(sql).bind(network).bind(limit).bind(super::write::big(from.0));
+        let rows = query.fetch_all(&self.writer).await?;
         let mut log: VecDeque<Arc<Change>> = VecDeque::with_capacity(rows.len());
         for row in rows {
             let bytes =

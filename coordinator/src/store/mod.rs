@@ -9,13 +9,16 @@ mod load;
 mod people;
 mod policy;
 mod relays;
+mod shared;
 mod stock;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use file::DatabaseFile;
+use shared::Shared;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::MigrateError;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
@@ -24,6 +27,7 @@ pub use enrolment::{Departure, KeyUse};
 pub use file::{missing_file, path_of as sqlite_file};
 pub use load::AuditQuery;
 pub use relays::authorities;
+pub use shared::{Instance, PasswordError, STORED, is_shared, with_password};
 pub use write::Write;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -34,7 +38,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The database did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the database can't be opened: {0}; check its path and who may use it")]
+    #[error("the database can't be opened: {0}; check where it is and who may use it")]
     Open(#[source] sqlx::Error),
     #[error(
         "the database has a newer or altered schema: {0}; run the version of ria-coordinator that wrote it, or a newer one"
@@ -58,9 +62,21 @@ pub enum StoreError {
         "only an SQLite database is backed up by this command; use the tools of your database, and copy the directory `identity`"
     )]
     NoFile,
+    #[error(
+        "the database is kept busy by another coordinator; try again, and if it stays so, look at the log of that one"
+    )]
+    Busy,
+    #[error("another coordinator has changed something at the same moment; nothing was stored, try again")]
+    Overtaken,
     #[error("the database failed: {0}")]
     Failed(#[source] sqlx::Error),
 }
+
+/// The same of PostgreSQL (SQLSTATE); these have five characters, SQLite's codes have fewer.
+const POSTGRES_DISK_FULL: &str = "53100";
+const POSTGRES_READONLY: &str = "25006";
+const POSTGRES_LOCK_NOT_AVAILABLE: &str = "55P03";
+const POSTGRES_CORRUPTED: [&str; 2] = ["XX001", "XX002"];
 
 /// SQLite's primary result codes that an administrator can do something about.
 const SQLITE_READONLY: i64 = 8;
@@ -73,7 +89,17 @@ impl From<sqlx::Error> for StoreError {
         if let sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) = &error {
             return Self::Damaged(error.to_string());
         }
-        let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i64>().ok());
+        let code = error.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+        if let Some(state) = code.as_deref().filter(|code| code.len() == 5) {
+            return match state {
+                POSTGRES_DISK_FULL => Self::Full,
+                POSTGRES_READONLY => Self::ReadOnly,
+                POSTGRES_LOCK_NOT_AVAILABLE => Self::Busy,
+                state if POSTGRES_CORRUPTED.contains(&state) => Self::Damaged(error.to_string()),
+                _ => Self::Failed(error),
+            };
+        }
+        let code = code.and_then(|code| code.parse::<i64>().ok());
         // Extended codes carry the primary one in their low byte.
         match code.map(|c| c & 0xff) {
             Some(SQLITE_READONLY) => Self::ReadOnly,
@@ -90,6 +116,7 @@ pub struct Store {
     writer: AnyPool,
     readers: AnyPool,
     file: Option<DatabaseFile>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl Store {
@@ -108,7 +135,7 @@ impl Store {
             error => StoreError::Schema(error),
         })?;
         let readers = pool(READERS).connect_lazy_with(options);
-        Ok(Self { writer, readers, file: DatabaseFile::of(url) })
+        Ok(Self { writer, readers, file: DatabaseFile::of(url), shared: Shared::of(url) })
     }
 
     /// Begins a transaction of the one writer.
@@ -116,7 +143,11 @@ impl Store {
         if let Some(path) = self.file.as_ref().and_then(DatabaseFile::moved) {
             return Err(StoreError::Moved(path));
         }
-        Ok(self.writer.begin().await?)
+        let mut transaction = self.writer.begin().await?;
+        if let Some(shared) = &self.shared {
+            shared::check_turn(&mut transaction, shared).await?;
+        }
+        Ok(transaction)
     }
 
     /// Lets go of the writer's connection after a failure. A transaction that could not be ended, on a full disk say,
@@ -189,6 +220,8 @@ async fn try_to_open(options: &AnyConnectOptions) -> Result<(), StoreError> {
         | StoreError::Full
         | StoreError::ReadOnly
         | StoreError::NoFile
+        | StoreError::Busy
+        | StoreError::Overtaken
         | StoreError::Moved(_)) => telling,
     })
 }
@@ -218,6 +251,7 @@ async fn prepare(connection: &mut AnyConnection) -> sqlx::Result<()> {
         connection.execute("PRAGMA synchronous = FULL").await?;
         connection.execute("PRAGMA foreign_keys = ON").await?;
         connection.execute("PRAGMA busy_timeout = 5000").await?;
+        return Ok(());
     }
-    Ok(())
+    shared::prepare(connection).await
 }

@@ -1,5 +1,6 @@
 //! A coordinator to test, and a robot to test it with.
 
+pub mod postgres;
 pub mod robot;
 pub mod server;
 pub mod web;

@@ -16,6 +16,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_ria-coordinator");
 /// A coordinator that runs; killed when it is dropped.
 pub struct Server {
     directory: TempDir,
+    environment: Vec<(String, String)>,
     child: Child,
     pub address: SocketAddr,
 }
@@ -51,7 +52,20 @@ impl Server {
     pub fn start() -> Self {
         let directory = directory();
         let (child, address) = spawn(program(directory.path()));
-        Self { directory, child, address }
+        Self { directory, environment: Vec::new(), child, address }
+    }
+
+    /// A new coordinator with these variables in its environment, also when it is started again; `prepare` is given its data
+    /// directory.
+    pub fn start_with_all(environment: Vec<(String, String)>, prepare: impl FnOnce(&Path)) -> Self {
+        let directory = directory();
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        prepare(&data);
+        let mut command = program(directory.path());
+        command.envs(environment.iter().cloned());
+        let (child, address) = spawn(command);
+        Self { directory, environment, child, address }
     }
 
     /// A coordinator on data that `prepare` puts into the directory that it is given.
@@ -61,7 +75,7 @@ impl Server {
         std::fs::create_dir(&data).unwrap();
         prepare(&data);
         let (child, address) = spawn(program(directory.path()));
-        Self { directory, child, address }
+        Self { directory, environment: Vec::new(), child, address }
     }
 
     /// A new coordinator, started by another program: `wrap` is given the data directory and the coordinator's program.
@@ -72,7 +86,7 @@ impl Server {
         let mut command = wrap(&data, Path::new(PROGRAM));
         prepare(&mut command, directory.path());
         let (child, address) = spawn(command);
-        Self { directory, child, address }
+        Self { directory, environment: Vec::new(), child, address }
     }
 
     /// The data directory as the coordinator sees it.
@@ -87,7 +101,7 @@ impl Server {
         let mut command = program(directory.path());
         command.env(name, value);
         let (child, address) = spawn(command);
-        Self { directory, child, address }
+        Self { directory, environment: Vec::new(), child, address }
     }
 
     /// Stops it as an administrator does, and waits for its end.
@@ -106,7 +120,9 @@ impl Server {
 
     /// Starts it again on the same data.
     pub fn start_again(&mut self) {
-        let (child, address) = spawn(program(self.directory.path()));
+        let mut command = program(self.directory.path());
+        command.envs(self.environment.iter().cloned());
+        let (child, address) = spawn(command);
         (self.child, self.address) = (child, address);
     }
 

@@ -1,0 +1,142 @@
+//! Two coordinators on one PostgreSQL database: nodes are on either, changes reach both, one is killed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use ria_protocol::error::ErrorCode;
+use ria_protocol::join_key::JoinKey;
+use ria_protocol::map::{Candidate, CandidateKind, Patch, Revision};
+use ria_protocol::message::{CoordinatorMessage, NodeMessage};
+
+use crate::support::postgres::Postgres;
+use crate::support::{Robot, Server};
+
+/// Two coordinators, and what they share.
+struct Both {
+    postgres: Postgres,
+    one: Server,
+    other: Server,
+}
+
+impl Both {
+    fn start() -> Self {
+        let postgres = Postgres::start(false);
+        let mut environment = postgres.settings();
+        let urls = "https://one.lab.example,https://other.lab.example";
+        environment.push(("RIA_PUBLIC_URL".to_owned(), urls.to_owned()));
+        let one = Server::start_with_all(environment.clone(), |_| {});
+        let identity = one.data_dir().join("identity");
+        let other = Server::start_with_all(environment, |data| copy(&identity, data));
+        Self { postgres, one, other }
+    }
+}
+
+fn copy(directory: &Path, into: &Path) {
+    assert!(Command::new("cp").arg("-a").args([directory, into]).status().unwrap().success());
+}
+
+fn is_online(server: &Server, name: &str) -> bool {
+    server.json(&["node", "show", name])["online"] == true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_on_either_coordinator_hear_of_each_other_and_move_when_one_is_killed() {
+    let Both { postgres: _postgres, one, mut other } = Both::start();
+    let key = one.key(&["--reusable"]);
+    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
+    let (mut at_a, _) = a.join(one.address, &key).await;
+    let (mut at_b, start) = b.join(other.address, &key).await;
+    assert_eq!(start.map.snapshot().members.len(), 2, "the other one knows who has joined at the first");
+
+    let set = at_a.patches().await;
+    let [Patch::MemberSet(member)] = &set.patches[..] else { panic!("{set:?}") };
+    assert_eq!(member.record.open(a.network, &[]).unwrap().node, b.node);
+    at_a.news(b.node, |live| live.online).await;
+    let home: Candidate =
+        Candidate { kind: CandidateKind::Host, address: "192.0.2.7:41820".parse().unwrap() };
+    at_b.send(&NodeMessage::Report(vec![home])).await;
+    assert_eq!(at_a.news(b.node, |live| !live.candidates.is_empty()).await.candidates, [home]);
+    for server in [&one, &other] {
+        server.wait_for_node("a", |node| node["online"] == true);
+        server.wait_for_node("b", |node| node["candidates"][0]["address"] == "192.0.2.7:41820");
+    }
+
+    // What an administrator does at either, all are told.
+    other.text(&["node", "rename", "a", "arm"]);
+    let told = |set: ria_protocol::map::PatchSet| {
+        let [Patch::MemberSet(member)] = &set.patches[..] else { panic!("{set:?}") };
+        member.name.to_string()
+    };
+    assert_eq!(told(at_a.patches().await), "arm");
+    assert_eq!(told(at_b.patches().await), "arm");
+    let known = one.json(&["network", "show", "lab"])["revision"].as_u64().unwrap();
+
+    // One is killed: its node is offline to the other one's, and comes back there with what it knows.
+    other.kill();
+    at_a.news(b.node, |live| !live.online).await;
+    let (mut at_b, start) = b.come_back(one.address, Some(known)).await;
+    assert_eq!(start.map.patches().patches.len(), 0, "it has missed nothing");
+    at_a.news(b.node, |live| live.online).await;
+
+    // The other one is back, and a node goes there: its connection here is over, and it was never offline.
+    other.start_again();
+    let (_elsewhere, _) = b.come_back(other.address, Some(known)).await;
+    while at_b.next_or_end().await.is_some() {}
+    assert!(is_online(&one, "b") && is_online(&other, "b"));
+
+    // Who is put out at one is out at the other.
+    other.text(&["node", "remove", "arm"]);
+    let refusal = at_a
+        .next_of(|message| match message {
+            CoordinatorMessage::Refused(refusal) => Some(refusal),
+            _ => None,
+        })
+        .await;
+    assert_eq!(refusal.code, ErrorCode::NotAMember);
+}
+
+/// So many robots join at one of the coordinators; their names.
+async fn join_many(server: &Server, key: &JoinKey, count: usize) {
+    for _ in 0..count {
+        let mut robot = Robot::new("robot", key);
+        drop(robot.join(server.address, key).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_write_at_the_same_time_and_nothing_is_lost_or_done_twice() {
+    let Both { mut postgres, one, other } = Both::start();
+    let key = one.key(&["--reusable"]);
+    let revision = |server: &Server| server.json(&["network", "show", "lab"])["revision"].as_u64().unwrap();
+    let before = revision(&one);
+    tokio::join!(join_many(&one, &key, 15), join_many(&other, &key, 15));
+    let begun = std::time::Instant::now();
+    while revision(&one) != revision(&other) {
+        assert!(begun.elapsed() < crate::support::PATIENCE, "they don't agree");
+    }
+    assert_eq!(revision(&one), before + 30, "each change has a revision of its own");
+    let nodes = one.json(&["node", "list"]);
+    let nodes = nodes.as_array().unwrap();
+    for field in ["name", "id"] {
+        let values: BTreeSet<_> = nodes.iter().map(|node| node[field].as_str().unwrap()).collect();
+        assert_eq!(values.len(), 30, "{field}");
+    }
+    let addresses: BTreeSet<_> = nodes.iter().map(|node| node["addresses"][0].to_string()).collect();
+    assert_eq!(addresses.len(), 30);
+    assert_eq!(one.json(&["audit", "verify"])["intact"], true);
+
+    // The database goes away and comes back: changes are refused meanwhile, and made and seen by both afterwards.
+    postgres.restart();
+    let began = std::time::Instant::now();
+    while !one.command(&["node", "rename", "robot", "late"]).status.success() {
+        assert!(began.elapsed() < 2 * crate::support::PATIENCE, "changes are refused for ever");
+    }
+    let began = std::time::Instant::now();
+    while !other.command(&["node", "show", "late"]).status.success() {
+        assert!(began.elapsed() < 2 * crate::support::PATIENCE, "the other one does not hear of it");
+    }
+    let mut robot = Robot::new("last", &key);
+    let (_, start) = robot.join(other.address, &key).await;
+    assert_eq!(start.map.snapshot().revision, Revision(before + 32));
+}
