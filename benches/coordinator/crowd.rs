@@ -19,6 +19,9 @@ use super::node::{Link, Node};
 /// Nodes that join at the same time.
 const AT_A_TIME: usize = 64;
 
+/// How often a node tries before the benchmark gives up.
+const ATTEMPTS: usize = 5;
+
 /// What a node has seen.
 #[derive(Debug, Clone, Copy)]
 enum Seen {
@@ -70,7 +73,17 @@ impl Crowd {
                 crowd.keep(joining.join_next().await)?;
             }
             let key = key.clone();
+            let shared = shared.clone();
             joining.spawn(async move {
+                let mut backoff = Backoff::default();
+                for _ in 0..ATTEMPTS {
+                    if let Ok(link) = node.join(coordinator, &key).await {
+                        return Ok((first + index, node, link));
+                    }
+                    // Agents try again, too.
+                    shared.failures.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(backoff.next()).await;
+                }
                 let link = node.join(coordinator, &key).await?;
                 Ok((first + index, node, link))
             });

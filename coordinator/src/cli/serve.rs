@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{FAILED, ServeArgs, USAGE, complain, environment, print};
 use crate::admin::client::Client;
-use crate::config::{CONFIG_VARIABLE, Config, ConfigError, PublicUrl};
+use crate::config::{BackupSchedule, CONFIG_VARIABLE, Config, ConfigError, PublicUrl};
 use crate::duration::shown_span;
 use crate::open_files;
 use crate::server::Coordinator;
@@ -135,6 +135,12 @@ fn to_json(config: &Config) -> serde_json::Value {
             "certificate": config.page_certificate.as_ref().map(|files| &files.certificate),
             "key": config.page_certificate.as_ref().map(|files| &files.key),
         },
+        "backup": config.backup.as_ref().map(|schedule| json!({
+            "directory": schedule.directory,
+            "passphrase_file": schedule.passphrase_file,
+            "every": schedule.every.as_secs(),
+            "keep": schedule.keep,
+        })),
         "relay": {
             "enabled": config.relay.enabled,
             "listen": config.relay.listen,
@@ -160,6 +166,11 @@ fn shown_bound(bound: Option<impl ToString>) -> String {
     bound.map_or_else(|| "default".to_owned(), |bound| bound.to_string())
 }
 
+fn shown_schedule(schedule: &BackupSchedule) -> String {
+    let every = shown_span(schedule.every.as_secs());
+    format!("{}, every {every}, the last {}", schedule.directory.display(), schedule.keep)
+}
+
 fn to_text(config: &Config) -> String {
     let shown = |value: String, otherwise: &str| if value.is_empty() { otherwise.to_owned() } else { value };
     let urls: Vec<_> = config.public_urls.iter().map(PublicUrl::as_str).collect();
@@ -182,6 +193,7 @@ fn to_text(config: &Config) -> String {
                 .as_ref()
                 .map_or_else(|| "own authority".to_owned(), |files| files.certificate.display().to_string()),
         ),
+        ("backup", config.backup.as_ref().map_or_else(|| "by hand".to_owned(), shown_schedule)),
         ("relay.enabled", config.relay.enabled.to_string()),
         ("relay.listen", listen.join(", ")),
         ("relay.external", shown(external.join(", "), "not set")),

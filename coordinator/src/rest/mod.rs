@@ -60,16 +60,19 @@ async fn operation(
     let Some(uri) = below_api(request.uri()) else {
         return refuse(ProblemCode::BadRequest, "this path can't be understood").into_response();
     };
+    let found = operations::find(request.method(), uri.path());
     let part = match paging::Part::of(&uri) {
-        Ok(part) => part,
-        Err(text) => return refuse(ProblemCode::BadRequest, &text).into_response(),
+        Ok(part) => Some(part),
+        Err(text) if found.is_ok() => return refuse(ProblemCode::BadRequest, &text).into_response(),
+        // What is wrong first is that there is nothing to be had in parts.
+        Err(_) => None,
     };
     *request.uri_mut() = uri.clone();
-    let listing = operations::find(request.method(), uri.path()).is_ok_and(|operation| {
+    let listing = found.is_ok_and(|operation| {
         operation.method == Method::GET && matches!(operation.gives, operations::Gives::Many(_))
     });
     let response = gate.handle(&who, request).await;
-    if listing && response.status() == StatusCode::OK {
+    if let Some(part) = part.filter(|_| listing && response.status() == StatusCode::OK) {
         return paging::cut(response, part, &uri).await;
     }
     response

@@ -45,6 +45,8 @@ fn forget_the_moment(value: &mut Value) {
         "heard",
         "connected",
         "standalone",
+        "udp_port",
+        "tls_port",
     ];
     match value {
         Value::Object(fields) => {
