@@ -1,6 +1,7 @@
-//! `./scripts/bench wifi`: commands beside a camera on a narrow link with a deep queue (docs/benchmarks.md).
+//! `./scripts/bench wifi`: commands beside a camera, or a TCP stream, on a narrow link with a deep queue (docs/benchmarks.md).
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,8 +38,12 @@ const MEASURED: Duration = Duration::from_secs(20);
 /// A command that has not come by then is lost, and counts as this late.
 const LOST: Duration = Duration::from_secs(5);
 
+/// How long nothing may come or go before it is seen whether all is over.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 const CAMERA_PORT: u16 = 9301;
 const COMMAND_PORT: u16 = 9302;
+const STREAM_PORT: u16 = 9303;
 
 /// Where the queue is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,15 +54,31 @@ enum Place {
     Driver,
 }
 
-impl Place {
-    /// As metrics' names end.
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Beyond => "",
-            Self::Driver => "_driver",
-        }
-    }
+/// What fills the link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// Images, twice as many as the link carries.
+    Camera,
+    /// One TCP stream.
+    Tcp,
 }
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Case {
+    place: Place,
+    load: Load,
+    /// As metrics' names end.
+    suffix: &'static str,
+    /// What the load carries is called.
+    carried: &'static str,
+}
+
+const CASES: [Case; 3] = [
+    Case { place: Place::Beyond, load: Load::Camera, suffix: "", carried: "images_mbps" },
+    Case { place: Place::Driver, load: Load::Camera, suffix: "_driver", carried: "images_mbps" },
+    Case { place: Place::Beyond, load: Load::Tcp, suffix: "_tcp", carried: "mbps" },
+];
 
 /// Rounds in which contenders take turns, medians of each metric.
 pub fn run(rounds: usize, only: &[String]) -> Result<Figures> {
@@ -70,16 +91,14 @@ pub fn run(rounds: usize, only: &[String]) -> Result<Figures> {
     let mut site = Site::start(lab)?;
     let mut samples: Vec<(String, f64)> = Vec::new();
     for round in 1..=rounds {
-        for (contender, place) in
-            [Place::Beyond, Place::Driver].into_iter().flat_map(|place| CONTENDERS.map(|who| (who, place)))
-        {
+        for (contender, case) in CASES.into_iter().flat_map(|case| CONTENDERS.map(|who| (who, case))) {
             let name = if contender == Contender::Ria1280 { "ria" } else { contender.name() };
-            let names = ["cmd_vel_p99_ms", "cmd_vel_median_ms", "cmd_vel_lost", "images_mbps"]
-                .map(|metric| format!("{metric}_{name}{}", place.suffix()));
+            let names = ["cmd_vel_p99_ms", "cmd_vel_median_ms", "cmd_vel_lost", case.carried]
+                .map(|metric| format!("{metric}_{name}{}", case.suffix));
             if !only.is_empty() && names.iter().all(|name| !only.contains(name)) {
                 continue;
             }
-            let values = measure(&mut site, contender, place).with_context(|| format!("measuring {name}"))?;
+            let values = measure(&mut site, contender, case).with_context(|| format!("measuring {name}"))?;
             let shown: Vec<_> = names.iter().zip(values).map(|(n, v)| format!("{n} {v:.1}")).collect();
             eprintln!("round {round} of {rounds}: {}", shown.join(" "));
             samples.extend(names.into_iter().zip(values));
@@ -93,11 +112,11 @@ pub fn run(rounds: usize, only: &[String]) -> Result<Figures> {
     Ok(figures)
 }
 
-/// 99th percentile and median of the commands' time under way in ms, how many were lost, and Mbit/s of images that came.
-fn measure(site: &mut Site, contender: Contender, place: Place) -> Result<[f64; 4]> {
+/// 99th percentile and median of the commands' time under way in ms, how many were lost, and Mbit/s of the load that came.
+fn measure(site: &mut Site, contender: Contender, case: Case) -> Result<[f64; 4]> {
     let tunnel = Tunnel::start(site, contender)?;
-    narrow(site, &tunnel.a, Some(place))?;
-    let outcome = drive(&tunnel);
+    narrow(site, &tunnel.a, Some(case.place))?;
+    let outcome = drive(&tunnel, case.load);
     narrow(site, &tunnel.a, None)?;
     outcome
 }
@@ -124,19 +143,30 @@ fn narrow(site: &mut Site, host: &Host, place: Option<Place>) -> Result<()> {
 fn sockets(tunnel: &Tunnel, port: u16) -> Result<(UdpSocket, UdpSocket)> {
     let to = SocketAddr::new(tunnel.address.parse()?, port);
     let receiver = tunnel.b.enter(|| UdpSocket::bind(("0.0.0.0", port)))?;
-    receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
     let sender = tunnel.a.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
     sender.connect(to)?;
     Ok((sender, receiver))
 }
 
-fn drive(tunnel: &Tunnel) -> Result<[f64; 4]> {
-    let (camera, screen) = sockets(tunnel, CAMERA_PORT)?;
+fn drive(tunnel: &Tunnel, load: Load) -> Result<[f64; 4]> {
     let (joystick, wheels) = sockets(tunnel, COMMAND_PORT)?;
     let (stop, bytes) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        scope.spawn(|| film(&camera, &stop));
-        scope.spawn(|| watch(&screen, &bytes, &stop));
+        match load {
+            Load::Camera => {
+                let (camera, screen) = sockets(tunnel, CAMERA_PORT)?;
+                let (stop, bytes) = (&stop, &bytes);
+                scope.spawn(move || film(&camera, stop));
+                scope.spawn(move || watch(&screen, bytes, stop));
+            }
+            Load::Tcp => {
+                let (from, to) = stream(tunnel)?;
+                let (stop, bytes) = (&stop, &bytes);
+                scope.spawn(move || upload(&from, stop));
+                scope.spawn(move || download(&to, bytes, stop));
+            }
+        }
         thread::sleep(WARM_UP);
         let (began, before) = (Instant::now(), bytes.load(Ordering::Relaxed));
         let steered = steer(&joystick, &wheels, began);
@@ -145,6 +175,35 @@ fn drive(tunnel: &Tunnel) -> Result<[f64; 4]> {
         let (times, lost) = steered?;
         Ok([percentile(&times, 0.99), median(&times), lost as f64, carried])
     })
+}
+
+/// The two ends of a TCP connection through the tunnel.
+fn stream(tunnel: &Tunnel) -> Result<(TcpStream, TcpStream)> {
+    let to = SocketAddr::new(tunnel.address.parse()?, STREAM_PORT);
+    let listener = tunnel.b.enter(|| TcpListener::bind(("0.0.0.0", STREAM_PORT)))?;
+    let from = tunnel.a.enter(|| TcpStream::connect_timeout(&to, LOST))?;
+    let (to, _) = listener.accept()?;
+    from.set_write_timeout(Some(PATIENCE))?;
+    to.set_read_timeout(Some(PATIENCE))?;
+    Ok((from, to))
+}
+
+/// Sends as much as the connection takes.
+fn upload(mut from: &TcpStream, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        // Nobody takes anything for a while: then it is tried again.
+        let _ = from.write(&[7; 64 << 10]);
+    }
+    let _ = from.shutdown(Shutdown::Both);
+}
+
+fn download(mut to: &TcpStream, bytes: &AtomicU64, stop: &AtomicBool) {
+    let mut buffer = vec![0; 64 << 10];
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(len) = to.read(&mut buffer) {
+            bytes.fetch_add(len as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Sends images, each at once, as middleware does.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::coordinator::reach::Reach;
 use crate::dds::config::DdsConfig;
+use crate::metrics::listen::MetricsConfig;
 use crate::names::NamesConfig;
 use crate::netdev::exclusions::Exclusions;
 
@@ -21,7 +22,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths] and [dds]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths], [dds] and [metrics]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +51,8 @@ pub struct Config {
     pub dds: DdsConfig,
     /// Names of members for all programs.
     pub names: NamesConfig,
+    /// Figures for Prometheus.
+    pub metrics: MetricsConfig,
 }
 
 impl Default for Config {
@@ -67,6 +70,7 @@ impl Default for Config {
             paths: Exclusions::default(),
             dds: DdsConfig::default(),
             names: NamesConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 }
@@ -156,6 +160,11 @@ impl Config {
                 }
                 "paths" => value.try_into::<Exclusions>().map(|v| self.paths = v).map_err(|e| e.to_string()),
                 "names" => value.try_into::<NamesConfig>().map(|v| self.names = v).map_err(|e| e.to_string()),
+                "metrics" => value
+                    .try_into::<MetricsConfig>()
+                    .map_err(|e| e.to_string())
+                    .and_then(MetricsConfig::checked)
+                    .map(|v| self.metrics = v),
                 "dds" => value
                     .try_into::<DdsConfig>()
                     .map_err(|e| e.to_string())
@@ -347,7 +356,7 @@ mod tests {
         let lines =
             text.lines().map(|line| line.strip_prefix("# ").filter(|l| is_setting(l)).unwrap_or(line));
         let on = lines.collect::<Vec<_>>().join("\n");
-        assert!(on.matches("\n[").count() == 3 && on.contains("\nudp_port = "), "{on}");
+        assert!(on.matches("\n[").count() == 4 && on.contains("\nudp_port = "), "{on}");
         assert_eq!(load(&on, Overrides::default(), &[]).unwrap(), Config::default());
     }
 

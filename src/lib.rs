@@ -10,6 +10,7 @@ mod dds;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod machine;
+mod metrics;
 mod names;
 mod netcheck;
 mod netdev;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ria_api::server::Server;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 use crate::cli::args::{Cli, ClientVerb, DaemonArgs, Verb};
 use crate::cli::failure::{FAILED, Failure, USAGE};
@@ -103,16 +105,16 @@ async fn run_agent(args: DaemonArgs) -> Result<(), Failure> {
 const QUIET: &str = "boringtun=off,stun_types=error";
 
 fn log_to_stderr(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(format!("{QUIET},{filter}"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter: Targets = format!("{QUIET},{filter}").parse()?;
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::registry().with(filter);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         // The journal has its own clock.
-        log.without_time().init();
+        log.with(lines.without_time()).init();
     } else {
-        log.init();
+        log.with(lines).init();
     }
     Ok(())
 }

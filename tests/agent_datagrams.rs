@@ -29,23 +29,48 @@ const CE: u8 = 3;
 struct Marked {
     sender: UdpSocket,
     receiver: UdpSocket,
-    /// All that arrives at the receiving robot's own interface.
+    /// All that arrives at the receiving robot's own interface, of the family that the tunnel takes there.
     wire: Socket,
+    family: Family,
+}
+
+/// What a packet of the network below looks like.
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// As interfaces name it (packet(7)).
+    fn ether_type(self) -> u16 {
+        match self {
+            Self::V4 => 0x0800,
+            Self::V6 => 0x86dd,
+        }
+    }
+
+    /// Length of the header, the protocol that follows, and the byte of class and marks.
+    fn read(self, packet: &[u8]) -> (usize, u8, u8) {
+        match self {
+            Self::V4 => (20, packet[9], packet[1]),
+            Self::V6 => (40, packet[6], packet[0] << 4 | packet[1] >> 4),
+        }
+    }
 }
 
 impl Marked {
-    fn new(from: &Robot, to: &Robot) -> Self {
+    fn new(from: &Robot, to: &Robot, family: Family) -> Self {
         let target = SocketAddr::new(to.address().parse().unwrap(), 9400);
         let receiver = to.host.enter(|| UdpSocket::bind(target)).unwrap();
         receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         setsockopt(&receiver, sockopt::IpRecvTos, &true).unwrap();
         let sender = from.host.enter(|| UdpSocket::bind(("0.0.0.0", 0))).unwrap();
         sender.connect(target).unwrap();
-        // ETH_P_IP (packet(7)).
-        let ipv4 = Protocol::from(i32::from(0x0800u16.to_be()));
-        let wire = to.host.enter(|| Socket::new(Domain::PACKET, Type::DGRAM, Some(ipv4))).unwrap();
+        let protocol = Protocol::from(i32::from(family.ether_type().to_be()));
+        let wire = to.host.enter(|| Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))).unwrap();
         wire.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        Self { sender, receiver, wire }
+        Self { sender, receiver, wire, family }
     }
 
     /// Sends a packet; with which TOS it came out of the tunnel, if it did, and that of its datagram.
@@ -72,10 +97,11 @@ impl Marked {
         while Instant::now() < until {
             let mut buffer = [0; 2048];
             let Ok(len) = (&self.wire).read(&mut buffer) else { continue };
+            let (header, protocol, tos) = self.family.read(&buffer[..len]);
             let packet = &buffer[..len];
-            let is_ours = packet.len() == 20 + 8 + 32 + 528 && packet[9] == 17 && packet[28] == 4;
-            if is_ours && u16::from_be_bytes([packet[22], packet[23]]) == PORT {
-                return packet[1];
+            let is_ours = len == header + 8 + 32 + 528 && protocol == 17 && packet[header + 8] == 4;
+            if is_ours && u16::from_be_bytes([packet[header + 2], packet[header + 3]]) == PORT {
+                return tos;
             }
         }
         panic!("no datagram was seen");
@@ -87,7 +113,7 @@ fn marks_and_classes_cross_the_tunnel_both_ways() {
     let team = Team::new("datagrams-marks", &Site::Together);
     let (a, b) = team.pair();
     eventually("the path is direct", || a.peer("robot-b")["path"] == "direct");
-    let marked = Marked::new(&a, &b);
+    let marked = Marked::new(&a, &b, Family::V4);
     // Each has to hear from the other that it carries marks over.
     eventually("marks are used", || marked.send(ECT0) == (Some(ECT0), ECT0));
     for tos in [NOT_ECT, EF, EF | ECT0, 1] {
@@ -141,6 +167,39 @@ fn a_path_that_carries_no_full_packets_is_named_and_used_with_fragments() {
     std::thread::sleep(Duration::from_secs(3));
     let done = transfer.finish();
     assert!(done.bytes > 1 << 20 && done.longest_pause < Duration::from_secs(2), "{done:?}");
+}
+
+/// Two robots beside each other whom IPv4 leads to the coordinator only.
+fn apart_by_ipv4() -> Team {
+    let mut lab = Lab::new("datagrams-v6").unwrap();
+    let internet = NetworkSpec::internet("198.51.100.0/24".parse().unwrap());
+    lab.add_network("internet", internet.with_ipv6("2001:db8::/64".parse().unwrap())).unwrap();
+    lab.add_host("coordinator", HostSpec::on("internet").at(COORDINATOR.parse().unwrap())).unwrap();
+    for robot in ["robot-a", "robot-b"] {
+        let host = lab.add_host(robot, HostSpec::on("internet")).unwrap();
+        let rules = format!(
+            "add table ip hole; add chain ip hole out {{ type filter hook output priority 0; }}; \
+             add rule ip hole out udp dport {PORT} drop"
+        );
+        host.run(&["nft", &rules]).unwrap();
+    }
+    Team::of(lab, &[])
+}
+
+#[test]
+fn datagrams_of_ipv6_bear_the_same_marks() {
+    let team = apart_by_ipv4();
+    let (a, b) = team.pair();
+    let is_by_ipv6 = |robot: &Robot, peer: &str| {
+        let peer = robot.peer(peer);
+        peer["path"] == "direct" && peer["endpoint"].as_str().is_some_and(|to| to.starts_with('['))
+    };
+    eventually("the path is direct", || is_by_ipv6(&a, "robot-b") && is_by_ipv6(&b, "robot-a"));
+    let marked = Marked::new(&a, &b, Family::V6);
+    eventually("marks are used", || marked.send(ECT0) == (Some(ECT0), ECT0));
+    for tos in [NOT_ECT, EF, EF | ECT0, 1] {
+        assert_eq!(marked.send(tos), (Some(tos), tos), "as it was sent, inside and outside");
+    }
 }
 
 #[test]

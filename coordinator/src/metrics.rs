@@ -1,7 +1,6 @@
 //! Figures for Prometheus, in its text format: what the coordinator and its relay have to do. They name networks and relays,
 //! never nodes or people.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +10,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use ria_service::exposition::{CONTENT, Exposition, Kind};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,61 +19,6 @@ use crate::relay::{RelayCounters, RelayHandle};
 use crate::session::Services;
 use crate::state::World;
 use crate::state::relay::RelayKind;
-
-/// What Prometheus asks for.
-pub const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A text in the making.
-#[derive(Debug, Default)]
-pub struct Exposition {
-    text: String,
-}
-
-/// How a figure moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Gauge,
-    Counter,
-}
-
-impl Exposition {
-    /// A family of figures, each with its label if it has one.
-    pub fn family<'a>(
-        &mut self,
-        (name, kind): (&str, Kind),
-        help: &str,
-        label: &str,
-        figures: impl IntoIterator<Item = (&'a str, u64)>,
-    ) {
-        let kind = match kind {
-            Kind::Gauge => "gauge",
-            Kind::Counter => "counter",
-        };
-        // Writing to a string can't fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (value, figure) in figures {
-            let _ = if label.is_empty() {
-                writeln!(self.text, "{name} {figure}")
-            } else {
-                writeln!(self.text, "{name}{{{label}=\"{}\"}} {figure}", escaped(value))
-            };
-        }
-    }
-
-    /// One figure.
-    pub fn single(&mut self, family: (&str, Kind), help: &str, figure: u64) {
-        self.family(family, help, "", [("", figure)]);
-    }
-
-    /// The text.
-    pub fn finish(self) -> String {
-        self.text
-    }
-}
-
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
 
 /// A relay's figures, of the coordinator's own or of one that runs by itself.
 pub fn relay(out: &mut Exposition, counters: &RelayCounters) {

@@ -1,7 +1,9 @@
-//! Tells the service manager how a program of Ria is (sd_notify(3)): ready, alive, stopping. One datagram each, when there
-//! is somebody to tell; else nothing happens.
+//! What a program of Ria tells those who watch over it: the service manager how it is (sd_notify(3): ready, alive, stopping; one
+//! datagram each, when there is somebody to tell), and Prometheus its figures ([`exposition`]).
 //!
-//! Owns the datagram and the watchdog's times. What "alive" means, the program says by when it calls [`Watchdog::feed`].
+//! Owns the datagram and the watchdog's times, and the form of figures. What "alive" means, the program says by when it calls [`Watchdog::feed`].
+
+pub mod exposition;
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

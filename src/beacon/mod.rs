@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::netdev::host::Place;
-use crate::netdev::udp;
 
 /// The port at which beacons are heard, on all machines the same; no packets of tunnels come here.
 pub const PORT: u16 = 41821;
@@ -125,7 +124,7 @@ async fn listen(socket: tokio::net::UdpSocket, heard: mpsc::Sender<Heard>) {
             }
             recent.push_back((from, datagram));
             // A packet thread that is that busy has peers.
-            let _ = heard.try_send(Heard { from: udp::canonical(from), datagram });
+            let _ = heard.try_send(Heard { from: ria_datagrams::canonical(from), datagram });
         }
         tokio::time::sleep(PACE).await;
     }

@@ -66,6 +66,8 @@ pub enum ClientVerb {
     Netcheck(NetworkArg),
     /// Print what happens, as it happens: links lost and back, changes of path, members that come and go.
     Events(EventsArgs),
+    /// Print figures for Prometheus: networks, peers, traffic, drops by reason.
+    Metrics(MetricsArgs),
     /// Watch peers, paths, latency and throughput live; q ends.
     Top(TopArgs),
     /// Wait until the network is up and peers answer.
@@ -191,6 +193,13 @@ pub struct TopArgs {
     /// End after so many looks.
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Write them to a file, which is replaced at once and never seen half-written; for node_exporter's textfile collector.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod env;
 mod events;
 pub mod failure;
 mod join;
+mod metrics;
 mod netcheck;
 pub mod output;
 mod peers;
@@ -77,6 +78,7 @@ pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
         ClientVerb::Ping(args) => ping::run(context, &args).await,
         ClientVerb::Netcheck(network) => netcheck::run(context, &network).await,
         ClientVerb::Events(args) => events::run(context, &args).await,
+        ClientVerb::Metrics(args) => metrics::run(context, &args).await,
         ClientVerb::Top(args) => top::run(context, &args).await,
         ClientVerb::DebugBundle(args) => bundle::run(context, &args).await,
         ClientVerb::Wait(args) => wait::run(context, &args).await,

@@ -35,10 +35,11 @@ use crate::coordinator::reach::Reach;
 use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
 use crate::machine::News;
+use crate::metrics::listen::{self, MetricsConfig};
 use crate::names::{Names, Place};
 use crate::netdev::host::Host;
 use crate::netdev::netlink::Netlink;
-use crate::netdev::udp::BoundUdp;
+use crate::netdev::udp::{self, BoundUdp};
 use crate::relay::RelayStreams;
 use crate::state::StateDir;
 use crate::state::saver::{Saved, Saver};
@@ -190,14 +191,8 @@ impl Control {
         let handle = DaemonHandle::new(commands_in, changes_out, events.sender());
         let udp_port = udp.port;
         let mut conditions = Conditions::default();
-        if udp.displaced {
-            let text = format!(
-                "UDP port {} is taken by another program, so {udp_port} is used; firewalls that were opened for the \
-                 first do not help now (set udp_port, or stop the other program)",
-                config.udp_port
-            );
-            conditions.set("udp-port-taken", Severity::Warning, text);
-        }
+        note_socket(&udp, config.udp_port, &mut conditions);
+        serve_metrics(&config.metrics, &handle, &mut conditions);
         let packets = Packets::start(udp, (seed, config.copy_dscp), engine_in)?;
         let beacons = start_beacons(config.beacon, &packets, &mut conditions);
         let control = Self {
@@ -431,6 +426,31 @@ impl Control {
 }
 
 /// Members that look for each other on the local network, where that is wanted and possible.
+fn note_socket(udp: &BoundUdp, wanted: u16, conditions: &mut Conditions) {
+    if udp.displaced {
+        let text = format!(
+            "UDP port {wanted} is taken by another program, so {} is used; firewalls that were opened for the first do \
+             not help now (set udp_port, or stop the other program)",
+            udp.port
+        );
+        conditions.set("udp-port-taken", Severity::Warning, text);
+    }
+    if let Some(text) = udp::shortage(udp.granted) {
+        conditions.set("small-buffers", Severity::Warning, text);
+    }
+}
+
+/// Serves figures where that is wanted. Without them everything else works.
+fn serve_metrics(config: &MetricsConfig, agent: &DaemonHandle, conditions: &mut Conditions) {
+    let Some(address) = config.listen else { return };
+    if let Err(error) = listen::start(address, agent.clone()) {
+        let text = format!(
+            "Prometheus can't ask for metrics at {address}: {error} (choose another address in [metrics] of agent.toml)"
+        );
+        conditions.set("no-metrics", Severity::Warning, text);
+    }
+}
+
 fn start_beacons(wanted: bool, packets: &Packets, conditions: &mut Conditions) -> Beacons {
     let started = wanted.then(|| Beacons::start(&packets.beacon_door()));
     match started {

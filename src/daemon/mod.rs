@@ -42,6 +42,7 @@ mod storage;
 mod suspension;
 mod telling;
 mod times;
+mod trim;
 mod untold;
 mod uplink;
 mod whereabouts;
@@ -115,6 +116,7 @@ impl Daemon {
                 _ = interrupt.recv() => Ending::ForGood,
             }
         };
+        tokio::spawn(trim::run());
         tokio::spawn(provision::run(self.places, self.handle.clone(), self.control.inputs()));
         drop(self.handle);
         self.control.run(stop).await;

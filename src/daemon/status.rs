@@ -19,6 +19,7 @@ use super::packets::PacketStatus;
 use super::pending::Pending;
 use super::times::Look;
 use crate::dds::domains;
+use crate::metrics::EDGES;
 use crate::names::Place;
 use crate::state::map;
 
@@ -156,16 +157,16 @@ fn relay(engine: &ria_core::NetworkStatus) -> String {
 fn drops(packets: &PacketStatus) -> BTreeMap<String, u64> {
     let EngineStatus { drops, .. } = &packets.engine;
     let engine = drops.iter().map(|(reason, count)| (reason.name().to_owned(), count));
-    let edges = [
-        ("send-refused", packets.send_refused),
-        ("send-stale", packets.send_stale),
-        ("send-full", packets.send_full),
-        ("interface-refused", packets.interface_refused),
-        ("interface-full", packets.interface_full),
-        ("receive-full", packets.receive_full),
-        ("stream-stale", packets.stream_stale),
-        ("stream-full", packets.stream_full),
-    ];
+    let edges = EDGES.into_iter().zip([
+        packets.send_refused,
+        packets.send_stale,
+        packets.send_full,
+        packets.interface_refused,
+        packets.interface_full,
+        packets.receive_full,
+        packets.stream_stale,
+        packets.stream_full,
+    ]);
     let edges = edges.map(|(name, count)| (name.to_owned(), count));
     engine.chain(edges).filter(|(_, count)| *count > 0).collect()
 }

@@ -72,7 +72,8 @@ impl PacketDevice {
 
 /// Frames that were read, and the memory for them.
 pub struct Frames {
-    /// One piece, of which the kernel provides what is touched: a buffer that never holds a super-packet costs a page.
+    /// One piece, in which a turn's frames lie one behind the other: with a place of its own for each, every place would
+    /// have held a super-packet in the end.
     memory: Vec<u8>,
     lengths: [usize; FRAMES],
     count: usize,
@@ -80,7 +81,7 @@ pub struct Frames {
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { memory: vec![0; FRAMES * FRAME_LEN], lengths: [0; FRAMES], count: 0 }
+        Self { memory: vec![0; TURN_BYTES + FRAME_LEN], lengths: [0; FRAMES], count: 0 }
     }
 }
 
@@ -89,7 +90,8 @@ impl Frames {
     pub fn read(&mut self, from: &PacketDevice) -> bool {
         self.count = 0;
         let mut bytes = 0;
-        for (buffer, length) in self.memory.chunks_exact_mut(FRAME_LEN).zip(&mut self.lengths) {
+        for length in &mut self.lengths {
+            let Some(buffer) = self.memory.get_mut(bytes..bytes + FRAME_LEN) else { break };
             let read = if from.offload {
                 from.device.try_recv(buffer)
             } else {
@@ -115,8 +117,13 @@ impl Frames {
 
 impl PacketSource for &mut Frames {
     fn drain(self, mut each: impl FnMut(&[u8])) -> usize {
-        let frames = self.memory.chunks_exact_mut(FRAME_LEN).zip(self.lengths).take(self.count);
-        let frames = frames.map(|(buffer, len)| buffer.get_mut(..len).unwrap_or_default());
-        frames.filter_map(|frame| segment(frame, &mut each).err()).count()
+        let mut rest = &mut self.memory[..];
+        let mut unreadable = 0;
+        for length in self.lengths.iter().take(self.count) {
+            let Some((frame, behind)) = rest.split_at_mut_checked(*length) else { break };
+            rest = behind;
+            unreadable += usize::from(segment(frame, &mut each).is_err());
+        }
+        unreadable
     }
 }

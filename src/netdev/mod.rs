@@ -8,7 +8,6 @@ pub mod exclusions;
 pub mod frames;
 pub mod host;
 pub mod keep;
-pub mod marked;
 pub mod netlink;
 pub mod room;
 pub mod tun;

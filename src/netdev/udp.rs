@@ -1,31 +1,24 @@
-//! The agent's UDP sockets: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+//! The agent's UDP sockets: what arrives as the engine takes it, and what may leave of a run now.
 //!
-//! One has the agent's port and carries nearly everything; others exist only while several networks use one relay.
+//! One has the agent's port and carries nearly everything; others exist only while several networks use one relay. How
+//! datagrams come and go in batches is `ria-datagrams`'.
 
-use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use quinn_udp::{EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use ria_core::{Class, Ecn, Received, Transmit};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use ria_datagrams::{Buffers, Granted, Message, Socket, kernel};
 
 use super::room::Room;
-use super::{marked, urgent};
+use super::urgent;
 
 /// Asked for in both directions: a burst of a few milliseconds at 1 Gbit/s.
-const SOCKET_BUFFER: usize = 4 << 20;
+pub const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Receive buffers. Each takes a whole GRO run, and memory is only touched when one comes.
 const BUFFERS: usize = 8;
-const BUFFER_LEN: usize = 65_535;
-
-/// The bits of a traffic class that are ECN's.
-const ECN_BITS: u8 = 3;
 
 /// The kernel is asked how much it holds when so much was sent since.
 const ASK_AFTER: usize = 64 * 1024;
@@ -42,6 +35,8 @@ pub struct BoundUdp {
     pub port: u16,
     /// Whether another port than the wanted one had to be taken.
     pub displaced: bool,
+    /// The buffers that it has.
+    pub granted: Granted,
 }
 
 /// Binds to all addresses, IPv6 and IPv4, or IPv4 alone where there is no IPv6; to any port when `port` is taken.
@@ -51,37 +46,31 @@ pub fn bind(port: u16) -> Result<BoundUdp, BindError> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && port != 0 => (bind_to(0)?, true),
         Err(error) => return Err(error.into()),
     };
-    let port = socket.local_addr()?.port();
-    Ok(BoundUdp { socket, port, displaced })
+    let (port, granted) = (socket.local_addr()?.port(), Granted::of(&socket));
+    Ok(BoundUdp { socket, port, displaced, granted })
 }
 
 fn bind_to(port: u16) -> io::Result<std::net::UdpSocket> {
-    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    open(Domain::IPV6, v6).or_else(|error| {
-        if error.kind() == io::ErrorKind::AddrInUse { Err(error) } else { open(Domain::IPV4, v4) }
+    let open = |address| ria_datagrams::open(address, true, SOCKET_BUFFER);
+    open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|error| {
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+        if is_taken { Err(error) } else { open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))) }
     })
 }
 
-fn open(domain: Domain, address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    if domain == Domain::IPV6 {
-        socket.set_only_v6(false)?;
-    }
-    enlarge_buffers(&socket);
-    socket.bind(&SockAddr::from(address))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-fn enlarge_buffers(socket: &Socket) {
-    // The forcing form needs CAP_NET_ADMIN and ignores the system's limit; without it, as much as the limit allows.
-    if setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    }
-    if setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    }
+/// What to tell of a socket that got smaller buffers than were asked for.
+pub fn shortage(granted: Granted) -> Option<String> {
+    let kib = |bytes: usize| bytes / 1024;
+    (!granted.covers(SOCKET_BUFFER)).then(|| {
+        format!(
+            "the tunnel's socket has room for {} KiB that arrive and {} KiB that are sent, of {} KiB that were asked for, so bursts \
+             get lost (allow more on the host: sysctl -w net.core.rmem_max={SOCKET_BUFFER} net.core.wmem_max={SOCKET_BUFFER}; \
+             then restart the agent)",
+            kib(granted.receive),
+            kib(granted.send),
+            kib(SOCKET_BUFFER)
+        )
+    })
 }
 
 /// How sending ended.
@@ -95,12 +84,8 @@ pub enum Sent {
 
 /// The socket in the thread that moves packets.
 pub struct Udp {
-    socket: UdpSocket,
-    state: UdpSocketState,
-    v6: bool,
-    /// All receive buffers in one piece, of which the kernel provides what is touched.
-    memory: Vec<u8>,
-    meta: [RecvMeta; BUFFERS],
+    socket: Socket,
+    buffers: Buffers<BUFFERS>,
     /// How much may wait in the kernel.
     room: Room,
     /// Bytes that were sent since the kernel was asked how much waits.
@@ -112,74 +97,59 @@ pub struct Udp {
 impl Udp {
     /// Must be called within the runtime that is to wait for it.
     pub fn new(bound: BoundUdp) -> io::Result<Self> {
-        let socket = UdpSocket::from_std(bound.socket)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        // It asks for time stamps, which nobody here reads and each datagram would pay for.
-        let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &false);
-        let v6 = socket.local_addr()?.is_ipv6();
-        let memory = vec![0; BUFFERS * BUFFER_LEN];
-        let room = Room::new(getsockopt(&socket, sockopt::SndBuf).unwrap_or(SOCKET_BUFFER));
-        let meta = [RecvMeta::default(); BUFFERS];
-        Ok(Self { socket, state, v6, memory, meta, room, unasked: 0, refused: 0 })
+        let socket = Socket::new(bound.socket)?;
+        // The kernel counts its own bookkeeping in, and gives twice the room for it.
+        let room = Room::new(2 * bound.granted.send);
+        Ok(Self { socket, buffers: Buffers::default(), room, unasked: 0, refused: 0 })
     }
 
     /// Waits until something is there.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_recv_ready(context)
+        self.socket.poll_readable(context)
     }
 
     /// Its port.
     pub fn port(&self) -> u16 {
-        self.socket.local_addr().map_or(0, |address| address.port())
+        self.socket.local().port()
     }
 
     /// Datagrams that the kernel dropped since it had no room for them.
     pub fn overflowed(&self) -> u64 {
-        urgent::overflowed(&self.socket)
+        kernel::overflowed(&self.socket)
     }
 
     /// Takes what is there; returns how many buffers were filled, 0 when none.
     pub fn receive(&mut self) -> usize {
-        let mut slices = [const { None::<IoSliceMut<'_>> }; BUFFERS];
-        for (slot, buffer) in slices.iter_mut().zip(self.memory.chunks_exact_mut(BUFFER_LEN)) {
-            *slot = Some(IoSliceMut::new(buffer));
-        }
-        let mut slices = slices.map(|slot| slot.unwrap_or_else(|| IoSliceMut::new(&mut [])));
-        let (socket, state, meta) = (&self.socket, &self.state, &mut self.meta);
-        let received =
-            socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(socket), &mut slices, meta));
         // Errors here are either "nothing there" or an ICMP message about an earlier datagram.
-        received.unwrap_or(0)
+        self.socket.receive(&mut self.buffers).unwrap_or(0)
     }
 
     /// The datagrams of the first `count` buffers.
-    pub fn received(&self, count: usize) -> impl Iterator<Item = Received<'_>> {
-        self.meta.iter().zip(self.memory.chunks_exact(BUFFER_LEN)).take(count).flat_map(|(meta, buffer)| {
-            let from = canonical(meta.addr);
-            let local = meta.dst_ip.map(|ip| ip.to_canonical());
-            let ecn = meta.ecn.map_or(Ecn::NotEct, |mark| Ecn::from_bits(mark as u8));
-            let data = buffer.get(..meta.len).unwrap_or_default();
-            data.chunks(meta.stride.max(1)).map(move |data| Received { from, local, ecn, data })
+    pub fn received(&mut self, count: usize) -> impl Iterator<Item = Received<'_>> {
+        self.buffers.runs(count).flat_map(|run| {
+            let (from, local, ecn) = (run.from, run.local, Ecn::from_bits(run.ecn));
+            let bytes: &[u8] = run.bytes;
+            bytes.chunks(run.stride).map(move |data| Received { from, local, ecn, data })
         })
     }
 
     /// How much the first `count` buffers hold.
     pub fn received_bytes(&self, count: usize) -> usize {
-        self.meta.iter().take(count).map(|meta| meta.len).sum()
+        self.buffers.len_of(count)
     }
 
     /// Sends datagrams before what waits.
     pub fn send_urgent(&mut self, transmit: &Transmit<'_>) {
-        let (to, from) = (self.outer(transmit.to), transmit.from.filter(|ip| !ip.is_unspecified()));
+        let mut message = message(transmit);
+        message.traffic_class = urgent::CLASS;
         for datagram in transmit.datagrams() {
-            if urgent::is_astray(transmit.to, from, datagram) {
+            if urgent::is_astray(transmit.to, message.from, datagram) {
                 continue;
             }
-            let message =
-                marked::Message { to, from, traffic_class: urgent::CLASS, segment_size: datagram.len() };
-            let sent = marked::send(&self.socket, &message, datagram);
+            message.segment_size = datagram.len();
+            let sent = self.socket.send(&message, datagram);
             // A source address may be gone.
-            let again = |_| marked::send(&self.socket, &marked::Message { from: None, ..message }, datagram);
+            let again = |_| self.socket.send(&Message { from: None, ..message }, datagram);
             if let Err(error) = sent.or_else(again) {
                 tracing::trace!(to = %transmit.to, %error, "datagram refused");
                 self.refused = self.refused.saturating_add(1);
@@ -191,12 +161,12 @@ impl Udp {
     /// taken off it.
     pub fn send(&mut self, transmit: &mut Transmit<'_>, allowed: usize, now: Instant) -> Sent {
         let segment = transmit.segment_size.max(1);
-        let most = self.state.max_gso_segments().max(1) * segment;
+        let most = self.socket.most_at_once() * segment;
         let mut left = allowed;
         while !transmit.contents.is_empty() {
             // What is prompt is little, and would wait for nothing but this socket's own packets.
             let bounded = transmit.class == Class::Bulk && self.unasked >= ASK_AFTER;
-            if left == 0 || bounded && !self.room.admits(urgent::held(&self.socket), now) {
+            if left == 0 || bounded && !self.room.admits(kernel::held(&self.socket), now) {
                 return Sent::Busy;
             }
             let most = most.min(left.div_ceil(segment).saturating_mul(segment));
@@ -208,7 +178,9 @@ impl Udp {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Busy,
                 Err(error) => {
                     tracing::trace!(to = %transmit.to, %error, "datagram refused");
-                    self.retry_singly(transmit, run);
+                    // Runs may be refused, and a source address may be gone.
+                    let plain = Message { from: None, ..message(transmit) };
+                    self.refused = self.refused.saturating_add(self.send_singly(transmit, &plain, run));
                 }
             }
             transmit.contents = rest;
@@ -217,65 +189,29 @@ impl Udp {
     }
 
     fn send_run(&self, transmit: &Transmit<'_>, run: &[u8]) -> io::Result<()> {
-        let (traffic_class, segment_size) = (transmit.treatment.traffic_class, transmit.segment_size);
-        if transmit.treatment.fragments {
-            return self.send_in_fragments(transmit, run);
-        }
-        if traffic_class & !ECN_BITS != 0 {
-            let from = transmit.from.filter(|ip| !ip.is_unspecified());
-            let message = marked::Message { to: self.outer(transmit.to), from, traffic_class, segment_size };
-            return marked::send(&self.socket, &message, run);
-        }
-        let message = quinn_udp::Transmit {
-            destination: self.outer(transmit.to),
-            ecn: EcnCodepoint::from_bits(traffic_class),
-            contents: run,
-            segment_size: (run.len() > segment_size).then_some(segment_size),
-            src_ip: transmit.from.filter(|ip| !ip.is_unspecified()),
-        };
-        self.state.try_send(UdpSockRef::from(&self.socket), &message)
-    }
-
-    /// The path does not carry these whole. The kernel cuts what the first link does not take, routers of IPv4 the rest.
-    fn send_in_fragments(&self, transmit: &Transmit<'_>, run: &[u8]) -> io::Result<()> {
-        let (to, from) = (self.outer(transmit.to), transmit.from.filter(|ip| !ip.is_unspecified()));
-        let (traffic_class, segment_size) = (transmit.treatment.traffic_class, transmit.segment_size);
-        let message = marked::Message { to, from, traffic_class, segment_size };
-        marked::in_fragments(&self.socket, self.v6, || {
-            run.chunks(segment_size.max(1))
-                .try_for_each(|datagram| marked::send(&self.socket, &message, datagram))
-        })
-    }
-
-    /// A driver may refuse segmented sends, and a source address may be gone: each datagram gets one plain attempt.
-    fn retry_singly(&mut self, transmit: &Transmit<'_>, run: &[u8]) {
-        let plain = Transmit { from: None, ..*transmit };
-        for datagram in run.chunks(transmit.segment_size.max(1)) {
-            if self.send_run(&plain, datagram).is_err() {
-                self.refused = self.refused.saturating_add(1);
-            }
+        // Where the path does not carry them whole, the kernel cuts what the first link does not take, routers of IPv4 the rest.
+        match transmit.treatment.fragments {
+            true => self.socket.send_in_fragments(&message(transmit), run),
+            false => self.socket.send(&message(transmit), run),
         }
     }
 
-    /// An IPv6 socket takes IPv4 addresses in their mapped form (RFC 4291 section 2.5.5.2).
-    fn outer(&self, to: SocketAddr) -> SocketAddr {
-        match to {
-            SocketAddr::V4(v4) if self.v6 => {
-                SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
-            }
-            SocketAddr::V4(_) | SocketAddr::V6(_) => to,
+    /// How many of them failed.
+    fn send_singly(&self, transmit: &Transmit<'_>, message: &Message, run: &[u8]) -> u64 {
+        if !transmit.treatment.fragments {
+            return self.socket.send_singly(message, run);
         }
+        let each = run.chunks(message.segment_size.max(1));
+        each.filter(|one| self.socket.send_in_fragments(message, one).is_err()).count() as u64
     }
 }
 
-/// An IPv4 address in its own form; an IPv6 one with the link that it belongs to.
-pub fn canonical(from: SocketAddr) -> SocketAddr {
-    match from {
-        SocketAddr::V6(v6) => match v6.ip().to_canonical() {
-            IpAddr::V4(v4) => SocketAddr::from((v4, v6.port())),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into(),
-        },
-        SocketAddr::V4(_) => from,
+fn message(transmit: &Transmit<'_>) -> Message {
+    Message {
+        to: transmit.to,
+        from: transmit.from.filter(|ip| !ip.is_unspecified()),
+        traffic_class: transmit.treatment.traffic_class,
+        segment_size: transmit.segment_size,
     }
 }
 
@@ -291,6 +227,14 @@ mod tests {
         assert!(!first.displaced);
         let second = bind(first.port).unwrap();
         assert!(second.displaced && second.port != first.port);
+    }
+
+    #[test]
+    fn small_buffers_are_told_with_what_to_do() {
+        let asked = Granted { receive: SOCKET_BUFFER, send: SOCKET_BUFFER };
+        assert_eq!(shortage(asked), None);
+        let told = shortage(Granted { receive: 212_992, ..asked }).unwrap();
+        assert!(told.contains("208 KiB that arrive") && told.contains("net.core.rmem_max=4194304"), "{told}");
     }
 
     #[tokio::test]

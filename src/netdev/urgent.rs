@@ -1,47 +1,11 @@
-//! What is urgent: its mark, from where the kernel would send it, and how much of a socket's waits before it in the kernel;
-//! and what the kernel has dropped for want of room on the way in.
-#![allow(unsafe_code, reason = "an ioctl and a socket option that write integers")]
+//! What is urgent: its mark, and from where the kernel would send it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
-
-use nix::libc;
 
 /// What marks datagrams as urgent: the class AF42 (RFC 2597). Linux's queues put it before others (its bits say "low
 /// delay" in the older reading, RFC 1349), Wi-Fi sends it in the category of video, and networks that don't know it carry
 /// it as all else. WireGuard marks its handshakes in the same class.
 pub const CLASS: u8 = 0x90;
-
-nix::ioctl_read_bad!(
-    /// `SIOCOUTQ`, udp(7).
-    outq,
-    libc::TIOCOUTQ,
-    libc::c_int
-);
-
-/// Bytes of the socket's that the kernel holds, in queues and in the driver, with its own bookkeeping.
-pub fn held(socket: &impl AsFd) -> usize {
-    let mut bytes = 0;
-    // SAFETY: the descriptor is open while it is borrowed, and the call writes one integer where one is.
-    let done = unsafe { outq(socket.as_fd().as_raw_fd(), &raw mut bytes) };
-    done.ok().and_then(|_| usize::try_from(bytes).ok()).unwrap_or(0)
-}
-
-/// Numbers that `SO_MEMINFO` tells, and which of them is that of drops (linux/sock_diag.h).
-const MEMINFO: usize = 9;
-const MEMINFO_DROPS: usize = 8;
-
-/// Datagrams that the kernel dropped because the socket's buffer was full.
-pub fn overflowed(socket: &impl AsFd) -> u64 {
-    let mut told = [0u32; MEMINFO];
-    let Ok(mut size) = libc::socklen_t::try_from(size_of_val(&told)) else { return 0 };
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most the size that it is told.
-    let done = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, told.as_mut_ptr().cast(), &raw mut size)
-    };
-    if done == 0 { told[MEMINFO_DROPS].into() } else { 0 }
-}
 
 /// A STUN binding request (RFC 8489, section 5), such as ICE's checks are.
 const BINDING_REQUEST: [u8; 2] = [0, 1];

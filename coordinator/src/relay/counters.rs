@@ -25,6 +25,8 @@ ria_protocol::drop_reasons! {
         PeerGone => "peer-gone",
         /// Data for another network's allocation.
         ForeignNetwork => "foreign-network",
+        /// More arrived than the socket's buffer took while the relay was busy.
+        ReceiveFull => "receive-full",
         /// The socket took no more.
         SocketFull => "socket-full",
         /// The kernel refused to send.

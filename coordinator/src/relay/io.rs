@@ -126,7 +126,7 @@ impl Relay {
         // A relay of which nobody keeps the handle runs on.
         let Self { listeners, outside, server, mut orders, mut news, handle: _handle } = self;
         let mut traffic = Traffic::new(listeners, outside, server);
-        let mut buffers = ReceiveBuffers::new();
+        let mut buffers = ReceiveBuffers::default();
         let mut heard = Vec::with_capacity(NEWS_IN_A_ROW);
         let mut first = 0;
         loop {

@@ -1,168 +1,111 @@
-//! A UDP socket of the relay: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+//! A UDP socket of the relay. How datagrams come and go in batches is `ria-datagrams`'.
 
-use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use ria_datagrams::{Buffers, Message, Socket, kernel};
 use tracing::{debug, info, warn};
 
 use super::counters::DropReason;
 use super::server::Tuple;
 
-/// Room for what GRO puts together: up to 64 datagrams, less than 64 KiB.
-const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Runs of datagrams that are taken at a time.
+pub(super) const BATCH: usize = 32;
 
 /// Memory for a batch.
-pub(super) struct ReceiveBuffers {
-    bytes: Vec<u8>,
-    metas: [RecvMeta; BATCH_SIZE],
-}
-
-impl ReceiveBuffers {
-    pub(super) fn new() -> Self {
-        Self { bytes: vec![0; RECEIVE_BUFFER * BATCH_SIZE], metas: [RecvMeta::default(); BATCH_SIZE] }
-    }
-
-    /// The runs of datagrams received, each with what is known of it.
-    pub(super) fn runs(&mut self, count: usize) -> impl Iterator<Item = (RecvMeta, &mut [u8])> {
-        let chunks = self.bytes.chunks_mut(RECEIVE_BUFFER);
-        let runs = self.metas.iter().zip(chunks).take(count);
-        runs.map(|(meta, chunk)| (*meta, chunk.get_mut(..meta.len).unwrap_or_default()))
-    }
-}
+pub(super) type ReceiveBuffers = Buffers<BATCH>;
 
 /// A bound UDP socket.
 pub(super) struct Listener {
-    socket: UdpSocket,
-    state: UdpSocketState,
+    socket: Socket,
     pub(super) local: SocketAddr,
+    /// What the kernel had dropped when it was asked last.
+    overflowed: AtomicU64,
 }
 
 impl Listener {
     /// Binds it. The error names the address and what to do.
     pub(super) fn bind(address: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let bound = Self::open(address).or_else(|error| {
+        let bound = ria_datagrams::open(address, true, buffer).or_else(|error| {
             // A host without IPv6: everything is then IPv4.
             let no_v6 = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
             if no_v6 && address.is_ipv6() && address.ip().is_unspecified() {
-                Self::open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+                let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                ria_datagrams::open(any, false, buffer)
             } else {
                 Err(error)
             }
         });
-        let socket = bound.map_err(|error| explain(&error, address))?;
-        let listener = Self::prepare(socket, buffer)?;
+        let listener = Self::prepare(bound.map_err(|error| explain(&error, address))?)?;
         listener.check_buffers(buffer);
         Ok(listener)
     }
 
     /// Binds to this address and no other.
     pub(super) fn open_exactly(address: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Self::prepare(socket, buffer)
+        Self::prepare(ria_datagrams::open(address, false, buffer)?)
     }
 
-    fn prepare(socket: Socket, buffer: usize) -> io::Result<Self> {
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        // As much as the system's limits allow.
-        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), buffer);
-        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), buffer);
-        let socket = UdpSocket::from_std(socket.into())?;
-        let local = socket.local_addr()?;
-        Ok(Self { socket, state, local })
+    fn prepare(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let socket = Socket::new(socket)?;
+        let local = socket.local();
+        Ok(Self { socket, local, overflowed: AtomicU64::default() })
     }
 
-    /// A burst of a whole second must fit, or the kernel drops what nobody counts.
+    /// A burst of a whole second must fit, or the kernel drops it.
     fn check_buffers(&self, asked: usize) {
-        let receive = self.state.recv_buffer_size(UdpSockRef::from(&self.socket)).unwrap_or(0);
-        let send = self.state.send_buffer_size(UdpSockRef::from(&self.socket)).unwrap_or(0);
-        if receive < asked || send < asked {
+        let granted = self.socket.granted();
+        let (receive, send) = (granted.receive, granted.send);
+        if granted.covers(asked) {
+            info!(receive, send, "relay socket buffers");
+        } else {
             warn!(
                 asked,
                 receive,
                 send,
                 "small socket buffers; for a busy relay raise net.core.rmem_max and net.core.wmem_max"
             );
-        } else {
-            info!(receive, send, "relay socket buffers");
         }
     }
 
     /// Whether something is there to be received.
     pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_recv_ready(context)
+        self.socket.poll_readable(context)
     }
 
     /// Receives a batch; how many runs of datagrams it has.
     pub(super) fn receive(&self, buffers: &mut ReceiveBuffers) -> io::Result<usize> {
-        let mut chunks = buffers.bytes.chunks_mut(RECEIVE_BUFFER);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        self.socket.try_io(Interest::READABLE, || {
-            self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut buffers.metas)
-        })
+        self.socket.receive(buffers)
     }
 
-    fn open(address: SocketAddr) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket)
+    /// Datagrams that the kernel dropped for want of room, since this was asked last.
+    pub(super) fn newly_overflowed(&self) -> u64 {
+        let now = kernel::overflowed(&self.socket);
+        now.saturating_sub(self.overflowed.swap(now, Ordering::Relaxed))
     }
 
     /// Sends a run; returns how many datagrams were not sent, and why.
     pub(super) fn send(&self, to: &Tuple, bytes: &[u8], segment: usize) -> Option<(DropReason, u64)> {
-        let most = self.state.max_gso_segments().max(1);
+        let from = (!to.local.is_unspecified()).then_some(to.local);
+        let message = Message { to: to.remote, from, traffic_class: 0, segment_size: segment.max(1) };
         let mut failed = None;
-        for part in bytes.chunks(segment.max(1).saturating_mul(most)) {
-            let Err(error) = self.send_once(to, part, segment) else { continue };
-            let count = part.len().div_ceil(segment.max(1)) as u64;
+        for part in bytes.chunks(message.segment_size.saturating_mul(self.socket.most_at_once())) {
+            let Err(error) = self.socket.send(&message, part) else { continue };
+            let mut count = part.len().div_ceil(message.segment_size) as u64;
             let reason = if error.kind() == io::ErrorKind::WouldBlock {
                 DropReason::SocketFull
-            } else if count > 1 && part.chunks(segment).all(|one| self.send_once(to, one, segment).is_ok()) {
-                // The network card or the route does not take segmented sends; the socket has noted it.
-                continue;
             } else {
-                debug!(%error, "a datagram could not be sent");
+                // The network card or the route may not take runs.
+                count = if count > 1 { self.socket.send_singly(&message, part) } else { count };
+                debug!(%error, count, "a datagram could not be sent");
                 DropReason::SendFailed
             };
             let before = failed.map_or(0, |(_, count)| count);
-            failed = Some((reason, before + count));
+            failed = (count + before > 0).then_some((reason, before + count));
         }
         failed
-    }
-
-    fn send_once(&self, to: &Tuple, bytes: &[u8], segment: usize) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: self.wire_form(to.remote),
-            ecn: None,
-            contents: bytes,
-            segment_size: (bytes.len() > segment).then_some(segment),
-            src_ip: (!to.local.is_unspecified()).then_some(to.local),
-        };
-        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
-    }
-
-    /// A socket of IPv6 wants IPv4 mapped into it.
-    fn wire_form(&self, address: SocketAddr) -> SocketAddr {
-        match (self.local, address.ip()) {
-            (SocketAddr::V6(_), IpAddr::V4(v4)) => {
-                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
-            }
-            _ => address,
-        }
     }
 }
 

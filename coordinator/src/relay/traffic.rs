@@ -1,7 +1,6 @@
 //! Moves what comes through the [`Server`] to where it goes: sockets in batches, streams through their queues.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +13,7 @@ use super::io::{Order, clock};
 use super::outbox::Outbox;
 use super::outside::OutsideSockets;
 use super::server::{Action, CHANNEL_HEADER, Clock, Server, Tuple, Via};
-use super::socket::{Listener, ReceiveBuffers};
+use super::socket::{BATCH, Listener, ReceiveBuffers};
 use super::streams::{StreamNews, Streams, framing};
 
 /// Batches that one socket may have handled before the others and the commands get their turn.
@@ -100,10 +99,9 @@ impl Traffic {
                 Err(error) => return Err(error),
             };
             let now = clock().now;
-            for (meta, bytes) in buffers.runs(count) {
-                let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
-                for payload in bytes.chunks(meta.stride.max(1)) {
-                    match self.server.handle_outside(relayed, from, payload, now) {
+            for run in buffers.runs(count) {
+                for payload in run.bytes.chunks(run.stride) {
+                    match self.server.handle_outside(relayed, run.from, payload, now) {
                         Action::Wrap(to, header) => self.push_wrapped(to, header, payload, now),
                         Action::Send(to) => self.push_output(None, to, now),
                         Action::Drop | Action::Forward(_) | Action::Unwrap(_) => {}
@@ -124,14 +122,15 @@ impl Traffic {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
+            if count == BATCH {
+                // Nobody has to be asked while batches are not full.
+                self.counters.dropped(DropReason::ReceiveFull, listener.newly_overflowed());
+            }
             let clock = clock();
-            for (meta, bytes) in buffers.runs(count) {
-                let from = Tuple {
-                    via: Via::Socket(index),
-                    local: meta.dst_ip.unwrap_or(local).to_canonical(),
-                    remote: SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port()),
-                };
-                self.handle_received(from, bytes, meta.stride, clock);
+            for run in buffers.runs(count) {
+                let local = run.local.unwrap_or(local).to_canonical();
+                let from = Tuple { via: Via::Socket(index), local, remote: run.from };
+                self.handle_received(from, run.bytes, run.stride, clock);
             }
             self.flush();
         }
@@ -175,7 +174,6 @@ impl Traffic {
 
     /// Handles datagrams of one sender, back to back. Those in a row that go to one destination stay together.
     fn handle_received(&mut self, from: Tuple, bytes: &mut [u8], stride: usize, clock: Clock) {
-        let stride = stride.max(1);
         let mut run: Option<(Tuple, Range<usize>)> = None;
         let mut start = 0;
         while start < bytes.len() {

@@ -101,7 +101,7 @@ pub async fn metrics(gate: &Gate, headers: &HeaderMap, from: ClientAddress) -> R
         return documented(refuse(ProblemCode::NotPermitted, text).into_response());
     }
     match crate::metrics::coordinator(&gate.admin.services).await {
-        Some(text) => ([(CONTENT_TYPE, crate::metrics::CONTENT)], text).into_response(),
+        Some(text) => ([(CONTENT_TYPE, ria_service::exposition::CONTENT)], text).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

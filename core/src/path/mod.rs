@@ -40,6 +40,7 @@ const PING_GAP: Duration = Duration::from_millis(50);
 /// While a better path is sought although one works: short bursts, less and less often. Cheap enough for ever, and opens
 /// NATs whose owner has changed networks.
 const UPGRADE_BURST: u32 = 3;
+const UPGRADE_BURST_IDLE: u32 = 1;
 const UPGRADE_FIRST: Duration = Duration::from_secs(1);
 const UPGRADE_EVERY: Duration = Duration::from_secs(30);
 
@@ -455,7 +456,7 @@ impl Path {
             return Due::Nothing;
         }
         if self.state != PathState::Proven && self.burst == 0 && !matches!(pace, Pace::Seek(_)) {
-            self.burst = UPGRADE_BURST;
+            self.burst = if pace == Pace::Spare { UPGRADE_BURST_IDLE } else { UPGRADE_BURST };
             self.tries = self.tries.saturating_add(1);
         }
         Due::Ping
@@ -499,16 +500,29 @@ impl Path {
         self.samples = self.samples.saturating_add(1);
         self.loss -= self.loss * LOSS_WEIGHT;
         self.state = PathState::Proven;
-        self.suspect = false;
         self.answered = Some(now);
         self.doubted = self.doubted.filter(|since| at < *since);
         self.burst = 0;
         self.tries = 0;
-        // Pings that went out after the answered one may still be answered.
+        self.trust_until(at);
+        Some(sample)
+    }
+
+    /// A ping that went out then to ask something else was answered by this path, so it works, if it did before.
+    pub(crate) fn handle_sign(&mut self, at: Instant, now: Instant) {
+        if self.state == PathState::Proven {
+            self.answered = Some(now);
+            self.doubted = self.doubted.filter(|since| at < *since);
+            self.trust_until(at);
+        }
+    }
+
+    /// Pings that went out after this time may still be answered.
+    fn trust_until(&mut self, at: Instant) {
         let later = self.outstanding.iter().filter(|(_, sent)| *sent > at);
         self.unanswered = u32::try_from(later.clone().count()).unwrap_or(u32::MAX);
         self.unanswered_since = later.map(|(_, sent)| *sent).min();
-        Some(sample)
+        self.suspect = false;
     }
 
     fn count_lost(&mut self, now: Instant) {

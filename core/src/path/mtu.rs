@@ -54,6 +54,7 @@ pub(crate) struct MtuSearch {
 struct Asked {
     size: u16,
     echo: u64,
+    at: Instant,
     until: Instant,
     times: u32,
 }
@@ -101,7 +102,7 @@ impl MtuSearch {
             return None;
         }
         let size = self.candidate();
-        self.asked = Some(Asked { size, echo: 0, until: now, times });
+        self.asked = Some(Asked { size, echo: 0, at: now, until: now, times });
         Some(size)
     }
 
@@ -110,20 +111,20 @@ impl MtuSearch {
         self.next = None;
         if let Some(asked) = &mut self.asked {
             let until = now + PATIENCE.max(PATIENCE_RTTS * rtt);
-            *asked = Asked { echo, until, times: asked.times + 1, ..*asked };
+            *asked = Asked { echo, at: now, until, times: asked.times + 1, ..*asked };
         }
     }
 
-    /// An answer came; whether it is one to these pings.
-    pub(crate) fn handle_answer(&mut self, echo: u64, now: Instant) -> bool {
-        let Some(asked) = self.asked.filter(|asked| asked.echo == echo) else { return false };
+    /// An answer came; when the ping went out, if it was one of these.
+    pub(crate) fn handle_answer(&mut self, echo: u64, now: Instant) -> Option<Instant> {
+        let asked = self.asked.filter(|asked| asked.echo == echo)?;
         self.asked = None;
         self.passed = self.passed.max(asked.size);
         if self.failed.is_some_and(|failed| failed <= asked.size) {
             self.failed = None;
         }
         self.plan(now);
-        true
+        Some(asked.at)
     }
 
     /// What to ask for next: the full size; between what passes and what does not, the middle.
@@ -185,7 +186,7 @@ mod tests {
                 search.handle_sent(u64::from(pings), Duration::from_millis(20), *now);
                 if size <= carries {
                     *now += Duration::from_millis(20);
-                    assert!(search.handle_answer(u64::from(pings), *now));
+                    assert!(search.handle_answer(u64::from(pings), *now).is_some());
                 }
             }
             if known.is_none() && (search.is_small() || search.carries().is_some()) {

@@ -209,16 +209,16 @@ impl Pacer {
         self.quickest.note(rtt, now);
     }
 
-    /// An answer came; whether it is one to these pings.
-    pub(crate) fn handle_answer(&mut self, echo: u64, now: Instant) -> bool {
-        let Some(index) = self.asked.iter().position(|asked| asked.echo == echo) else { return false };
+    /// An answer came; when the ping went out, if it was one of these.
+    pub(crate) fn handle_answer(&mut self, echo: u64, now: Instant) -> Option<Instant> {
+        let index = self.asked.iter().position(|asked| asked.echo == echo)?;
         // Queues keep the order: what went before and has no answer is lost.
-        let Some(asked) = self.asked.drain(..=index).next_back() else { return false };
+        let asked = self.asked.drain(..=index).next_back()?;
         let rtt = since(asked.at, now);
         self.quickest.note(rtt, now);
         self.arrived = self.arrived.max(asked.sent);
         if self.limit.is_some_and(|limit| asked.at < limit.changed) {
-            return true;
+            return Some(asked.at);
         }
         if self.answers.len() >= MAX_ANSWERS {
             self.answers.pop_front();
@@ -230,7 +230,7 @@ impl Pacer {
             Some(limit) if since(limit.held_back, now) > FORGET => self.limit = None,
             Some(limit) => self.adjust(limit, now),
         }
-        true
+        Some(asked.at)
     }
 
     /// Free: does a queue stand?

@@ -33,10 +33,10 @@ impl Peer {
     /// Whether a pong answers one of these pings.
     pub(super) fn take_queue_answer(&mut self, pong: &Probe, via: Address, now: Instant) -> bool {
         let ours = self.active == Some(via) && self.boot == Some(pong.boot);
-        let taken = ours && self.pacer.handle_answer(pong.echo, now);
-        if taken {
-            self.link.heard(now);
-        }
-        taken
+        let Some(asked) = ours.then(|| self.pacer.handle_answer(pong.echo, now)).flatten() else {
+            return false;
+        };
+        self.note_sign(via, asked, now);
+        true
     }
 }

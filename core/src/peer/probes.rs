@@ -120,6 +120,14 @@ impl Peer {
         Ok(())
     }
 
+    /// A ping that went out then for another purpose was answered.
+    pub(super) fn note_sign(&mut self, via: Address, asked: Instant, now: Instant) {
+        self.link.heard(now);
+        if let Some(path) = self.path_mut(via) {
+            path.handle_sign(asked, now);
+        }
+    }
+
     pub(super) fn ping_path(&mut self, address: Address, now: Instant) -> u64 {
         let echo = self.rng.u64();
         let wanted = self.own_clock.filter(|_| self.clock.wants(now));

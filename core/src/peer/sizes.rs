@@ -78,12 +78,12 @@ impl Peer {
     pub(super) fn take_size_answer(&mut self, pong: &Probe, via: Address, now: Instant) -> bool {
         let was_small = self.sizes.is_small();
         let ours = self.active == Some(via) && self.boot == Some(pong.boot);
-        let taken = ours && self.sizes.handle_answer(pong.echo, now);
-        if taken {
-            self.link.heard(now);
-            self.follow_sizes(was_small);
-        }
-        taken
+        let Some(asked) = ours.then(|| self.sizes.handle_answer(pong.echo, now)).flatten() else {
+            return false;
+        };
+        self.note_sign(via, asked, now);
+        self.follow_sizes(was_small);
+        true
     }
 
     fn follow_sizes(&mut self, was_small: bool) {

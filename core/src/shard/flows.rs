@@ -4,7 +4,8 @@
 //! A flow is what has the same addresses, protocol and ports. Each is given an allowance that grows with time; while it
 //! keeps within, its packets are [prompt](Class::Prompt). Nobody has to mark anything for it. Marks count all the same
 //! (RFC 4594): a flow that asks for haste is given ten times as much, one that asks for less than the usual (RFC 8622,
-//! RFC 3662) nothing.
+//! RFC 3662) nothing. Discovery of DDS is given as much as what asks for haste: a participant that comes tells each other one all
+//! that it has, and nothing works before that.
 //!
 //! Order within a flow is kept: one whose packets may still wait among the others stays with them until they are gone.
 
@@ -29,6 +30,15 @@ const HASTE: u8 = 32;
 
 /// Less than the usual: LE and CS1.
 const SCAVENGERS: [u8; 2] = [1, 8];
+
+/// Where DDS discovery goes (DDSI-RTPS 2.5, section 9.6.1.1): from this port on each domain has so many, of which the first is for
+/// all, and of those of a participant the first.
+const DDS_PORTS: u16 = 7400;
+const DDS_DOMAIN: u16 = 250;
+const DDS_PARTICIPANTS: std::ops::RangeInclusive<u16> = 10..=73;
+
+/// What each message of DDS begins with.
+const RTPS: &[u8] = b"RTPS";
 
 /// By then nothing waits any more, with the caller or in the kernel.
 const GONE: Duration = Duration::from_millis(400);
@@ -71,7 +81,7 @@ impl Flows {
 
     /// The class of a packet that is sent now.
     pub(super) fn class(&mut self, packet: &[u8], now: Instant) -> Class {
-        let Some((key, dscp)) = describe(packet) else { return Class::Bulk };
+        let Some((key, dscp, hasty)) = describe(packet) else { return Class::Bulk };
         if self.places.is_empty() {
             self.places = vec![Place::default(); PLACES];
         }
@@ -82,6 +92,7 @@ impl Flows {
         let times = match dscp {
             _ if SCAVENGERS.contains(&dscp) => 0,
             HASTE.. => MARKED,
+            _ if hasty => MARKED,
             _ => 1,
         };
         place.take(u32::try_from(packet.len()).unwrap_or(u32::MAX), times, self.waiting, now)
@@ -118,8 +129,8 @@ impl Key {
     }
 }
 
-/// A packet's flow and its DSCP (RFC 2474).
-fn describe(packet: &[u8]) -> Option<(Key, u8)> {
+/// A packet's flow, its DSCP (RFC 2474), and whether it is of discovery.
+fn describe(packet: &[u8]) -> Option<(Key, u8, bool)> {
     const HAVE_PORTS: [u8; 2] = [6, 17];
     let view = IpPacket::parse(packet)?;
     let (header, dscp, addresses) = if packet.first()? >> 4 == 4 {
@@ -137,7 +148,18 @@ fn describe(packet: &[u8]) -> Option<(Key, u8)> {
     } else {
         None
     };
-    Some((Key { addresses, ports: ports.unwrap_or(0), protocol: view.protocol }, dscp))
+    let ports = ports.unwrap_or(0);
+    let is_discovery = view.protocol == 17
+        && is_discovery_port(ports as u16)
+        && packet.get(header + 8..).is_some_and(|payload| payload.starts_with(RTPS));
+    Some((Key { addresses, ports, protocol: view.protocol }, dscp, is_discovery))
+}
+
+fn is_discovery_port(port: u16) -> bool {
+    port.checked_sub(DDS_PORTS).is_some_and(|above| {
+        let offset = above % DDS_DOMAIN;
+        offset == 0 || DDS_PARTICIPANTS.contains(&offset) && offset.is_multiple_of(2)
+    })
 }
 
 #[cfg(test)]
@@ -158,6 +180,21 @@ mod tests {
         packet[12..20].copy_from_slice(&[10, 213, 0, 1, 10, 213, 0, 2]);
         packet[20..24].copy_from_slice(&[0x30, 0x39, (port >> 8) as u8, port as u8]);
         packet
+    }
+
+    #[test]
+    fn discovery_may_send_more_and_its_ports_are_not_enough_for_that() {
+        let prompt = |port, begins: &[u8]| {
+            let (mut flows, now) = (Flows::default(), Instant::now());
+            let mut packet = packet(port, 1228, 0);
+            packet[28..28 + begins.len()].copy_from_slice(begins);
+            (0..60).filter(|_| flows.class(&packet, now) == Class::Prompt).count()
+        };
+        // Domain 0 to all, to its third participant, and domain 42 to its first.
+        for port in [7400, 7414, 17_910] {
+            assert_eq!((prompt(port, RTPS), prompt(port, b"else")), (60, 6), "{port}");
+        }
+        assert_eq!(prompt(CAMERA, RTPS), 6, "what participants send is judged by itself");
     }
 
     #[test]

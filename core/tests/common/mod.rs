@@ -141,6 +141,8 @@ pub struct World {
     pub refused: Option<(SocketAddr, u8)>,
     /// Every datagram that was sent: number by first byte, without those of ICE's.
     pub sent: BTreeMap<u8, u64>,
+    /// Bytes of all that was sent, as IPv4 carries them.
+    pub sent_bytes: u64,
     /// Those of ICE's: checks and their answers.
     pub checks: u64,
     /// Whether hosts throw away what is ICE's, as if they had agents from before it.
@@ -154,6 +156,8 @@ pub struct World {
     pub coordinator_away: bool,
     /// Delay of the coordinator's news.
     pub signalling: Duration,
+    /// The overlay's MTU.
+    pub mtu: u16,
     queue: BTreeMap<(Instant, u64), InFlight>,
     news: BTreeMap<(Instant, u64), (usize, Live)>,
     order: u64,
@@ -185,6 +189,7 @@ impl World {
             refused: None,
             dead: Vec::new(),
             sent: BTreeMap::new(),
+            sent_bytes: 0,
             checks: 0,
             without_ice: Vec::new(),
             wakes: 0,
@@ -192,6 +197,7 @@ impl World {
             recorded: Vec::new(),
             coordinator_away: false,
             signalling: ms(20),
+            mtu: 1280,
             queue: BTreeMap::new(),
             news: BTreeMap::new(),
             order: 0,
@@ -250,7 +256,7 @@ impl World {
     fn begin(&mut self, host: usize) {
         let (private_key, boot) = (Zeroizing::new(self.hosts[host].key), self.hosts[host].boot);
         let address = self.hosts[host].address;
-        let add = AddNetwork { id: network(), private_key, node: node(host), boot, mtu: 1280 };
+        let add = AddNetwork { id: network(), private_key, node: node(host), boot, mtu: self.mtu };
         self.command(host, Command::AddNetwork(add));
         self.command(host, Command::SetHostCandidates(vec![address]));
     }
@@ -340,8 +346,8 @@ impl World {
 
     fn give_map(&mut self, host: usize) {
         let members = self.members.iter().map(|member| self.member(*member)).collect();
-        let snapshot =
-            Snapshot { revision: Revision(self.revision), network: Self::info(), members, policy: None };
+        let info = NetworkInfo { mtu: self.mtu, ..Self::info() };
+        let snapshot = Snapshot { revision: Revision(self.revision), network: info, members, policy: None };
         self.command(host, Command::SetMap { network: network(), snapshot });
     }
 
@@ -516,6 +522,7 @@ impl World {
                 self.send_on_stream(host, socket, &bytes);
                 continue;
             }
+            self.sent_bytes += 28 + bytes.len() as u64;
             if is_ice(&bytes) {
                 self.checks += 1;
                 if self.without_ice.contains(&host) {
@@ -653,7 +660,11 @@ impl World {
 
 /// Two hosts, each behind a NAT of its own, that know each other.
 pub fn two_behind(seed: u64, mapping: Mapping, filtering: Filtering) -> World {
-    let mut world = World::new(seed);
+    two_in(World::new(seed), mapping, filtering)
+}
+
+/// The same in a world that has nobody yet.
+pub fn two_in(mut world: World, mapping: Mapping, filtering: Filtering) -> World {
     for _ in 0..2 {
         let nat = world.nat(mapping, filtering);
         world.host(Some(nat));

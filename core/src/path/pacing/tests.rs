@@ -95,7 +95,7 @@ impl Run {
         }
         self.line.carry(self.now);
         while let Some((_, echo)) = self.line.answers.pop_front_if(|(at, _)| *at <= self.now) {
-            assert!(self.pacer.handle_answer(echo, self.now));
+            assert!(self.pacer.handle_answer(echo, self.now).is_some());
         }
         self.waits.push(Duration::from_secs_f64(self.line.queued as f64 / self.line.bytes_per_s));
     }
@@ -206,7 +206,7 @@ fn pings_that_are_lost_and_answers_to_others_change_nothing() {
         if pacer.asks(now) {
             pacer.handle_asked(echo, now);
         }
-        assert!(!pacer.handle_answer(echo + 1000, now));
+        assert_eq!(pacer.handle_answer(echo + 1000, now), None);
         assert_eq!(pacer.allowance(Class::Bulk, now), usize::MAX);
     }
     assert!(pacer.asked.len() <= super::MAX_ASKED);

@@ -12,7 +12,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 /// Datagrams of one send.
 #[derive(Debug, Clone, Copy)]
 pub struct Message {
-    /// Where to, in the form that the socket takes.
+    /// Where to.
     pub to: SocketAddr,
     /// From which of this host's addresses, unless the kernel chooses.
     pub from: Option<IpAddr>,
