@@ -12,6 +12,7 @@ use common::{World, ms, network, node, overlay};
 use ria_core::{Command, Domains, DropReason, MulticastPolicy, Unique};
 use ria_protocol::map::{Patch, Revision, Snapshot, StockPeer};
 use ria_protocol::message::LiveUpdate;
+use ria_protocol::multicast::MulticastGroups;
 
 /// Hosts that have reached each other.
 fn connected(seed: u64, hosts: usize) -> World {
@@ -111,7 +112,7 @@ fn the_policy_says_what_is_carried_in_both_directions() {
     let mdns = udp(overlay(0), [224, 0, 0, 251], 5353, &[1; 40]);
     let policy = MulticastPolicy {
         domains: Domains::Only(BTreeSet::from([7])),
-        groups: BTreeSet::from(["224.0.0.251:5353".parse().unwrap()]),
+        groups: "mdns".parse::<MulticastGroups>().unwrap().iter().collect(),
         ..MulticastPolicy::default()
     };
     set_policy(&mut world, 0, policy.clone());
@@ -373,4 +374,73 @@ fn what_two_robots_have_and_only_one_should_is_found() {
     }
     world.run(ms(200));
     assert!(found(&world, 0).is_empty() && found(&world, 1).is_empty());
+}
+
+/// An announcement that names the host's address on the overlay, and one beside it.
+fn with_addresses(host: usize) -> Vec<u8> {
+    let mut message = announcement(guid(host, 1), 1);
+    let [a, b, c, d] = overlay(host);
+    // In place of its filling: two locators of UDP by IPv4 (PID_METATRAFFIC_UNICAST_LOCATOR), and padding behind them.
+    let at = message.windows(4).position(|window| window == [0x2c, 0, 0x6c, 1]).unwrap();
+    let mut list = Vec::new();
+    for address in [[a, b, c, d], [192, 168, 7, 1]] {
+        list.extend([0x32, 0, 24, 0, 1, 0, 0, 0, 0xf2, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        list.extend(address);
+    }
+    let rest = u16::try_from(364 - list.len()).unwrap().to_le_bytes();
+    list.extend([0x2c, 0, rest[0], rest[1]]);
+    message[at..at + list.len()].copy_from_slice(&list);
+    message
+}
+
+#[test]
+fn peers_hear_of_no_address_beside_the_overlay() {
+    let mut world = connected(31, 2);
+    let names = |packet: &[u8], address: [u8; 4]| {
+        packet.windows(28).any(|window| window[..4] == [0x32, 0, 24, 0] && window[24..] == address)
+    };
+    let message = with_addresses(0);
+    let sent = [udp(overlay(0), DISCOVERY, 7400, &message), udp(overlay(0), overlay(1), 7410, &message)];
+    for packet in &sent {
+        assert!(names(packet, overlay(0)) && names(packet, [192, 168, 7, 1]), "the test is wrong");
+        world.send(0, packet);
+        world.run(ms(200));
+        let (_, received) = world.hosts[1].received.last().unwrap();
+        assert_eq!(received.len(), packet.len());
+        assert!(names(received, overlay(0)) && !names(received, [192, 168, 7, 1]));
+    }
+    assert_eq!(world.peer(1, 0).participants_seen, 1);
+    // Who comes later hears no more of it.
+    let late = join(&mut world);
+    world.run(ms(5000));
+    let heard: Vec<_> =
+        world.hosts[late].received.iter().filter(|(_, packet)| names(packet, overlay(0))).collect();
+    assert!(!heard.is_empty() && heard.iter().all(|(_, packet)| !names(packet, [192, 168, 7, 1])));
+    set_policy(&mut world, 0, MulticastPolicy { hide_addresses: false, ..MulticastPolicy::default() });
+    world.send(0, &sent[1]);
+    world.run(ms(200));
+    assert!(names(&world.hosts[1].received.last().unwrap().1, [192, 168, 7, 1]));
+}
+
+#[test]
+fn named_groups_have_budgets_of_their_own() {
+    let mut world = connected(32, 2);
+    let groups: MulticastGroups = "239.1.2.3:5000-5010".parse().unwrap();
+    let policy = MulticastPolicy { groups: groups.iter().collect(), ..MulticastPolicy::default() };
+    (0..2).for_each(|host| set_policy(&mut world, host, policy.clone()));
+    let data = udp(overlay(0), [239, 1, 2, 3], 5007, &[7; 600]);
+    for _ in 0..1000 {
+        world.send(0, &data);
+    }
+    let discovery = to_all(0, 1, 1);
+    world.send(0, &discovery);
+    world.run(ms(500));
+    let (got, dropped) = (count(&world, 1, &data), world.drops(0, DropReason::MulticastBudget));
+    assert!(
+        (400..500).contains(&got) && got as u64 + dropped == 1000,
+        "{got} of 1000 arrived, {dropped} were dropped"
+    );
+    assert_eq!(count(&world, 1, &discovery), 1);
+    world.send(0, &udp(overlay(0), [239, 1, 2, 3], 5011, &[7; 600]));
+    assert_eq!(world.drops(0, DropReason::Multicast), 1);
 }

@@ -71,6 +71,7 @@ fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
         lock_keys: vec![],
         urls: vec![],
         ros_domains: None,
+        multicast: None,
     };
     let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
     Snapshot { revision: Revision(1), network: info, members, policy: None }

@@ -21,6 +21,7 @@ mod key_text;
 pub mod keys;
 pub mod map;
 pub mod message;
+pub mod multicast;
 pub mod name;
 pub mod policy;
 pub mod prefix;

@@ -13,6 +13,7 @@ use crate::domains::RosDomains;
 use crate::enrol::Authority;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{LockKey, PresharedKey};
+use crate::multicast::MulticastGroups;
 use crate::name::Name;
 use crate::policy::NodePolicy;
 use crate::prefix::Prefix;
@@ -63,6 +64,9 @@ pub struct NetworkInfo {
     /// The ROS domains of its members; absent where they are everybody's own choice.
     #[n(20)]
     pub ros_domains: Option<RosDomains>,
+    /// Multicast groups that are carried beside discovery.
+    #[n(21)]
+    pub multicast: Option<MulticastGroups>,
 }
 
 /// What a member is.

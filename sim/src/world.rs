@@ -562,6 +562,7 @@ pub(crate) fn info(name: &str) -> NetworkInfo {
         lock_keys: vec![],
         urls: vec![],
         ros_domains: None,
+        multicast: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use rand_core::{OsRng, RngCore};
 use ria_api::error::ApiError;
 use ria_api::state::{CoordinatorState, Joined, NetworkReport, NetworkState, Severity};
-use ria_core::Domains;
+use ria_core::MulticastPolicy;
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
 use ria_protocol::requester::{LocalDeed, Requester};
@@ -69,8 +69,8 @@ pub struct Network {
     pub kept_out: bool,
     /// Since when the stored live state is older than the known one.
     pub live_unsaved: Option<Instant>,
-    /// The ROS domains whose discovery the engine was told to carry.
-    pub domains_told: Domains,
+    /// What of the multicast the engine was told to carry.
+    pub multicast_told: MulticastPolicy,
 }
 
 /// The overlay interface of a network.
@@ -166,7 +166,7 @@ impl Network {
             clock_told: None,
             kept_out: false,
             live_unsaved: None,
-            domains_told: Domains::All,
+            multicast_told: MulticastPolicy::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
-use ria_core::{AddNetwork, Command, Event, MulticastPolicy, Warning};
+use ria_core::{AddNetwork, Command, Event, Warning};
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map::{Candidate, CandidateKind, Live, MemberKind};
 use ria_protocol::message::LiveUpdate;
@@ -58,8 +58,8 @@ impl Control {
         members.iter_mut().for_each(|live| live.online = false);
         // From a stored time memberships may end late, never early.
         let (time, latest) = (network.coordinator_time(&Look::now()), network.time(&Look::now()));
-        network.domains_told = domains::carried(&snapshot);
-        let policy = MulticastPolicy { domains: network.domains_told.clone(), ..self.multicast.clone() };
+        let policy = domains::policy(&snapshot, &self.multicast);
+        network.multicast_told = policy.clone();
         self.engine(Command::AddNetwork(add)).await;
         self.engine(Command::SetMulticast { network: id, policy }).await;
         self.engine(Command::SetTime { network: id, time, latest }).await;
@@ -68,7 +68,8 @@ impl Control {
         self.resolve_relays(id);
     }
 
-    /// Has discovery of those ROS domains carried that the map names now, and says when this machine is left without one.
+    /// Has discovery of those ROS domains and those groups carried that the map names now, and says when this machine is left
+    /// without a domain.
     pub(super) async fn follow_domains(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         let Some(map) = &network.membership.map else { return };
@@ -79,10 +80,9 @@ impl Control {
         } else {
             network.conditions.clear("no-ros-domain")
         };
-        let carried = domains::carried(map);
-        if network.in_engine && network.domains_told != carried {
-            network.domains_told = carried.clone();
-            let policy = MulticastPolicy { domains: carried, ..self.multicast.clone() };
+        let policy = domains::policy(map, &self.multicast);
+        if network.in_engine && network.multicast_told != policy {
+            network.multicast_told = policy.clone();
             self.engine(Command::SetMulticast { network: id, policy }).await;
         }
     }

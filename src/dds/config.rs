@@ -18,6 +18,9 @@ pub struct DdsConfig {
     pub discovery_servers: Vec<DiscoveryServer>,
     /// Leaves out announcements that peers need not hear again. Default: true.
     pub damping: bool,
+    /// Announces processes to peers by their addresses on the overlay alone, so that nobody sends packets to others in vain.
+    /// Default: true.
+    pub hide_addresses: bool,
     /// Has Fast DDS carry data over TCP, for images and point clouds over lossy links; discovery by multicast only.
     /// Default: false.
     pub large_data: bool,
@@ -97,6 +100,7 @@ impl Default for DdsConfig {
             discovery: Discovery::default(),
             discovery_servers: Vec::new(),
             damping: true,
+            hide_addresses: true,
             large_data: false,
             local_interfaces: Vec::new(),
         }
@@ -121,7 +125,12 @@ impl DdsConfig {
     /// What the engine does with multicast.
     pub fn multicast(&self) -> MulticastPolicy {
         let replicate = self.discovery == Discovery::Multicast;
-        MulticastPolicy { replicate, damping: self.damping, ..MulticastPolicy::default() }
+        MulticastPolicy {
+            replicate,
+            damping: self.damping,
+            hide_addresses: self.hide_addresses,
+            ..MulticastPolicy::default()
+        }
     }
 }
 
@@ -177,5 +186,6 @@ mod tests {
         let unicast = toml::from_str::<DdsConfig>("discovery = 'unicast'").unwrap();
         assert!(!unicast.multicast().replicate);
         assert!(!toml::from_str::<DdsConfig>("damping = false").unwrap().multicast().damping);
+        assert!(!toml::from_str::<DdsConfig>("hide_addresses = false").unwrap().multicast().hide_addresses);
     }
 }

@@ -1,11 +1,24 @@
-//! ROS domains of a network as its map gives them: this machine's, its peers', and whose discovery is carried.
+//! ROS domains of a network as its map gives them: this machine's, its peers', and what of the multicast is carried.
 
-use ria_core::Domains;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ria_core::{Domains, MulticastPolicy};
 use ria_protocol::domains::{MAX_DOMAIN, RosDomains};
 use ria_protocol::id::NodeId;
 use ria_protocol::map::{Member, Snapshot};
+use ria_protocol::multicast::{MulticastGroup, MulticastGroups};
+use ria_protocol::policy::PermitKind;
 
 use crate::state::map;
+
+/// Each packet to a group is looked up in all of them.
+const MAX_GROUPS: usize = 64;
+
+/// What of the multicast is carried, where the agent's own settings are these.
+pub fn policy(map: &Snapshot, settings: &MulticastPolicy) -> MulticastPolicy {
+    MulticastPolicy { domains: carried(map), groups: groups(map), ..settings.clone() }
+}
 
 /// Whose discovery is carried. What a coordinator sends that no domain can be made of lets nothing through, rather than
 /// everything.
@@ -17,6 +30,19 @@ pub fn carried(map: &Snapshot) -> Domains {
             Domains::Only(usable(map.members.iter().filter_map(|member| member.ros_domain)).collect())
         }
     }
+}
+
+/// Multicast groups that are carried beside discovery: those of the network, and those that its policy names, which says
+/// who may send to them.
+pub fn groups(map: &Snapshot) -> BTreeSet<MulticastGroup> {
+    let rules = map.policy.iter().filter_map(|policy| policy.rules.as_ref()).flatten();
+    let permits = rules.flat_map(|rule| &rule.permits).filter(|permit| permit.kind == PermitKind::MULTICAST);
+    let named = permits.filter_map(|permit| {
+        let group = permit.group.filter(IpAddr::is_multicast)?;
+        Some(MulticastGroup { group, first: permit.first, last: permit.last })
+    });
+    let own = map.network.multicast.iter().flat_map(MulticastGroups::iter);
+    own.chain(named).take(MAX_GROUPS).collect()
 }
 
 /// The domain that this machine's processes are given.
@@ -46,6 +72,7 @@ fn usable(domains: impl Iterator<Item = u8>) -> impl Iterator<Item = u8> {
 #[cfg(test)]
 mod tests {
     use ria_protocol::map::{MemberKind, NetworkInfo, Revision};
+    use ria_protocol::policy::{NodePolicy, Permit, Rule, Selector};
     use ria_protocol::record::{MemberRecord, SignedRecord};
     use ria_protocol::{id::NetworkId, keys::WgPublicKey};
 
@@ -78,6 +105,7 @@ mod tests {
                 lock_keys: vec![],
                 urls: vec![],
                 ros_domains,
+                multicast: None,
             },
             members: vec![member(1, own[0]), member(2, own[1])],
             policy: None,
@@ -111,6 +139,26 @@ mod tests {
         assert_eq!((carried(&map), own(&map, node())), (only(&[1, 2]), Some(1)));
         assert_eq!(of(&map, &map.members[1]), [2]);
         assert!(lacks_own(&snapshot(Some(RosDomains::PerRobot), [None, Some(2)]), node()));
+    }
+
+    #[test]
+    fn groups_of_the_network_and_of_its_policy_are_carried() {
+        let mut map = snapshot(None, [None, None]);
+        assert!(groups(&map).is_empty());
+        map.network.multicast = Some("239.1.2.3:5000".parse().unwrap());
+        let rule = |permits| Rule {
+            number: 1,
+            from: Selector { all: true, ..Selector::default() },
+            to: Selector { all: true, ..Selector::default() },
+            permits,
+            not_before: None,
+            until: None,
+        };
+        let mdns = Permit::group([224, 0, 0, 251].into(), 5353, 5353);
+        let rules = vec![rule(vec![Permit::plain(PermitKind::ANY), mdns])];
+        map.policy = Some(NodePolicy { version: 1, rules: Some(rules) });
+        let shown: Vec<String> = groups(&map).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["224.0.0.251:5353", "239.1.2.3:5000"]);
     }
 
     #[test]

@@ -36,6 +36,12 @@ const LOCATORS: usize = 256;
 /// back: 3 s unless told, which is what a robot's move would cost. A heartbeat is sent while something is not acknowledged.
 const HEARTBEAT: Duration = Duration::from_millis(300);
 
+/// Where ROS 2 tells which nodes a participant has. ROS 2 takes the profile that is named as the topic.
+const GRAPH_TOPIC: &str = "ros_discovery_info";
+
+/// What Fast DDS takes by itself.
+const GRAPH_HEARTBEAT: Duration = Duration::from_secs(3);
+
 pub(super) fn profile(overlay: &Overlay, version: Version) -> String {
     let (interfaces, peers) = (interfaces(overlay, version), peers(overlay, version));
     let size = if overlay.is_up() {
@@ -109,21 +115,28 @@ fn peers(overlay: &Overlay, version: Version) -> String {
     text
 }
 
-/// What writers are given that are not named in a profile of their own.
+/// What writers are given that are not named in a profile of their own, and those of the topic by which participants tell
+/// of their nodes. That one goes from everybody to everybody, and a heartbeat is for all readers as long as one of them is
+/// behind: at the pace of the others, fifty processes that start together would drown in them.
 fn writers(version: Version) -> String {
-    let name = match version {
+    let own = writer("ria_writer", " is_default_profile=\"true\"", HEARTBEAT, version);
+    own + &writer(GRAPH_TOPIC, "", GRAPH_HEARTBEAT, version)
+}
+
+fn writer(name: &str, options: &str, heartbeat: Duration, version: Version) -> String {
+    let element = match version {
         Version::V2 | Version::V2_10 => "heartbeatPeriod",
         Version::V3 => "heartbeat_period",
     };
-    let (seconds, rest) = (HEARTBEAT.as_secs(), HEARTBEAT.subsec_nanos());
+    let (seconds, rest) = (heartbeat.as_secs(), heartbeat.subsec_nanos());
     format!(
         r#"
-    <data_writer profile_name="ria_writer" is_default_profile="true">
+    <data_writer profile_name="{name}"{options}>
       <times>
-        <{name}>
+        <{element}>
           <sec>{seconds}</sec>
           <nanosec>{rest}</nanosec>
-        </{name}>
+        </{element}>
       </times>
     </data_writer>"#
     )
@@ -177,9 +190,11 @@ mod tests {
             let text = profile(&overlay(1), version);
             let heartbeats: Vec<_> =
                 text.lines().filter(|l| l.to_lowercase().contains("heartbeat")).collect();
-            assert_eq!(heartbeats.len(), 2, "{text}");
+            assert_eq!(heartbeats.len(), 4, "{text}");
             assert!(heartbeats.iter().all(|line| line.contains(name)));
             assert!(text.contains("<sec>0</sec>\n          <nanosec>300000000</nanosec>"));
+            let graph = text.split("<data_writer profile_name=\"ros_discovery_info\">").nth(1).unwrap();
+            assert!(graph.contains("<sec>3</sec>\n          <nanosec>0</nanosec>"), "{text}");
             assert!(!text.contains("<qos>"), "a policy of the user's would be taken over");
         }
     }

@@ -115,6 +115,7 @@ mod tests {
                 lock_keys: vec![],
                 urls: vec![],
                 ros_domains: None,
+                multicast: None,
             },
             members: vec![member(1, "a"), member(3, "c")],
             policy: None,

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ria_protocol::id::{BootId, KeyId, NetworkId, NodeId};
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::map::{CandidateKind, MemberKind, Revision};
+use ria_protocol::multicast::MulticastGroups;
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
@@ -31,6 +32,16 @@ pub struct NetworkView {
     /// ROS domains: `per-robot`, or those that all members share (`7`, `7,8`); absent where they are everybody's choice.
     #[serde(default)]
     pub ros_domains: Option<WantedDomains>,
+    /// Multicast groups that are carried beside discovery: `none`, or such as `mdns,239.1.2.3:5000-5010`.
+    #[serde(default)]
+    pub multicast: MulticastGroups,
+}
+
+/// A request for other multicast groups of a network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetMulticast {
+    pub groups: MulticastGroups,
 }
 
 /// A request for a network.
@@ -45,6 +56,9 @@ pub struct CreateNetwork {
     /// `shared`, `per-robot`, or a list.
     #[serde(default)]
     pub ros_domains: Option<WantedDomains>,
+    /// Multicast groups that are carried beside discovery.
+    #[serde(default)]
+    pub multicast: Option<MulticastGroups>,
 }
 
 /// A join key without its secret.

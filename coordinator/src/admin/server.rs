@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET  /v1/networks            POST /v1/networks           GET /v1/networks/{name}
+//! POST /v1/networks/{name}/multicast
 //! GET  /v1/keys                POST /v1/keys               POST /v1/keys/{id}/revoke
 //! GET  /v1/nodes?network=      GET /v1/nodes/{name or id}  DELETE /v1/nodes/{name or id}
 //! POST /v1/nodes/{name or id}/rename                       POST /v1/nodes/{name or id}/tag
@@ -34,7 +35,7 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::api::{
-    CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode,
+    CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode, SetMulticast,
 };
 use super::desk::Shared;
 use super::views::{self, PresenceTable};
@@ -45,7 +46,7 @@ use crate::hub::HubGone;
 use crate::person::Person;
 use crate::registry::{
     CreateKeyError, CreateNetworkError, NewKey, NewNetwork, NodeStanding, RemoveNodeError, RevokeKeyError,
-    SetNodeEnabledError, Unavailable,
+    SetMulticastError, SetNodeEnabledError, Unavailable,
 };
 use crate::session::Services;
 use crate::state::people::Reach;
@@ -118,6 +119,7 @@ pub(crate) fn operations(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/networks", get(list_networks).post(create_network))
         .route("/v1/networks/{name}", get(show_network))
+        .route("/v1/networks/{name}/multicast", post(set_multicast))
         .route("/v1/keys", get(list_keys).post(create_key))
         .route("/v1/keys/{id}", get(enrolment::show_key))
         .route("/v1/keys/{id}/revoke", post(revoke_key))
@@ -319,6 +321,7 @@ async fn create_network(
         prefix_v4: request.prefix_v4,
         mtu: request.mtu,
         ros_domains: request.ros_domains,
+        multicast: request.multicast,
     };
     let network = admin.services.registry.create_network(new, actor).await.map_err(|error| match error {
         CreateNetworkError::Unavailable(error) => error.into(),
@@ -328,6 +331,22 @@ async fn create_network(
         CreateNetworkError::NoDomain => problem(ProblemCode::Conflict, error),
     })?;
     Ok(Json(views::network(&network, &PresenceTable::new())))
+}
+
+async fn set_multicast(
+    Shared(admin): Shared,
+    UrlPath(name): UrlPath<String>,
+    axum::Extension(actor): By,
+    Body(request): Body<SetMulticast>,
+) -> Answer<NetworkView> {
+    let presence = presence(&admin).await?;
+    let id = find_network(&admin.world(), &name)?.info.id;
+    let registry = &admin.services.registry;
+    let network = registry.set_multicast(id, request.groups, actor).await.map_err(|error| match error {
+        SetMulticastError::Unavailable(error) => error.into(),
+        SetMulticastError::NoNetwork => problem(ProblemCode::NotFound, error),
+    })?;
+    Ok(Json(views::network(&network, &presence)))
 }
 
 async fn list_keys(Shared(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<KeyView>> {

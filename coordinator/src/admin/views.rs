@@ -33,6 +33,7 @@ pub(super) fn network(network: &Network, presence: &PresenceTable) -> NetworkVie
         nodes: network.members.len(),
         online: network.members.keys().filter(|node| online(node)).count(),
         ros_domains: network.info.ros_domains.clone().map(WantedDomains::Exactly),
+        multicast: network.info.multicast.clone().unwrap_or_default(),
     }
 }
 

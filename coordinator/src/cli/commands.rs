@@ -21,7 +21,8 @@ use super::{
     environment, print,
 };
 use crate::admin::api::{
-    ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, UrlRequest, UrlView,
+    ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, SetMulticast,
+    UrlRequest, UrlView,
 };
 use crate::admin::client::{Client, RequestError, escaped};
 use crate::config;
@@ -119,10 +120,15 @@ pub(super) fn with_network(path: &str, network: Option<&str>) -> String {
 
 async fn network(command: NetworkCommand) -> Outcome {
     match command {
-        NetworkCommand::Create { name, prefix, mtu, ros_domains, common } => {
-            let request = CreateNetwork { name, prefix_v4: prefix, mtu, ros_domains };
+        NetworkCommand::Create { name, prefix, mtu, ros_domains, multicast, common } => {
+            let request = CreateNetwork { name, prefix_v4: prefix, mtu, ros_domains, multicast };
             let made: NetworkView = common.client().post("/v1/networks", &request).await?;
             common.show(&made, network_text)
+        }
+        NetworkCommand::Multicast { name, groups, common } => {
+            let path = format!("/v1/networks/{}/multicast", escaped(&name));
+            let changed: NetworkView = common.client().post(&path, &SetMulticast { groups }).await?;
+            common.show(&changed, network_text)
         }
         NetworkCommand::List { common } => {
             let all: Vec<NetworkView> = common.client().get("/v1/networks").await?;
@@ -166,6 +172,7 @@ fn network_text(network: &NetworkView) -> String {
         ("ipv6", network.prefix_v6.to_string()),
         ("mtu", network.mtu.to_string()),
         ("ros domains", domains_text(network)),
+        ("multicast", format!("discovery of ROS 2, and beside it: {}", network.multicast)),
         ("nodes", format!("{} ({} online)", network.nodes, network.online)),
         ("revision", network.revision.0.to_string()),
         ("created", shown(network.created)),

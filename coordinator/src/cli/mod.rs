@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ria_protocol::keys::WgPublicKey;
+use ria_protocol::multicast::MulticastGroups;
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 
@@ -183,6 +184,24 @@ enum NetworkCommand {
         /// 'ria env', and discovery of others is not carried [default: everybody's own choice, all are carried]
         #[arg(long, value_name = "shared|per-robot|LIST")]
         ros_domains: Option<WantedDomains>,
+        /// Multicast groups with their UDP ports that members get each other's packets of, beside the discovery of ROS 2:
+        /// mdns, 239.1.2.3:5000, 239.1.2.3:5000-5010, several with a comma between [default: none]
+        #[arg(long, value_name = "GROUPS")]
+        multicast: Option<MulticastGroups>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change which multicast groups a network carries beside the discovery of ROS 2
+    #[command(after_help = "Examples:\n  ria-coordinator network multicast lab mdns\n  \
+        ria-coordinator network multicast lab mdns,239.1.2.3:5000-5010\n  \
+        ria-coordinator network multicast lab none\n\n\
+        Members follow within a second. Where a policy is in force, it has to allow a group as well; one that a rule \
+        names is carried without this.")]
+    Multicast {
+        /// Its name
+        name: String,
+        /// mdns, 239.1.2.3:5000, 239.1.2.3:5000-5010, several with a comma between; or none
+        groups: MulticastGroups,
         #[command(flatten)]
         common: Common,
     },

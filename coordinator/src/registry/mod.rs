@@ -14,6 +14,7 @@ mod draft;
 mod edit;
 pub(crate) mod limiter;
 mod local_change;
+mod multicast;
 pub mod people;
 pub mod policy;
 mod relays;
@@ -34,6 +35,7 @@ use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
 use ria_protocol::join_key::JoinSecret;
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
+use ria_protocol::multicast::MulticastGroups;
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::requester::LocalChange;
@@ -84,6 +86,15 @@ pub enum CreateNetworkError {
         "other networks have all ROS domains from 0 to 101; share some by naming them, as in --ros-domains 7"
     )]
     NoDomain,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// The multicast groups of a network can't be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SetMulticastError {
+    #[error("there is no such network")]
+    NoNetwork,
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -195,6 +206,7 @@ macro_rules! store_error_is_unavailable {
 }
 store_error_is_unavailable!(
     CreateNetworkError,
+    SetMulticastError,
     CreateKeyError,
     RevokeKeyError,
     RemoveNodeError,
@@ -212,6 +224,8 @@ pub struct NewNetwork {
     pub mtu: Option<u16>,
     /// Absent: everybody's own choice.
     pub ros_domains: Option<WantedDomains>,
+    /// Multicast groups that are carried beside discovery.
+    pub multicast: Option<MulticastGroups>,
 }
 
 /// A join key to make.
@@ -276,6 +290,7 @@ type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 #[derive(Debug)]
 enum Command {
     CreateNetwork(NewNetwork, Actor, Reply<Arc<Network>, CreateNetworkError>),
+    SetMulticast(NetworkId, MulticastGroups, Actor, Reply<Arc<Network>, SetMulticastError>),
     CreateKey(NewKey, Actor, Reply<CreatedKey, CreateKeyError>),
     RevokeKey(KeyId, Actor, Reply<Arc<JoinKeyEntry>, RevokeKeyError>),
     Admit(Box<ProvenEnrolment>, Reply<Admission, AdmitError>),
@@ -333,7 +348,7 @@ impl Registry {
         let task = tokio::spawn(writer.run(queue));
         let registry = Self { commands, world: published, writable, store_errors, store };
         if never_used && let Ok(name) = "lab".parse() {
-            let lab = NewNetwork { name, prefix_v4: None, mtu: None, ros_domains: None };
+            let lab = NewNetwork { name, prefix_v4: None, mtu: None, ros_domains: None, multicast: None };
             registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
                 CreateNetworkError::Unavailable(error) => error,
                 CreateNetworkError::NameTaken(_)
@@ -446,6 +461,16 @@ impl Registry {
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, EditNodeError> {
         self.ask(|reply| Command::EditNode(network, node, edit, actor, reply)).await
+    }
+
+    /// Has a network carry these multicast groups and no others.
+    pub async fn set_multicast(
+        &self,
+        network: NetworkId,
+        groups: MulticastGroups,
+        actor: Actor,
+    ) -> Result<Arc<Network>, SetMulticastError> {
+        self.ask(|reply| Command::SetMulticast(network, groups, actor, reply)).await
     }
 
     /// Counts a failed proof against the address that it came from.

@@ -96,12 +96,13 @@ impl Writer {
             Command::CreateNetwork(new, actor, reply) => {
                 let _ = reply.send(self.create_network(new, actor).await);
             }
+            Command::SetMulticast(network, groups, actor, reply) => {
+                drop(reply.send(self.set_multicast(network, groups, actor).await));
+            }
             Command::CreateKey(new, actor, reply) => {
                 let _ = reply.send(self.create_key(new, actor).await);
             }
-            Command::RevokeKey(key, actor, reply) => {
-                let _ = reply.send(self.revoke_key(key, actor).await);
-            }
+            Command::RevokeKey(key, actor, reply) => drop(reply.send(self.revoke_key(key, actor).await)),
             Command::Admit(enrolment, reply) => {
                 let _ = reply.send(self.admit(*enrolment).await);
             }
@@ -233,6 +234,7 @@ impl Writer {
             lock_keys: Vec::new(),
             urls: self.urls(),
             ros_domains,
+            multicast: new.multicast.filter(|groups| !groups.is_empty()),
         };
         let event = Event {
             time: now,
@@ -245,6 +247,7 @@ impl Writer {
                 "prefix_v6": info.prefix_v6,
                 "mtu": info.mtu,
                 "ros_domains": info.ros_domains.as_ref().map(ToString::to_string),
+                "multicast": info.multicast.as_ref().map(ToString::to_string),
             }),
         };
         let made = self.change(async move |draft| {

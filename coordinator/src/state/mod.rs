@@ -363,6 +363,7 @@ pub(crate) mod tests {
             lock_keys: Vec::new(),
             urls: Vec::new(),
             ros_domains: None,
+            multicast: None,
         };
         Network::new(info, UnixTime(1000))
     }

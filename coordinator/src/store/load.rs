@@ -163,6 +163,10 @@ impl Store {
                 .try_get::<Option<String>, _>("ros_domains")?
                 .map(|text| text.parse().map_err(|e| damaged("ros_domains", e)))
                 .transpose()?,
+            multicast: row
+                .try_get::<Option<String>, _>("multicast")?
+                .map(|text| text.parse().map_err(|e| damaged("multicast", e)))
+                .transpose()?,
         };
         let id = info.id.to_string();
         let mut network = Network::new(info, time(row, "created")?);

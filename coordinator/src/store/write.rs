@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
-use ria_protocol::map::Revision;
+use ria_protocol::map::{NetworkInfo, Revision};
 use ria_protocol::message::to_bytes;
 use ria_protocol::time::UnixTime;
 use ria_protocol::witness::AuditHead;
@@ -46,8 +46,8 @@ impl<'t> Write<'t> {
 
     /// A new network.
     pub async fn network(&mut self, network: &Network) -> Written {
-        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created, urls, ros_domains) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created, urls, ros_domains, \
+                   multicast) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         sqlx::query(sql)
             .bind(network.info.id.to_string())
             .bind(network.info.name.as_str())
@@ -58,6 +58,7 @@ impl<'t> Write<'t> {
             .bind(big(network.created.0))
             .bind(tags(&network.info.urls))
             .bind(network.info.ros_domains.as_ref().map(ToString::to_string))
+            .bind(network.info.multicast.as_ref().map(ToString::to_string))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -81,6 +82,14 @@ impl<'t> Write<'t> {
     pub async fn network_urls(&mut self, network: NetworkId, urls: &[String]) -> Written {
         let sql = "UPDATE networks SET urls = $2 WHERE id = $1";
         sqlx::query(sql).bind(network.to_string()).bind(tags(urls)).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// Its multicast groups.
+    pub async fn network_multicast(&mut self, info: &NetworkInfo) -> Written {
+        let sql = "UPDATE networks SET multicast = $2 WHERE id = $1";
+        let groups = info.multicast.as_ref().map(ToString::to_string);
+        sqlx::query(sql).bind(info.id.to_string()).bind(groups).execute(&mut **self.transaction).await?;
         Ok(())
     }
 

@@ -229,3 +229,29 @@ async fn networks_share_domains_only_when_told() {
         assert!(output.status.code() == Some(2) && said.contains(words), "{said}");
     }
 }
+
+#[tokio::test]
+async fn members_follow_the_multicast_groups_of_their_network() {
+    let mut server = Server::start();
+    let key = server.key(&[]);
+    let mut robot = Robot::new("robot", &key);
+    let (mut connection, start) = robot.join(server.address, &key).await;
+    assert_eq!(start.map.snapshot().network.multicast, None);
+    let text = server.text(&["network", "multicast", "lab", "239.1.2.3:5000,mdns"]);
+    assert!(text.contains("mdns,239.1.2.3:5000"), "{text}");
+    let set = connection.patches().await;
+    let [ria_protocol::map::Patch::NetworkChanged(info)] = &set.patches[..] else { panic!("{set:?}") };
+    assert_eq!(info.multicast, Some("mdns,239.1.2.3:5000".parse().unwrap()));
+    server.kill();
+    server.start_again();
+    assert_eq!(server.json(&["network", "show", "lab"])["multicast"], "mdns,239.1.2.3:5000");
+    // What is so already is no change.
+    server.text(&["network", "multicast", "lab", "mdns,239.1.2.3:5000"]);
+    server.text(&["network", "multicast", "lab", "none"]);
+    assert_eq!(server.json(&["network", "show", "lab"])["multicast"], "none");
+    let audit = server.json(&["audit", "list"]);
+    let rows = audit["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().filter(|row| row["action"] == "network.multicast").count(), 2);
+    server.text(&["network", "create", "fleet", "--multicast", "mdns"]);
+    assert_eq!(server.json(&["network", "show", "fleet"])["multicast"], "mdns");
+}

@@ -216,6 +216,7 @@ mod tests {
             lock_keys: vec![],
             urls: vec![],
             ros_domains: None,
+            multicast: None,
         }
     }
 

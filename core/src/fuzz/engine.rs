@@ -203,6 +203,7 @@ pub(super) fn snapshot() -> Option<Snapshot> {
         lock_keys: vec![],
         urls: vec![],
         ros_domains: None,
+        multicast: None,
     };
     Some(Snapshot {
         revision: Revision(1),

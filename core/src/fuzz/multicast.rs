@@ -8,6 +8,8 @@ use super::{Unstructured, bytes, damage, pause};
 use crate::ip::IpPacket;
 use crate::multicast::{Audience, Multicast, PeerMulticast};
 use crate::rtps::endpoints::endpoints;
+use crate::rtps::heartbeats::heartbeat;
+use crate::rtps::locators::with_own;
 use crate::rtps::{announcement, sender};
 
 const OWN: [u8; 4] = [10, 213, 0, 1];
@@ -22,6 +24,10 @@ pub fn rtps(data: &[u8]) {
         assert!(
             sender(data).is_some_and(|sender| endpoint.guid.starts_with(&sender)) && topic.len() < data.len()
         );
+    }
+    hide(data);
+    if let Some(heartbeat) = heartbeat(data) {
+        assert!(sender(data) == Some(heartbeat.participant) && heartbeat.content.len() < data.len());
     }
     if let Some(read) = announcement(data) {
         assert!(sender(data) == Some(read.participant) && read.content.len() < data.len());
@@ -61,11 +67,25 @@ pub fn rtps(data: &[u8]) {
                 now += Duration::from_millis(200);
                 let news = udp(OWN, GROUP, &message_of(what >> 6, fresh + 2, b""));
                 let audience = multicast.admit(&view(&news), &[OWN.into()], now);
-                assert!(matches!(audience, Ok(Audience::All) | Err(_)), "news are held back");
+                assert!(matches!(audience, Ok((Audience::All, _)) | Err(_)), "news are held back");
             }
             _ => now += pause(&mut input),
         }
     }
+}
+
+/// Hiding addresses changes nothing but which parameters are padding, and not twice.
+fn hide(message: &[u8]) {
+    let packet = udp(OWN, PEER, message.get(..8000).unwrap_or(message));
+    let own = [OWN.into()];
+    let hidden = with_own(&view(&packet), &own, <[u8]>::to_vec);
+    assert!(hidden.len() == packet.len() && hidden[..28] == packet[..28]);
+    assert!(
+        hidden.iter().zip(&packet).all(|(after, before)| after == before || *after == 0),
+        "{hidden:02x?}"
+    );
+    let again = with_own(&view(&hidden), &own, <[u8]>::to_vec);
+    assert_eq!(again, hidden);
 }
 
 fn message_of(participant: u8, content: u32, tail: &[u8]) -> Vec<u8> {

@@ -27,6 +27,7 @@ fn info(mtu: u16, locked: bool) -> NetworkInfo {
         lock_keys: if locked { vec![owner().1] } else { vec![] },
         urls: vec![],
         ros_domains: None,
+        multicast: None,
     }
 }
 

@@ -7,11 +7,16 @@
 //! - after that one to the group passes every 8 s, or sooner where the lease is short;
 //! - and none to a single participant, while those to the group are carried;
 //! - another content, another participant, a farewell, and everything to a peer that is new, passes at once.
+//!
+//! Fast DDS tells all readers of its endpoints what it has whenever one of them asks for something again. Where many
+//! participants start together that becomes most of the traffic, and what it displaces is asked for again. So the same
+//! heartbeat passes once in a while.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::budget::{Bucket, Limit};
+use crate::rtps::heartbeats::Heartbeat;
 use crate::rtps::{Announcement, GuidPrefix};
 
 /// Announcements of one content that pass in any case.
@@ -206,13 +211,46 @@ impl Repeats {
     }
 }
 
+/// A heartbeat that says the same to the same reader passes again after this time. By itself a writer repeats it every second.
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// Places for those that passed last (64 KiB).
+const HEARTBEATS: usize = 4096;
+
+/// Which heartbeats went to whom, and when: by fingerprint, each in one place. One that is displaced passes once more.
+#[derive(Debug, Default)]
+pub(super) struct Heartbeats(Vec<(u64, Option<Instant>)>);
+
+impl Heartbeats {
+    /// Whether the same went there just now.
+    pub(super) fn is_echo(&mut self, heartbeat: &Heartbeat<'_>, to: (IpAddr, u16), now: Instant) -> bool {
+        let from = hash(u64::from(to.1) ^ (u64::from(heartbeat.flags) << 16), &heartbeat.participant);
+        let fingerprint = hash(reached(from, to.0), heartbeat.content);
+        if self.0.is_empty() {
+            self.0 = vec![(0, None); HEARTBEATS];
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let place = (fingerprint >> 32) as usize % HEARTBEATS;
+        let Some((known, at)) = self.0.get_mut(place) else { return false };
+        let lately = at.is_some_and(|at| now.saturating_duration_since(at) < HEARTBEAT);
+        if *known == fingerprint && lately {
+            return true;
+        }
+        (*known, *at) = (fingerprint, Some(now));
+        false
+    }
+}
+
+fn reached(seed: u64, address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => hash(seed, &v4.octets()),
+        IpAddr::V6(v6) => hash(seed, &v6.octets()),
+    }
+}
+
 fn fingerprint(announced: &Announcement<'_>, address: IpAddr, port: u16, epoch: u64) -> u64 {
     let from = hash(u64::from(port) ^ (epoch << 16), &announced.participant);
-    let to = match address {
-        IpAddr::V4(v4) => hash(from, &v4.octets()),
-        IpAddr::V6(v6) => hash(from, &v6.octets()),
-    };
-    hash(to, announced.content)
+    hash(reached(from, address), announced.content)
 }
 
 /// Mixes bytes into a number, eight at a time. It only has to tell this host's own announcements apart.

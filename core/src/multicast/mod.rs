@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use graph::{Clash, Unique};
+pub(crate) use policy::Class;
 pub(crate) use policy::is_discovery;
 pub use policy::{Domains, MulticastPolicy};
 
@@ -31,13 +32,17 @@ use crate::budget::{Bucket, Limit};
 use crate::counters::DropReason;
 use crate::ip::IpPacket;
 use crate::rtps;
-use damping::{Participants, Repeats};
+use damping::{Heartbeats, Participants, Repeats};
 use graph::Graph;
 use heard::Heard;
 
 /// Copies to one peer. Twenty participants need three packets per second, and 200 that start at once 600.
 const PEER_PACKETS: Limit = Limit { per_second: 100, at_once: 600 };
 const PEER_BYTES: Limit = Limit { per_second: 64 * 1024, at_once: 512 * 1024 };
+
+/// The same for groups that were named: a megabit per second.
+const GROUP_PACKETS: Limit = Limit { per_second: 200, at_once: 400 };
+const GROUP_BYTES: Limit = Limit { per_second: 128 * 1024, at_once: 256 * 1024 };
 
 /// A peer that was away for less missed nothing that would not come again in time.
 const AWAY: Duration = Duration::from_secs(3);
@@ -63,6 +68,7 @@ pub(crate) struct Multicast {
     own: Heard,
     graph: Graph,
     repeats: Repeats,
+    heartbeats: Heartbeats,
     /// Numbers what peers have been through, so that a number never comes back.
     epoch: u64,
 }
@@ -74,6 +80,8 @@ pub(crate) struct PeerMulticast {
     graph: Graph,
     packets: Bucket,
     bytes: Bucket,
+    group_packets: Bucket,
+    group_bytes: Bucket,
     /// Since when it has to be told everything again.
     new_since: Option<Instant>,
     epoch: u64,
@@ -100,10 +108,13 @@ impl Multicast {
         packet: &IpPacket<'_>,
         own: &[IpAddr],
         now: Instant,
-    ) -> Result<Audience, DropReason> {
-        let udp = self.policy.judge(packet)?;
+    ) -> Result<(Audience, Class), DropReason> {
+        let (udp, class) = self.policy.judge(packet)?;
         if !own.contains(&packet.source) {
             return Err(DropReason::MulticastSource);
+        }
+        if class == Class::Group {
+            return Ok((Audience::All, class));
         }
         let announced = rtps::announcement(udp.payload);
         if let Some(announced) = &announced {
@@ -113,9 +124,9 @@ impl Multicast {
         if !self.participants.take(rtps::sender(udp.payload), now) {
             return Err(DropReason::MulticastBudget);
         }
-        let Some(announced) = announced else { return Ok(Audience::All) };
+        let Some(announced) = announced else { return Ok((Audience::All, class)) };
         let round = self.participants.announce(&announced, packet.bytes, now);
-        Ok(round.filter(|_| self.policy.damping).map_or(Audience::All, Audience::NewSince))
+        Ok((round.filter(|_| self.policy.damping).map_or(Audience::All, Audience::NewSince), class))
     }
 
     /// Looks at a unicast packet of this host: what its programs tell those of a peer.
@@ -139,21 +150,38 @@ impl Multicast {
         graph::clashes((&self.graph, &self.own), others, now)
     }
 
-    /// Whether a unicast packet to a peer says what the peer hears by multicast anyway. That one which is heard by
-    /// multicast hears it as well: without it, or in another mode, it is told by unicast alone.
+    /// Whether a unicast packet to a peer says what the peer was told just now, or hears by multicast anyway. That one which
+    /// is heard by multicast hears it as well: without it, or in another mode, it is told by unicast alone.
     pub(crate) fn is_repeat(&mut self, packet: &IpPacket<'_>, peer: &PeerMulticast, now: Instant) -> bool {
+        let Some(udp) = packet.udp().filter(|_| self.policy.damping) else { return false };
+        let to = (packet.destination, udp.destination_port);
+        if let Some(heartbeat) = rtps::heartbeats::heartbeat(udp.payload) {
+            return self.heartbeats.is_echo(&heartbeat, to, now);
+        }
         let lately = |at: Instant| now.saturating_duration_since(at) < SPEAKS;
         let speaks = peer.speaks.is_some_and(|(from, at)| from == packet.destination && lately(at));
-        if !(speaks && self.policy.damping && self.policy.replicate) {
+        if !(speaks && self.policy.replicate) {
             return false;
         }
-        let Some(udp) = packet.udp() else { return false };
         let Some(announced) = rtps::announcement(udp.payload).filter(|a| !a.is_farewell) else {
             return false;
         };
-        let to = (packet.destination, udp.destination_port);
         let seen = self.repeats.note(&announced, to, peer.epoch, now);
         seen > damping::FIRST && self.participants.is_carried(&announced.participant, now)
+    }
+
+    /// A packet of this host, to a group or not, as peers are to get it.
+    pub(crate) fn as_it_leaves<T>(
+        &self,
+        packet: &IpPacket<'_>,
+        own: &[IpAddr],
+        pass: impl FnOnce(&[u8]) -> T,
+    ) -> T {
+        if self.policy.hide_addresses {
+            rtps::locators::with_own(packet, own, pass)
+        } else {
+            pass(packet.bytes)
+        }
     }
 
     /// Whether a multicast packet from a peer may reach this host.
@@ -206,7 +234,13 @@ impl Multicast {
 
 impl PeerMulticast {
     /// Whether a packet for this audience is for the peer, and there is a budget for it.
-    pub(crate) fn admit(&mut self, audience: Audience, len: usize, now: Instant) -> Result<bool, DropReason> {
+    pub(crate) fn admit(
+        &mut self,
+        audience: Audience,
+        class: Class,
+        len: usize,
+        now: Instant,
+    ) -> Result<bool, DropReason> {
         let is_for_it = match audience {
             Audience::All => true,
             Audience::NewSince(round) => self.new_since.is_some_and(|at| at > round),
@@ -214,11 +248,15 @@ impl PeerMulticast {
         if !is_for_it {
             return Ok(false);
         }
+        let (packets, bytes) = match class {
+            Class::Discovery => ((&mut self.packets, PEER_PACKETS), (&mut self.bytes, PEER_BYTES)),
+            Class::Group => ((&mut self.group_packets, GROUP_PACKETS), (&mut self.group_bytes, GROUP_BYTES)),
+        };
         // Only what fits both budgets is taken from either.
-        if !self.bytes.has(len, PEER_BYTES, now) || !self.packets.take(1, PEER_PACKETS, now) {
+        if !bytes.0.has(len, bytes.1, now) || !packets.0.take(1, packets.1, now) {
             return Err(DropReason::MulticastBudget);
         }
-        Ok(self.bytes.take(len, PEER_BYTES, now))
+        Ok(bytes.0.take(len, bytes.1, now))
     }
 
     /// How many of the peer's participants are alive, as far as they were heard.

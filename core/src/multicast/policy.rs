@@ -1,9 +1,10 @@
 //! Which groups are carried over an overlay: discovery of ROS domains, and what else is named.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ria_protocol::domains::domain_of_port;
+use ria_protocol::multicast::MulticastGroup;
 
 use crate::counters::DropReason;
 use crate::ip::{IpPacket, UdpDatagram};
@@ -29,9 +30,20 @@ pub struct MulticastPolicy {
     /// Whose discovery.
     pub domains: Domains,
     /// Further groups with their UDP ports; link-local ones too, when they are named here.
-    pub groups: BTreeSet<SocketAddr>,
+    pub groups: BTreeSet<MulticastGroup>,
     /// Whether announcements that peers need not hear again are left out.
     pub damping: bool,
+    /// Whether participants are announced to peers by their addresses on the overlay alone.
+    pub hide_addresses: bool,
+}
+
+/// What a packet is that may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Participants of DDS announce themselves.
+    Discovery,
+    /// Of a group that was named. It must not take the room of discovery.
+    Group,
 }
 
 /// ROS domains (`ROS_DOMAIN_ID`).
@@ -46,7 +58,13 @@ pub enum Domains {
 impl Default for MulticastPolicy {
     /// Discovery of all domains, damped.
     fn default() -> Self {
-        Self { replicate: true, domains: Domains::All, groups: BTreeSet::new(), damping: true }
+        Self {
+            replicate: true,
+            domains: Domains::All,
+            groups: BTreeSet::new(),
+            damping: true,
+            hide_addresses: true,
+        }
     }
 }
 
@@ -61,26 +79,26 @@ impl Domains {
 
 impl MulticastPolicy {
     /// The datagram in a multicast packet that may pass; else why it may not.
-    pub(super) fn judge<'a>(&self, packet: &IpPacket<'a>) -> Result<UdpDatagram<'a>, DropReason> {
+    pub(super) fn judge<'a>(&self, packet: &IpPacket<'a>) -> Result<(UdpDatagram<'a>, Class), DropReason> {
         if !self.replicate {
             return Err(DropReason::Multicast);
         }
         let group = packet.destination;
         let is_discovery = DISCOVERY.contains(&group);
         let Some(udp) = packet.udp() else {
-            let known = is_discovery || self.groups.iter().any(|named| named.ip() == group);
+            let known = is_discovery || self.groups.iter().any(|named| named.group == group);
             return Err(if known { DropReason::MulticastMalformed } else { other(group) });
         };
         let port = udp.destination_port;
-        if self.groups.contains(&SocketAddr::new(group, port)) {
-            return Ok(udp);
+        if self.groups.iter().any(|named| named.has(group, port)) {
+            return Ok((udp, Class::Group));
         }
         if !is_discovery {
             return Err(if port == MDNS_PORT { DropReason::MulticastMdns } else { other(group) });
         }
         match domain_of_port(port).ok_or(DropReason::Multicast)? {
             (domain, 0) if self.domains.contains(domain) => match rtps::sender(udp.payload) {
-                Some(_) => Ok(udp),
+                Some(_) => Ok((udp, Class::Discovery)),
                 None => Err(DropReason::MulticastMalformed),
             },
             (_, 0) => Err(DropReason::MulticastDomain),

@@ -6,6 +6,7 @@ use super::damping::{Participants, Repeats};
 use super::heard::Heard;
 use super::*;
 use crate::rtps::Announcement;
+use crate::rtps::heartbeats::Heartbeat;
 
 fn announced(number: u32, content: &[u8], lease: u64) -> Announcement<'_> {
     let mut participant = [0; 12];
@@ -49,6 +50,20 @@ fn repeats_are_told_apart_up_to_the_size_of_the_table() {
     assert_eq!(known(&mut repeats, b"CONTENT", 7410, 1), 1);
     assert_eq!(known(&mut repeats, b"content", 7500, 1), 1);
     assert_eq!(known(&mut repeats, b"content", 7410, 2), 1);
+}
+
+#[test]
+fn the_same_heartbeat_passes_once_in_a_while_and_another_at_once() {
+    let (mut heartbeats, start) = (damping::Heartbeats::default(), Instant::now());
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let heartbeat = |content| Heartbeat { participant: [1; 12], flags: 1, content };
+    let mut is_echo =
+        |content, port, ms| heartbeats.is_echo(&heartbeat(content), ([10, 213, 0, 2].into(), port), at(ms));
+    let passed: Vec<u64> = (0..20).map(|n| n * 50).filter(|ms| !is_echo(&[1; 24], 7410, *ms)).collect();
+    assert_eq!(passed, [0, 200, 400, 600, 800]);
+    assert!(!is_echo(&[2; 24], 7410, 950), "there is something new");
+    assert!(!is_echo(&[1; 24], 7412, 950), "it goes to another");
+    assert!(is_echo(&[1; 24], 7412, 950));
 }
 
 #[test]

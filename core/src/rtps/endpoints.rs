@@ -6,12 +6,12 @@ use super::{
 };
 
 /// The writers of these announcements (section 9.3.1.5).
-const PUBLICATIONS: [u8; 4] = [0x00, 0x00, 0x03, 0xc2];
-const SUBSCRIPTIONS: [u8; 4] = [0x00, 0x00, 0x04, 0xc2];
+pub(super) const PUBLICATIONS: [u8; 4] = [0x00, 0x00, 0x03, 0xc2];
+pub(super) const SUBSCRIPTIONS: [u8; 4] = [0x00, 0x00, 0x04, 0xc2];
 
 /// HEARTBEAT and ACKNACK stand beside the announcements (section 9.4.5.1.1).
 const ACKNACK: u8 = 0x06;
-const HEARTBEAT: u8 = 0x07;
+pub(super) const HEARTBEAT: u8 = 0x07;
 const GAP: u8 = 0x08;
 
 const PID_TOPIC_NAME: u16 = 0x0005;

@@ -12,6 +12,8 @@
 //! decided here.
 
 pub(crate) mod endpoints;
+pub(crate) mod heartbeats;
+pub(crate) mod locators;
 #[cfg(test)]
 mod tests;
 

@@ -244,13 +244,20 @@ impl Shard {
             return Err(DropReason::Damped);
         }
         peer.catch_up(now, out);
-        if peer.session.is_ready() && peer.route.is_some() {
+        let is_ready = peer.session.is_ready() && peer.route.is_some();
+        let (mtu, mut displaced) = (network.mtu, 0);
+        let taken = network.multicast.as_it_leaves(&packet, &network.own, |bytes| {
+            if is_ready {
+                return mss::with_clamped(bytes, mtu, |bytes| peer.seal(bytes, now, out));
+            }
+            displaced = peer.pending.push(bytes, now);
+            true
+        });
+        if is_ready {
             touch(&mut self.touched, slot);
-            let mtu = network.mtu;
-            let sealed = mss::with_clamped(bytes, mtu, |bytes| peer.seal(bytes, now, out));
-            return if sealed { Ok(()) } else { Err(DropReason::BatchFull) };
+            return if taken { Ok(()) } else { Err(DropReason::BatchFull) };
         }
-        for _ in 0..peer.pending.push(bytes, now) {
+        for _ in 0..displaced {
             self.drops.count(DropReason::NoPath);
         }
         if peer.is_stock() {

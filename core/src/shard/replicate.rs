@@ -11,15 +11,16 @@ use super::{Shard, ShardNetwork, touch};
 use crate::counters::DropReason;
 use crate::filter::Verdict;
 use crate::ip::IpPacket;
-use crate::multicast::{Audience, Clash};
+use crate::multicast::{Audience, Clash, Class};
 use crate::packet::DatagramBatch;
+use crate::rtps::locators;
 
 impl ShardNetwork {
     /// Sends a copy to one peer; whether one went out.
     fn copy(
         &mut self,
         packet: &IpPacket<'_>,
-        audience: Audience,
+        (audience, class): (Audience, Class),
         peer: &mut PeerSlot,
         now: Instant,
         out: &mut DatagramBatch,
@@ -27,7 +28,7 @@ impl ShardNetwork {
         peer.catch_up(now, out);
         if peer.is_stock()
             || !peer.is_reached()
-            || !peer.multicast.admit(audience, packet.bytes.len(), now)?
+            || !peer.multicast.admit(audience, class, packet.bytes.len(), now)?
         {
             return Ok(false);
         }
@@ -47,7 +48,9 @@ impl ShardNetwork {
                 continue;
             };
             let is_allowed = self.filter.outbound(&packet, peer.node, now) == Verdict::Allow;
-            if is_allowed && peer.multicast.admit(Audience::All, bytes.len(), now) == Ok(true) {
+            if is_allowed
+                && peer.multicast.admit(Audience::All, Class::Discovery, bytes.len(), now) == Ok(true)
+            {
                 peer.seal(bytes, now, out);
             }
         }
@@ -63,12 +66,30 @@ impl Shard {
         now: Instant,
         out: &mut DatagramBatch,
     ) -> Result<(), DropReason> {
+        let network = self.networks.get(&id).ok_or(DropReason::NoSuchNetwork)?;
+        let mut room = [0; locators::ROOM];
+        let hidden = network.multicast.as_it_leaves(packet, &network.own, |bytes| {
+            let copy = room.get_mut(..bytes.len())?;
+            copy.copy_from_slice(bytes);
+            Some(bytes.len())
+        });
+        let packet = hidden.and_then(|len| IpPacket::parse(room.get(..len)?)).ok_or(DropReason::TooLarge)?;
+        self.copy_to_all(id, &packet, now, out)
+    }
+
+    fn copy_to_all(
+        &mut self,
+        id: NetworkId,
+        packet: &IpPacket<'_>,
+        now: Instant,
+        out: &mut DatagramBatch,
+    ) -> Result<(), DropReason> {
         let network = self.networks.get_mut(&id).ok_or(DropReason::NoSuchNetwork)?;
-        let audience = network.multicast.admit(packet, &network.own, now)?;
+        let (audience, class) = network.multicast.admit(packet, &network.own, now)?;
         let mut copies = 0;
         for (slot, peer) in self.slots.iter_mut().enumerate() {
             let Some(peer) = peer.as_mut().filter(|peer| peer.network == id) else { continue };
-            match network.copy(packet, audience, peer, now, out) {
+            match network.copy(packet, (audience, class), peer, now, out) {
                 Ok(true) => {
                     copies += 1;
                     touch(&mut self.touched, slot as Slot);

@@ -332,6 +332,7 @@ impl World {
             lock_keys: vec![],
             urls: vec![],
             ros_domains: None,
+            multicast: None,
         }
     }
 

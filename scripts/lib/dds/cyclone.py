@@ -1,12 +1,15 @@
-"""Cyclone DDS on ROS topics: cyclone.py talk NAME, listen SECONDS COUNT, presence NAME, send HZ, or receive
+"""Cyclone DDS on ROS topics: cyclone.py talk NAME, listen SECONDS COUNT, presence NAME, send HZ, receive, or crowd COUNT DOMAINS
 
 On /chatter, listening prints one JSON line, as the demo's listener does, and talking ends with its standard input. On
-/presence it does what presence.py does. `send` and `receive` do what steady.py does, with topics of their own.
+/presence it does what presence.py does. `send` and `receive` do what steady.py does, with topics of their own. `crowd` makes as
+many processes, each with a participant, in so many ROS domains, and for each line of its standard input tells in a JSON line how
+many of them live.
 """
 
 import json
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -23,6 +26,7 @@ from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 from presence import Presence
 
+DOMAIN = int(os.environ.get("ROS_DOMAIN_ID", "0"))
 QOS = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(10))
 KEPT = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(2000))
 BEST_EFFORT = Qos(Policy.Reliability.BestEffort, Policy.History.KeepLast(10))
@@ -101,8 +105,39 @@ def receive(participant):
     report(*both)
 
 
+def be_one(domain):
+    """In a child of the crowd: a participant that does nothing, or the exit code 1."""
+    try:
+        participant = DomainParticipant(domain)
+        while participant:
+            signal.pause()
+    except Exception as error:
+        print(error, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def crowd(count, domains):
+    children = set()
+    for number in range(count):
+        child = os.fork()
+        if child == 0:
+            be_one(DOMAIN + number % domains)
+        children.add(child)
+        time.sleep(0.1)
+    ended = 0
+    for _ in sys.stdin:
+        while children and (child := os.waitpid(-1, os.WNOHANG)[0]):
+            children.remove(child)
+            ended += 1
+        print(json.dumps({"alive": len(children), "ended": ended}), flush=True)
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+
+
 def main():
-    participant = DomainParticipant(int(os.environ.get("ROS_DOMAIN_ID", "0")))
+    if sys.argv[1] == "crowd":
+        return crowd(int(sys.argv[2]), int(sys.argv[3]))
+    participant = DomainParticipant(DOMAIN)
     match sys.argv[1]:
         case "talk":
             return talk(participant, sys.argv[2])

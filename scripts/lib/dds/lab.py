@@ -156,6 +156,14 @@ class Site(Lab):
     def drops(self, host):
         return self.network(host)["drops"]
 
+    def memory(self, host):
+        """What a host's agent occupies, in MiB."""
+        pids = [self.agents[host].pid]
+        while pathlib.Path(f"/proc/{pids[0]}/comm").read_text() != "ria\n":
+            pids = pathlib.Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text().split()
+        status = pathlib.Path(f"/proc/{pids[0]}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
     def address(self, host):
         return self.network(host)["addresses"][0].split("/")[0]
 
@@ -238,6 +246,13 @@ def release(name, *packages):
 kilted = release("kilted", "std-msgs")
 # With an action, which the environment of Ria's own packages has no need of.
 jazzy = release("jazzy", "std-msgs", "std-srvs", "geometry-msgs", "test-msgs")
+
+
+def with_mode(lab, text):
+    """A file with this section [dds]."""
+    config = lab.work / f"agent-{next(NUMBERS)}.toml"
+    config.write_text(f"[dds]\n{text}\n")
+    return config
 
 
 def heard(lab, host, command):

@@ -22,7 +22,7 @@ def main():
         rclpy.init(context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
         nodes.append(rclpy.create_node(f"{name}_{number}", context=context))
     told = last = None
-    while not select.select([sys.stdin], [], [], 0.05)[0]:
+    while not select.select([sys.stdin], [], [], 0.25)[0]:
         fewest = min(len(set(node.get_node_names())) for node in nodes)
         if fewest != last:
             last = fewest
