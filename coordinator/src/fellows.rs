@@ -94,7 +94,7 @@ impl Fellows {
     async fn listen(&mut self, reports: &mut mpsc::Receiver<Report>) -> Result<HubGone, StoreError> {
         let Some(mut listener) = self.store.listen().await? else { return Ok(HubGone) };
         // What was stored while nobody listened is seen, too.
-        self.services.registry.catch_up().await;
+        self.catch_up().await;
         self.say(What::Hello).await;
         let mut alive = interval(ALIVE_EVERY);
         let mut all = interval(ALL_EVERY);
@@ -103,6 +103,8 @@ impl Fellows {
         }
         loop {
             let done = tokio::select! {
+                // First what the others say: nobody is taken for silent whose words wait here.
+                biased;
                 heard = next(&mut listener) => self.handle_heard(heard?).await,
                 Some((network, told)) = reports.recv() => {
                     self.tell(network, told).await;
@@ -124,7 +126,7 @@ impl Fellows {
         if channel == STORED {
             // One's own are told here, too.
             if text.split(' ').next() != Some(self.instance.to_string().as_str()) {
-                self.services.registry.catch_up().await;
+                self.catch_up().await;
             }
             return Ok(());
         }
@@ -146,6 +148,13 @@ impl Fellows {
             What::Alive => Ok(()),
             What::Nodes(network, told) => hub.told(said.by, network, told).await,
             What::Bye => self.end(said.by).await,
+        }
+    }
+
+    /// Sees what is stored before anything else is heard: a node is in the map before there is news of it.
+    async fn catch_up(&self) {
+        if let Err(error) = self.services.registry.catch_up().await {
+            tracing::debug!(%error, "what another coordinator has stored is not seen yet");
         }
     }
 

@@ -1,6 +1,8 @@
 //! What nodes are given to keep for this coordinator, and the check of what they hand back (see
 //! [`ria_protocol::witness`]). The key that seals it lies in the database, so that a restored coordinator has it too.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64;
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::keys::SpkiHash;
@@ -72,13 +74,13 @@ impl Witness {
         }
     }
 
-    /// What a member is given after a change, as far as the change makes something new worth keeping.
-    pub fn keep_change(
+    /// What a member is given after changes, as far as they make something new worth keeping.
+    pub fn keep_changes(
         &self,
         world: &World,
         network: &Network,
         member: &MemberEntry,
-        change: &Change,
+        changes: &[Arc<Change>],
     ) -> Keep {
         let id = network.info.id;
         let own = network.listed(member);
@@ -90,10 +92,11 @@ impl Witness {
             }
             Patch::MemberSet(_) | Patch::NetworkChanged(_) | Patch::PolicySet(_) => None,
         };
+        let patches = || changes.iter().flat_map(|change| &change.set.patches);
         Keep {
             epoch: world.epoch(),
-            deed: change.set.patches.iter().find(of_own).map(|_| self.deed(id, member)),
-            tombstones: change.set.patches.iter().filter_map(buried).collect(),
+            deed: patches().find(of_own).map(|_| self.deed(id, member)),
+            tombstones: patches().filter_map(buried).collect(),
             audit: Some(self.head(world)),
         }
     }

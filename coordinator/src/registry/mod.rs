@@ -315,7 +315,7 @@ enum Command {
     People(people::PeopleCommand),
     NoteBackup(Actor, Reply<(), Unavailable>),
     /// Another coordinator has stored something.
-    CatchUp,
+    CatchUp(Reply<(), Unavailable>),
 }
 
 /// A way to the writer, and to the state that it publishes.
@@ -548,10 +548,9 @@ impl Registry {
         self.ask(|reply| Command::NoteBackup(actor, reply)).await
     }
 
-    /// Another coordinator has stored something, which is to be seen here soon.
-    pub async fn catch_up(&self) {
-        // A writer that is gone sees nothing any more.
-        let _ = self.commands.send(Command::CatchUp).await;
+    /// Another coordinator has stored something, which is seen here and told to sessions when this returns.
+    pub async fn catch_up(&self) -> Result<(), Unavailable> {
+        self.ask(Command::CatchUp).await
     }
 
     /// Adds a URL to those that nodes are told.

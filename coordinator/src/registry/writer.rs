@@ -147,7 +147,8 @@ impl Writer {
             Command::Relays(edit, actor, reply) => self.handle_relays(edit, actor, reply).await,
             Command::People(command) => self.handle_people(command).await,
             Command::NoteBackup(actor, reply) => drop(reply.send(self.note_backup(actor).await)),
-            Command::CatchUp => {}
+            // It is done with the turn that each command begins with.
+            Command::CatchUp(reply) => drop(reply.send(Ok(()))),
             Command::TellUrls(reply) => drop(reply.send(self.tell_urls(Actor::Coordinator).await)),
         }
     }

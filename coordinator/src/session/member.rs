@@ -1,6 +1,7 @@
 //! A member's session: the map and its changes, news of other members, relays, renewal, and leaving.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use ria_protocol::enrol::MembershipNews;
 use ria_protocol::error::{ErrorCode, Refusal};
@@ -11,8 +12,9 @@ use ria_protocol::requester::{LocalChange, LocalDeed};
 use ria_protocol::rotation::Rotate;
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::greeted::Joined;
 use super::socket::Socket;
@@ -24,6 +26,11 @@ use crate::person::Reported;
 use crate::registry::{RemoveNodeError, RotateKeyError};
 use crate::state::Change;
 use crate::state::view::{self, Reader};
+
+/// A node is told this much later how far the audit log has got, unless there is more for it to keep.
+const HEAD_AFTER: Duration = Duration::from_secs(1);
+/// What is told in one message, where many things happen at once.
+const TOGETHER: usize = 256;
 
 /// Addresses that a node may report; the rest is dropped.
 const MAX_CANDIDATES: usize = 64;
@@ -40,6 +47,8 @@ struct Session<'a> {
     challenge: Option<Challenge>,
     /// Who has the node leave, as it says.
     leaver: Option<Reported>,
+    /// When the node is told how far the audit log has got, if it does not know.
+    head_at: Option<Instant>,
 }
 
 /// Serves a member until the session ends.
@@ -63,7 +72,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     let protocol = socket.protocol();
     tracing::debug!(node = %node.1, name = %joined.member.name, %protocol, "session begins");
     let challenge = joined.challenge;
-    let mut session = Session { services, peer, node, id, told: Revision(0), challenge, leaver: None };
+    let mut session =
+        Session { services, peer, node, id, told: Revision(0), challenge, leaver: None, head_at: None };
     let end = match session.serve(socket, begun, &joined.resume).await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -129,23 +139,18 @@ impl Session<'_> {
                 biased;
                 () = self.services.draining.cancelled() => return Err(End::Drained),
                 change = changes.recv() => {
-                    let change = received(change)?;
-                    if view::removes(&change, self.node.1) {
-                        self.check_standing()?;
-                        // It was put out and is back already: it begins anew.
-                        return Err(End::Replaced);
-                    }
-                    if change.set.from >= self.told {
-                        self.told = change.set.to;
-                        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
-                        socket.send_encoded(view::change(&change, &network, reader)).await?;
-                        self.send_keep(socket, Some(&change)).await?;
-                    }
+                    let changes = with_all_that_wait(received(change)?, &mut changes)?;
+                    self.send_changes(socket, &changes, reader).await?;
+                }
+                () = sleep_until(self.head_at.unwrap_or_else(Instant::now)), if self.head_at.is_some() => {
+                    self.head_at = None;
+                    self.send_keep(socket, Some(&[])).await?;
                 }
                 // Behind the changes: a node that was removed hears why, not that it was replaced.
                 _ = &mut begun.replaced => return Err(End::Replaced),
                 news = begun.news.recv() => {
-                    if let Some(message) = received(news)?.told_to(self.node.1) {
+                    let news = with_all_that_wait(received(news)?, &mut begun.news)?;
+                    if let Some(message) = view::news(&news, self.node.1) {
                         socket.send_encoded(message).await?;
                     }
                 }
@@ -159,6 +164,28 @@ impl Session<'_> {
                 message = socket.next() => self.handle_message(socket, message?).await?,
             }
         }
+    }
+
+    /// Tells of changes: all that have come together, in one message.
+    async fn send_changes(
+        &mut self,
+        socket: &mut Socket,
+        changes: &[Arc<Change>],
+        reader: Reader,
+    ) -> Result<(), End> {
+        if changes.iter().any(|change| view::removes(change, self.node.1)) {
+            self.check_standing()?;
+            // It was put out and is back already: it begins anew.
+            return Err(End::Replaced);
+        }
+        let known = changes.iter().take_while(|change| change.set.from < self.told).count();
+        let Some((news, last)) = changes.get(known..).and_then(|news| Some((news, news.last()?))) else {
+            return Ok(());
+        };
+        self.told = last.set.to;
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        socket.send_encoded(view::changes(news, &network, reader)).await?;
+        self.send_keep(socket, Some(news)).await
     }
 
     /// Whether the node may take part, as things are now.
@@ -191,8 +218,9 @@ impl Session<'_> {
         Ok(socket.send(&CoordinatorMessage::Authorities(trusted)).await?)
     }
 
-    /// What the node shall keep: all of it at the beginning, later what a change has made.
-    async fn send_keep(&self, socket: &mut Socket, change: Option<&Change>) -> Result<(), End> {
+    /// What the node shall keep: all of it at the beginning, later what changes have made. Where that is no more than that the
+    /// audit log has got on, it may come a little later, and once for many changes.
+    async fn send_keep(&mut self, socket: &mut Socket, changes: Option<&[Arc<Change>]>) -> Result<(), End> {
         if socket.protocol() < Protocol::V2 {
             return Ok(());
         }
@@ -201,10 +229,15 @@ impl Session<'_> {
         // One that is gone by now hears of that with the next change.
         let Some(member) = network.members.get(&self.node.1) else { return Ok(()) };
         let witness = &self.services.witness;
-        let keep = match change {
+        let keep = match changes {
             None => witness.keep_all(&world, network, member),
-            Some(change) => witness.keep_change(&world, network, member, change),
+            Some(changes) => witness.keep_changes(&world, network, member, changes),
         };
+        let says_more = keep.deed.is_some() || !keep.tombstones.is_empty();
+        if changes.is_some_and(|changes| !changes.is_empty()) && !says_more {
+            self.head_at.get_or_insert_with(|| Instant::now() + HEAD_AFTER);
+            return Ok(());
+        }
         Ok(socket.send(&CoordinatorMessage::Keep(keep)).await?)
     }
 
@@ -287,6 +320,20 @@ impl Session<'_> {
             })),
         }
     }
+}
+
+/// What was received, and all that has come since: the more there is to tell, the fewer messages it takes.
+fn with_all_that_wait<T: Clone>(first: T, feed: &mut Receiver<T>) -> Result<Vec<T>, End> {
+    let mut all = vec![first];
+    while all.len() < TOGETHER {
+        match feed.try_recv() {
+            Ok(next) => all.push(next),
+            Err(TryRecvError::Lagged(_)) => return Err(End::Lagged),
+            // A feed that has ended says so when it is asked next.
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        }
+    }
+    Ok(all)
 }
 
 /// Being too far behind is the end; the node resumes by its revision.

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// A peer is pinged this often.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// A peer from which nothing came for this long is gone.
-const SILENCE: Duration = Duration::from_secs(14);
+/// A peer from which nothing came for this long after a ping is gone: 14 s after its last word at most.
+const PATIENCE: Duration = Duration::from_secs(9);
 /// A message that can't be handed to the kernel for this long shows that the peer does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a closing handshake may take.
@@ -33,14 +33,16 @@ pub(super) enum Closed {
 pub(super) struct Socket {
     inner: WebSocket,
     protocol: Protocol,
-    heard: Instant,
+    /// The first ping since something was heard. Silence counts from it: while this side was busy with something else, the
+    /// peer had nothing to answer.
+    pinged: Option<Instant>,
     ping_at: Instant,
 }
 
 impl Socket {
     pub fn new(inner: WebSocket) -> Self {
-        let now = Instant::now();
-        Self { inner, protocol: Protocol::OLDEST, heard: now, ping_at: now + PING_EVERY }
+        let ping_at = Instant::now() + PING_EVERY;
+        Self { inner, protocol: Protocol::OLDEST, pinged: None, ping_at }
     }
 
     /// What this connection speaks; the oldest version until the greeting.
@@ -77,8 +79,10 @@ impl Socket {
         M: for<'b> minicbor::Decode<'b, ()>,
     {
         loop {
-            let wake = self.ping_at.min(self.heard + SILENCE);
+            let wake = self.pinged.map_or(self.ping_at, |pinged| self.ping_at.min(pinged + PATIENCE));
             let received = tokio::select! {
+                // What has come already counts, however late it is looked at.
+                biased;
                 received = self.inner.recv() => received,
                 () = sleep_until(wake) => {
                     self.handle_timeout().await?;
@@ -86,7 +90,7 @@ impl Socket {
                 }
             };
             let message = received.ok_or(Closed::Gone)?.map_err(|error| fault(&error))?;
-            self.heard = Instant::now();
+            self.pinged = None;
             match message {
                 Message::Binary(bytes) => {
                     return from_bytes(&bytes).map_err(|error| {
@@ -104,9 +108,10 @@ impl Socket {
 
     async fn handle_timeout(&mut self) -> Result<(), Closed> {
         let now = Instant::now();
-        if now >= self.heard + SILENCE {
+        if self.pinged.is_some_and(|pinged| now >= pinged + PATIENCE) {
             return Err(Closed::Silent);
         }
+        self.pinged.get_or_insert(now);
         self.ping_at = now + PING_EVERY;
         self.transmit(Message::Ping(Bytes::new())).await
     }

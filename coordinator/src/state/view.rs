@@ -1,6 +1,9 @@
 //! What one node may see: a pure function of the network's state and the node. Every member sees every other; of the
 //! policy each is told its own part.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ria_protocol::id::NodeId;
 use ria_protocol::map::{Live, Member, MemberKind, Patch, PatchSet, Revision, Snapshot};
@@ -88,15 +91,19 @@ fn patches_since(network: &Network, revision: Revision, reader: Reader) -> Optio
     worth_it.then_some(PatchSet { from: revision, to: network.revision, patches })
 }
 
-/// One change as a node is told it. `network` is the state after it, or a later one.
-pub fn change(change: &Change, network: &Network, reader: Reader) -> Bytes {
-    if !change.differs {
-        return change.encoded.clone();
+/// Changes that follow each other, as a node is told them. `network` is the state after them, or a later one.
+pub fn changes(changes: &[Arc<Change>], network: &Network, reader: Reader) -> Bytes {
+    if let [only] = changes
+        && !only.differs
+    {
+        return only.encoded.clone();
     }
-    let patches = change.set.patches.iter().filter_map(|patch| patch_as_seen(network, patch, reader));
-    let patches = patches.chain(policy_since(network, change.set.from, reader));
-    let set = PatchSet { patches: patches.collect(), ..change.set };
-    to_bytes(&CoordinatorMessage::Patches(set)).into()
+    let [from, to] = [changes.first().map(|c| c.set.from), changes.last().map(|c| c.set.to)];
+    let from = from.unwrap_or(network.revision);
+    let patches = changes.iter().flat_map(|change| &change.set.patches);
+    let patches = patches.filter_map(|patch| patch_as_seen(network, patch, reader));
+    let patches = patches.chain(policy_since(network, from, reader)).collect();
+    to_bytes(&CoordinatorMessage::Patches(PatchSet { from, to: to.unwrap_or(from), patches })).into()
 }
 
 /// Whether a change takes `node` out of everybody's map.
@@ -132,6 +139,16 @@ impl News {
         let others: Vec<Live> = self.members.iter().filter(|live| live.node != node).cloned().collect();
         (self.whole || !others.is_empty()).then(|| encode_live(self.whole, others))
     }
+}
+
+/// What one message tells a node of news that have come together: of each member the latest.
+pub fn news(news: &[Arc<News>], node: NodeId) -> Option<Bytes> {
+    if let [only] = news {
+        return only.told_to(node);
+    }
+    let all = news.iter().flat_map(|news| &news.members).filter(|live| live.node != node);
+    let latest: BTreeMap<NodeId, Live> = all.map(|live| (live.node, live.clone())).collect();
+    (!latest.is_empty()).then(|| encode_live(false, latest.into_values().collect()))
 }
 
 fn encode_live(whole: bool, members: Vec<Live>) -> Bytes {
@@ -187,6 +204,37 @@ mod tests {
     }
 
     #[test]
+    fn what_has_come_together_is_told_together() {
+        let mut network = network();
+        let mut told = Vec::new();
+        for n in 2..5 {
+            let entry = member(n, &format!("robot-{n}"));
+            let change = network.next_change(vec![Patch::MemberSet(network.listed(&entry))]);
+            network.members.insert(entry.node, entry);
+            network.record(change.clone());
+            told.push(change);
+        }
+        let reader = Reader { node: NodeId::from_bytes([2; 10]), protocol: Protocol::NEWEST };
+        let Ok(CoordinatorMessage::Patches(set)) = from_bytes(&changes(&told, &network, reader)) else {
+            panic!()
+        };
+        assert_eq!((set.from, set.to, set.patches.len()), (Revision(1), Revision(4), 3));
+        assert_eq!(changes(&told[1..2], &network, reader), told[1].encoded, "the same bytes for everybody");
+
+        let live = |n: u8, online| Live {
+            node: NodeId::from_bytes([n; 10]),
+            online,
+            boot: None,
+            candidates: vec![],
+        };
+        let all = [vec![live(1, true), live(2, true)], vec![live(1, false), live(3, true)]];
+        let all = all.map(|members| Arc::new(News::new(false, members)));
+        let bytes = news(&all, NodeId::from_bytes([2; 10])).unwrap();
+        let Ok(CoordinatorMessage::Live(update)) = from_bytes(&bytes) else { panic!() };
+        assert_eq!(update.members, [live(1, false), live(3, true)], "the latest of each");
+    }
+
+    #[test]
     fn a_preshared_key_is_told_to_those_who_talk_to_the_device_only() {
         use crate::state::stock::tests::static_peer;
         let mut network = network();
@@ -208,7 +256,9 @@ mod tests {
             let reader = Reader { node, protocol };
             let members = snapshot(&network, reader).members;
             let phone = members.into_iter().find(|m| m.kind == MemberKind::Static);
-            let Ok(CoordinatorMessage::Patches(set)) = from_bytes(&change(&news, &network, reader)) else {
+            let Ok(CoordinatorMessage::Patches(set)) =
+                from_bytes(&changes(std::slice::from_ref(&news), &network, reader))
+            else {
                 panic!()
             };
             (phone, set.patches)
