@@ -246,7 +246,7 @@ dictionary! {
         coordinator_url: String,
         /// Revision of the map.
         map_revision: u64,
-        /// Peers in the map, this node not counted.
+        /// Peers in the map with which the policy allows something, this node not counted.
         peers_total: u32,
         /// Peers whose link is up.
         peers_up: u32,

@@ -253,6 +253,11 @@ impl Verifier {
         Self { head: Head::START }
     }
 
+    /// Begins behind a row that was verified before.
+    pub fn behind(head: Head) -> Self {
+        Self { head }
+    }
+
     /// Takes the next row.
     pub fn handle_row(&mut self, row: &Row) -> Result<(), Broken> {
         if row.seq != self.head.seq + 1 {

@@ -12,9 +12,12 @@ use crate::admin::api::{
     Rename, Tag,
 };
 use crate::admin::api_people::{AddUser, CreateToken, SetRoles, UserView};
-use crate::config::{Config, Standalone};
+use crate::config::{Config, OidcSettings, Standalone};
 use crate::duration::Lifetime;
 use crate::enrol::check_request;
+use crate::oidc::Metadata;
+use crate::oidc::claims::IdToken;
+use crate::oidc::jws::{self, Keys};
 use crate::people::{secret, totp};
 use crate::policy::Who;
 use crate::policy::api::{ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, VersionView};
@@ -32,10 +35,11 @@ use crate::state::people::{Scope, UserName};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("coordinator_config", coordinator_config),
     ("admin_json", admin_json),
     ("web_request", web_request),
+    ("login_provider", login_provider),
     ("certificate_request", certificate_request),
     ("relay_server", relay_server),
     ("relay_stream", relay_stream),
@@ -120,6 +124,32 @@ pub fn web_request(data: &[u8]) {
     totp::step_of(first.as_bytes(), rest, UnixTime(1_000_000));
     let uri = totp::uri(&[7; totp::SECRET], first);
     assert!(uri.is_ascii() && !uri.contains(['<', '"', ' ']));
+}
+
+/// What a login provider says, and whoever passes for one: keys, then a token. Nothing is signed without a key.
+pub fn login_provider(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (first, token) = text.split_once('\n').unwrap_or((text, text));
+    let keys = Keys::read(first.as_bytes()).unwrap_or_default();
+    let verified = jws::verified::<IdToken>(token, &keys);
+    assert!(jws::verified::<IdToken>(token, &Keys::default()).is_err());
+    let Some(settings) = login_settings() else { return };
+    for said in [verified.ok(), serde_json::from_str(first).ok()].into_iter().flatten() {
+        let said: IdToken = said;
+        // Nobody knows the nonce.
+        assert!(said.check(&settings, &secret::fresh(), UnixTime(1_800_000_000)).is_err());
+        if let Ok(someone) = said.someone(serde_json::from_str(token).ok()) {
+            let _ = (someone.check(&settings), someone.name(&settings));
+            assert!(someone.groups(&settings).is_sorted());
+        }
+    }
+    Metadata::is_usable(first.as_bytes(), &settings.issuer);
+}
+
+fn login_settings() -> Option<OidcSettings> {
+    let text = "public_url = \"https://ria.lab.example\"\n[oidc]\nissuer = \"https://a.example\"\nclient_id = \"ria\"\n\
+                domains = \"uni.example\"\ngroups = \"robotics\"\nclaims = \"a=b\"";
+    Config::from_text("coordinator.toml", text).ok()?.oidc
 }
 
 /// Certificate requests of nodes: none is good for a key that is not in it.

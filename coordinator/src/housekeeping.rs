@@ -1,5 +1,5 @@
 //! What ends by itself: memberships of ephemeral nodes that are away, the place in the maps of members that were not
-//! heard of for too long, and places in the approval queue that nobody claims any more.
+//! heard of for too long or whose people have not logged in, and places in the approval queue that nobody claims any more.
 //!
 //! How long a node has been away is measured by the monotonic clock and from the coordinator's start at the earliest,
 //! so neither a clock that jumps nor a coordinator that was down ends a membership.
@@ -19,7 +19,7 @@ use crate::state::World;
 /// How often is looked.
 const EVERY: Duration = Duration::from_millis(500);
 /// How often waiting nodes are looked at.
-const QUEUE_EVERY: Duration = Duration::from_secs(60);
+const QUEUE_EVERY: Duration = Duration::from_secs(10);
 
 /// Works until the coordinator drains.
 pub async fn run(services: Arc<Services>) {
@@ -44,6 +44,7 @@ pub async fn run(services: Arc<Services>) {
         if sweep_queue {
             queue_at = now + QUEUE_EVERY;
             sweep_lapsed(&services, present.online.iter().copied().collect()).await;
+            sweep_laptops(&services).await;
             let connected = present.waiting.into_iter().collect();
             if let Err(error) = services.registry.sweep_waiting(connected).await {
                 tracing::debug!(%error, "the approval queue is not swept; tried again");
@@ -56,6 +57,22 @@ async fn sweep_lapsed(services: &Services, online: Vec<NodeKey>) {
     // Their credentials for relays have ended long before.
     if let Err(error) = services.registry.sweep_lapsed(online).await {
         tracing::debug!(%error, "nobody is taken out of the maps; tried again");
+    }
+}
+
+/// Keeps out laptops whose people have to log in again, or may not, and lets the others in.
+pub async fn sweep_laptops(services: &Services) {
+    match services.registry.sweep_laptops(services.laptops.revalidate).await {
+        Ok(swept) => {
+            for laptop in swept {
+                if laptop.active {
+                    services.relays.readmit(laptop.node);
+                } else {
+                    services.relays.revoke(laptop.node);
+                }
+            }
+        }
+        Err(error) => tracing::debug!(%error, "laptops are not looked at; tried again"),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod fuzz;
 pub mod housekeeping;
 pub mod hub;
 pub mod metrics;
+pub mod oidc;
 mod open_files;
 mod pages;
 pub mod people;

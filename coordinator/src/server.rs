@@ -30,6 +30,7 @@ use crate::fellows;
 use crate::housekeeping;
 use crate::hub::{Hub, Report};
 use crate::metrics;
+use crate::oidc::{OidcStartError, Provider};
 use crate::people::Logins;
 use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
 use crate::relays::Relays;
@@ -93,6 +94,8 @@ pub enum StartError {
     AdminSocket(#[from] admin::server::BindError),
     #[error(transparent)]
     Relay(#[from] crate::relays::RelayStartError),
+    #[error(transparent)]
+    Oidc(#[from] OidcStartError),
 }
 
 /// A coordinator that serves.
@@ -116,7 +119,9 @@ async fn refuse_again(relays: &Relays, store: &Store, registry: &Registry) -> Re
     store.removed_since(since).await?.into_iter().for_each(|node| relays.revoke(node));
     let world = registry.world();
     let members = world.networks.values().flat_map(|network| network.members.values());
-    members.filter(|member| member.disabled.is_some()).for_each(|member| relays.revoke(member.node));
+    members
+        .filter(|member| member.disabled.is_some() || member.is_login_due())
+        .for_each(|member| relays.revoke(member.node));
     Ok(())
 }
 
@@ -138,6 +143,7 @@ impl Coordinator {
         let tls_port = config.public_urls.first().map_or(address.port(), PublicUrl::port);
         let (relays, relay_task) =
             Relays::start(&config.relay, tls_port, identity.relay_secret, draining.clone())?;
+        let provider = Provider::of(config)?;
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
         anchor::check(&config.data_dir, &store).await?;
@@ -159,6 +165,8 @@ impl Coordinator {
             tasks: TaskTracker::new(),
             counters: Counters::default(),
             logins: Logins::default(),
+            provider,
+            laptops: config.laptops,
         });
         let sockets = Sockets { listener, metrics_listener, admin_listener, port: address.port() };
         let mut parts = spawn_parts(sockets, tls, (services.clone(), store.clone()), config);
@@ -353,12 +361,14 @@ fn spawn_parts(
         public_urls: config.public_urls.clone(),
         data_dir: config.data_dir.clone(),
         port: sockets.port,
+        chain: admin::chain::Chain::default(),
     });
     let gate = Arc::new(Gate::new(admin.clone()));
+    let node = web::node_router(services.clone(), gate.clone());
     let pages = web::pages_router(services.clone(), gate);
     let (authorities, draining) = (services.authorities.clone(), services.draining.clone());
     let mut parts = vec![
-        tokio::spawn(accept::serve(sockets.listener, tls.clone(), pages, services.clone())),
+        tokio::spawn(accept::serve(sockets.listener, tls.clone(), (node, pages), services.clone())),
         tokio::spawn(renew_certificates(tls, authorities, draining.clone())),
         tokio::spawn(housekeeping::run(services.clone())),
         tokio::spawn(crate::vigil::run(services.clone())),

@@ -20,9 +20,10 @@ use crate::session::{self, Peer, Services};
 /// A session holds its buffers for as long as a node is connected, so they are small.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// For connections by `ria/1`.
-pub fn node_router(services: Arc<Services>) -> Router {
-    Router::new().route(STREAM_PATH, get(stream)).route(RELAY_PATH, get(relay)).with_state(services)
+/// For connections by `ria/1`: nodes, and laptops that know the authority and are nobody's yet.
+pub fn node_router(services: Arc<Services>, gate: Arc<Gate>) -> Router {
+    let streams = Router::new().route(STREAM_PATH, get(stream)).route(RELAY_PATH, get(relay));
+    streams.with_state(services).merge(rest::device::routes(gate))
 }
 
 /// For all others.
@@ -31,6 +32,7 @@ pub fn pages_router(services: Arc<Services>, gate: Arc<Gate>) -> Router {
         .route("/metrics", get(metrics_by_token))
         .with_state(gate.clone())
         .merge(health_routes(services))
+        .merge(rest::device::routes(gate.clone()))
         .merge(rest::routes(gate.clone()))
         .merge(pages::routes(gate))
 }

@@ -140,6 +140,7 @@ impl Witness {
             join_key: member.join_key,
             joined: member.joined,
             ephemeral: member.ephemeral.map(|d| d.as_secs()),
+            owner: member.laptop.as_ref().map(|laptop| laptop.owner.as_str().to_owned()),
         }))
     }
 

@@ -67,6 +67,9 @@ pub enum ErrorCode {
     /// An administrator has disabled this node for the time being.
     #[n(21)]
     Disabled,
+    /// The person whose laptop it is has to log in again, or may not any more (since version 2).
+    #[n(22)]
+    LoginDue,
 }
 
 impl ErrorCode {
@@ -92,6 +95,7 @@ impl ErrorCode {
             Self::MembershipEnded => "membership-ended",
             Self::Cloned => "cloned",
             Self::Disabled => "disabled",
+            Self::LoginDue => "login-due",
         }
     }
 
@@ -128,6 +132,9 @@ impl ErrorCode {
             }
             Self::Disabled => {
                 "an administrator has disabled this node in this network; it comes back by itself once it is enabled again (ria-coordinator node enable)"
+            }
+            Self::LoginDue => {
+                "this laptop is somebody's, who has to show that they are still there: ria login, with the coordinator's address"
             }
             Self::Unavailable => "the coordinator can't do this at the moment; this is tried again by itself",
             Self::KeyTaken => {

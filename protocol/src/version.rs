@@ -105,7 +105,7 @@ impl ErrorCode {
             self
         } else if matches!(self, Self::Rejected | Self::MembershipEnded) {
             Self::NotAMember
-        } else if matches!(self, Self::Cloned | Self::Disabled) {
+        } else if matches!(self, Self::Cloned | Self::Disabled | Self::LoginDue) {
             Self::Unavailable
         } else if matches!(self, Self::KeyTaken) {
             Self::BadMessage

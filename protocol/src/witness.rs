@@ -99,6 +99,9 @@ pub struct Deed {
     /// Seconds that it may be away before it is removed; absent: it stays.
     #[n(10)]
     pub ephemeral: Option<u64>,
+    /// Whose laptop it is, as the coordinator calls that person; absent: nobody's in particular.
+    #[n(11)]
+    pub owner: Option<String>,
 }
 
 /// A node that was removed. Ids are never given twice, so this stays true for ever.

@@ -105,4 +105,15 @@ need_python() {
     "$venv/bin/pip" install -q --disable-pip-version-check "$@" >&2 || fail "could not install $*; check that this machine reaches its Python package index"
 }
 
+# need_node NAME PACKAGE@VERSION: a package of Node.js, in a directory of its own: $env_dir/NAME/node_modules.
+need_node() {
+    local place=$env_dir/$1
+    [ -f "$place/$2.installed" ] && return 0
+    command -v npm >/dev/null || need_packages nodejs npm
+    step "installing $2"
+    mkdir -p "$place"
+    npm install --silent --no-audit --no-fund --prefix "$place" "$2" >&2 || fail "could not install $2; check that this machine reaches its npm registry"
+    touch "$place/$2.installed"
+}
+
 mkdir -p "$env_dir"

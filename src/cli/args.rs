@@ -10,6 +10,11 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon, 4 not joined, 5 timed out, 6
 permitted.
 With --json each command prints one JSON object, also when it fails. Manual: docs/cli.md.";
 
+const LOGIN_HELP: &str = "\
+The coordinator's own authority is recognised by the PIN behind #; without one, its certificate has to be by an authority that
+this machine knows, as for browsers. The membership is yours: it ends when you leave the lab, and asks you to log in again from
+time to time, by the same command.";
+
 /// Secure overlay network for teams of ROS 2 robots.
 #[derive(Debug, Parser)]
 #[command(name = "ria", version, after_help = EXIT_CODES, arg_required_else_help = true)]
@@ -46,6 +51,11 @@ pub enum Verb {
 pub enum ClientVerb {
     /// Join a network with a key from its administrator.
     Join(JoinArgs),
+    /// Bring this laptop into a network as yours, by a code that you type at the coordinator; again when it asks for that.
+    #[command(after_help = LOGIN_HELP)]
+    Login(LoginArgs),
+    /// Take this laptop out again; its keys are erased.
+    Logout(LogoutArgs),
     /// Switch a network on again.
     Up(NetworkArg),
     /// Switch a network off, keeping the membership.
@@ -147,6 +157,24 @@ pub struct LeaveArgs {
     /// Yes, erase this machine's keys; coming back needs a new join key.
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The coordinator's address, as its page "Let a laptop in" shows it: https://HOST[:PORT][#PIN].
+    pub url: String,
+    /// The network to ask for; you choose on the page.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// What this machine is to be called [default: its host name].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogoutArgs {
+    #[command(flatten)]
+    pub network: NetworkArg,
 }
 
 #[derive(Debug, Args)]

@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use ria_api::client::Agent;
 use ria_api::state::{JoinOptions, Joined};
 use zeroize::Zeroizing;
 
@@ -27,10 +28,23 @@ pub async fn run(context: &Context, args: JoinArgs) -> Result<(), Failure> {
     refuse_keys_in_arguments(&args)?;
     let agent = context.agent().await?;
     let key = open_key(&args)?;
-    let options = JoinOptions { name: args.name };
-    let mut joined = with_progress("Joining", agent.proxy().join(key.as_fd().into(), options)).await?;
+    finish(context, &agent, Joining { key: key.as_fd(), name: args.name, wait: args.wait }).await
+}
+
+/// What the agent is given to join.
+pub(super) struct Joining<'k> {
+    /// From which it reads the key.
+    pub key: BorrowedFd<'k>,
+    pub name: Option<String>,
+    pub wait: Option<f64>,
+}
+
+/// Has the agent join, and tells what came of it.
+pub(super) async fn finish(context: &Context, agent: &Agent, joining: Joining<'_>) -> Result<(), Failure> {
+    let options = JoinOptions { name: joining.name };
+    let mut joined = with_progress("Joining", agent.proxy().join(joining.key.into(), options)).await?;
     if joined.waiting {
-        approval::wait(&agent, &mut joined, args.wait).await?;
+        approval::wait(agent, &mut joined, joining.wait).await?;
     }
     if context.output.json {
         return Ok(context.output.value(&joined)?);
@@ -131,7 +145,7 @@ fn without_echo<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// A pipe holds this little at once, so nobody has to write while the agent reads.
-fn pipe(key: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn pipe(key: &[u8]) -> io::Result<OwnedFd> {
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(key)?;
     Ok(reader.into())

@@ -1,4 +1,5 @@
-//! The command line: each verb is a client of the agent's local API. Knows nothing of tunnels and coordinators.
+//! The command line: each verb is a client of the agent's local API. Knows nothing of tunnels, and of coordinators only that
+//! somebody types a code there (`ria login`), which needs no agent and no secret of its.
 
 mod approval;
 pub mod args;
@@ -9,6 +10,7 @@ mod env;
 mod events;
 pub mod failure;
 mod join;
+mod login;
 mod metrics;
 mod netcheck;
 pub mod output;
@@ -68,6 +70,8 @@ impl Context {
 pub async fn run(context: &Context, verb: ClientVerb) -> Result<(), Failure> {
     match verb {
         ClientVerb::Join(args) => join::run(context, args).await,
+        ClientVerb::Login(args) => login::run(context, args).await,
+        ClientVerb::Logout(args) => login::log_out(context, args).await,
         ClientVerb::Up(network) => control::set_enabled(context, &network, true).await,
         ClientVerb::Down(network) => control::set_enabled(context, &network, false).await,
         ClientVerb::Leave(args) => control::leave(context, &args).await,

@@ -13,6 +13,7 @@
 //! Nothing here decides about interfaces, peers or files.
 
 pub mod backoff;
+pub mod device;
 pub mod dial;
 pub mod enrol;
 pub mod farewell;

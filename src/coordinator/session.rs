@@ -280,7 +280,8 @@ impl Runner {
                     if matches!(code, ErrorCode::NotAMember | ErrorCode::MembershipEnded) {
                         return;
                     }
-                    let patience = if code == ErrorCode::Disabled { DISABLED_WAIT } else { REFUSED_WAIT };
+                    let soon = matches!(code, ErrorCode::Disabled | ErrorCode::LoginDue);
+                    let patience = if soon { DISABLED_WAIT } else { REFUSED_WAIT };
                     if code.is_temporary() { backoff.next() } else { patience / 2 + jitter(patience / 2) }
                 }
             };

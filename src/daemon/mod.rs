@@ -32,6 +32,7 @@ mod packets;
 mod pending;
 mod pings;
 mod port_mapping;
+pub use join::suggested_name;
 pub mod provision;
 mod relays;
 mod requests;

@@ -138,7 +138,11 @@ impl Control {
                 self.answer_when_up(id, false, reply);
             }
             JoinOutcome::Waiting(waiting, keys, held) => self.handle_waiting(*waiting, keys, held, reply),
-            JoinOutcome::Already(id) => self.answer_when_up(id, true, reply),
+            JoinOutcome::Already(id) => {
+                // The coordinator has just taken it for a member, so nothing keeps it out any more.
+                self.resume(id);
+                self.answer_when_up(id, true, reply);
+            }
             JoinOutcome::Failed(error) => {
                 let _ = reply.send(Err(error));
             }

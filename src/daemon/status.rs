@@ -61,7 +61,8 @@ fn view(control: &Control, network: &Network, packets: &PacketStatus) -> Network
     peers.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
     let sum = |count: fn(&PeerStatus) -> u64| peers.iter().map(|(_, p)| count(p)).sum();
     let status = NetworkStatus {
-        peers_total: peers.len() as u32,
+        // One with which a policy allows nothing answers never, and is missed by nobody.
+        peers_total: peers.iter().filter(|(_, p)| p.link_state != LinkState::Denied).count() as u32,
         peers_up: peers.iter().filter(|(_, p)| is_up(p.link_state)).count() as u32,
         rx_bytes: sum(|p| p.rx_bytes),
         tx_bytes: sum(|p| p.tx_bytes),

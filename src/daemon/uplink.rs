@@ -15,6 +15,9 @@ use super::times::Look;
 use crate::coordinator::session::{Order, SessionEvent};
 use crate::state::{Part, map};
 
+/// That the person whose laptop this is has to log in again.
+const LOGIN_DUE: &str = "login-due";
+
 /// The condition of a network that this machine is no member of any more.
 pub const fn put_out_code(ended: bool) -> &'static str {
     if ended { "membership-ended" } else { "not-a-member" }
@@ -115,8 +118,9 @@ impl Control {
         }
         let Some(network) = self.networks.get_mut(&id) else { return };
         let text = format!("{}: {}", refusal.code.name(), refusal.text);
-        if refusal.code == ErrorCode::Disabled {
-            self.suspend(id, &refusal.text).await;
+        if matches!(refusal.code, ErrorCode::Disabled | ErrorCode::LoginDue) {
+            let condition = if refusal.code == ErrorCode::LoginDue { LOGIN_DUE } else { "disabled" };
+            self.suspend(id, (condition, &refusal.text)).await;
         } else if refusal.code == ErrorCode::Cloned {
             network.conditions.clear("coordinator-unreachable");
             network.conditions.set("cloned", Severity::Error, refusal.text.clone());
@@ -139,11 +143,12 @@ impl Control {
         self.set_coordinator(id, CoordinatorState::Refused);
     }
 
-    /// An administrator has disabled this node: nobody has to do with it until it is enabled, so it goes off too.
-    async fn suspend(&mut self, id: NetworkId, text: &str) {
+    /// An administrator has disabled this node, or its person has to log in again: nobody has to do with it until then, so
+    /// it goes off too.
+    async fn suspend(&mut self, id: NetworkId, (condition, text): (&'static str, &str)) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.conditions.clear("coordinator-unreachable");
-        network.conditions.set("disabled", Severity::Error, text);
+        network.conditions.set(condition, Severity::Error, text);
         network.answer_waiting(Err(text.to_owned()));
         let identity = &mut network.membership.identity;
         if identity.suspended.as_deref() != Some(text) {
@@ -180,7 +185,7 @@ impl Control {
     }
 
     /// The coordinator serves this node again.
-    fn resume(&mut self, id: NetworkId) {
+    pub(super) fn resume(&mut self, id: NetworkId) {
         let Some(network) = self.networks.get_mut(&id) else { return };
         network.conditions.clear("waiting-for-approval");
         if std::mem::take(&mut network.kept_out) {
@@ -190,6 +195,7 @@ impl Control {
         let Some(network) = self.networks.get_mut(&id) else { return };
         if network.membership.identity.suspended.take().is_some() {
             network.conditions.clear("disabled");
+            network.conditions.clear(LOGIN_DUE);
             self.saver.put(id, Part::Identity, &network.membership.identity, 0);
             self.set_state(id, NetworkState::Joining);
         }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Row;
 use crate::state::JoinKeyStatus;
 use crate::state::domains::WantedDomains;
+use crate::state::people::UserName;
 
 /// A network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,6 +291,15 @@ pub struct NodeView {
     /// Since when an administrator keeps the node out; absent while it may take part.
     #[serde(default)]
     pub disabled: Option<UnixTime>,
+    /// Whose laptop it is, where it is somebody's.
+    #[serde(default)]
+    pub owner: Option<UserName>,
+    /// When that person last logged in from it.
+    #[serde(default)]
+    pub validated: Option<UnixTime>,
+    /// Since when it is kept out because that person has to log in again.
+    #[serde(default)]
+    pub login_due: Option<UnixTime>,
     /// Its own ROS domain, where each node has one.
     #[serde(default)]
     pub ros_domain: Option<u8>,
@@ -460,6 +470,9 @@ pub struct ChainView {
     pub problem: Option<String>,
     /// Rows written so far.
     pub length: u64,
+    /// When all of it was verified last; what has come since is verified at each look.
+    #[serde(default)]
+    pub whole: Option<UnixTime>,
 }
 
 /// A certification authority.

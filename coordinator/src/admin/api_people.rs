@@ -22,6 +22,12 @@ pub struct UserView {
     pub disabled: Option<UnixTime>,
     /// Until when the invitation is good, where one is open.
     pub invited_until: Option<UnixTime>,
+    /// By whose word this person logs in, where that is so.
+    #[serde(default)]
+    pub provider: Option<String>,
+    /// What that provider said of them at their last login.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// How many API tokens act for this person.
     pub tokens: usize,
     /// Counts changes: who sends it along changes only what they have seen.
@@ -87,6 +93,8 @@ pub struct LeftView {
     /// Join keys of this person's that were good still, and are no more.
     pub keys_revoked: Vec<KeyId>,
     /// Nodes that joined by this person's keys, as NETWORK/NAME: somebody has to look after them.
+    #[serde(default)]
+    pub laptops_removed: Vec<String>,
     pub nodes_left: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! The admin socket's answers about the audit log.
 //!
 //! ```text
-//! GET /v1/audit?network=&limit=&actor=&action=&subject=&since=&until=&after=
+//! GET /v1/audit?network=&limit=&actor=&action=&subject=&since=&until=&after=&whole=
 //! GET /v1/audit/head      POST /v1/audit/witness (what was seen of the log elsewhere)
 //! ```
 
@@ -45,6 +45,8 @@ struct Filter {
     since: Option<u64>,
     until: Option<u64>,
     after: Option<u64>,
+    /// Verify the whole log now, not only what is new and what is shown.
+    whole: Option<bool>,
 }
 
 async fn list(Shared(admin): Shared, Query(filter): Query<Filter>) -> Answer<AuditView> {
@@ -65,12 +67,15 @@ async fn list(Shared(admin): Shared, Query(filter): Query<Filter>) -> Answer<Aud
         until: filter.until.map(UnixTime),
         after: filter.after,
     };
-    let (rows, verdict) = admin.store.audit(query, world.audit_head).await?;
-    let problem = verdict.err().map(|broken| broken.to_string());
+    let head = world.audit_head;
+    let (rows, shown) = admin.store.audit_latest(&query, head).await?;
+    let verified = admin.chain.verify(&admin.store, head, filter.whole.unwrap_or(false)).await?;
+    let whole = verified.as_ref().ok().copied();
+    let problem = shown.err().or(verified.err()).map(|broken| broken.to_string());
     if let Some(problem) = &problem {
         tracing::error!(problem, "the audit log is not as it was written");
     }
-    let chain = ChainView { intact: problem.is_none(), problem, length: world.audit_head.seq };
+    let chain = ChainView { intact: problem.is_none(), problem, length: head.seq, whole };
     Ok(Json(AuditView { rows, chain }))
 }
 

@@ -4,9 +4,11 @@ pub mod api;
 pub mod api_people;
 mod audit;
 mod authorities;
+pub mod chain;
 pub mod client;
 mod desk;
 mod enrolment;
+mod laptops;
 mod people;
 mod policy;
 mod relays;
@@ -15,4 +17,5 @@ mod stock;
 mod upkeep;
 mod views;
 
+pub(crate) use laptops::laptop_key;
 pub(crate) use people::welcome_link;

@@ -24,13 +24,13 @@ use super::api_people::{
     UserView,
 };
 use super::desk::Shared;
-use super::server::{Admin, Answer, Body, By, find_network, problem};
+use super::server::{Admin, Answer, Body, By, find_network, problem, remove_member};
 use crate::audit::{Actor, Event};
 use crate::config::PublicUrl;
 use crate::people::secret;
 use crate::registry::people::{PeopleError, UserChange, UserDeed};
 use crate::state::people::{Invitation, Role, Roles, TokenEntry, UserEntry, UserName};
-use crate::state::{JoinKeyStatus, World};
+use crate::state::{JoinKeyStatus, MemberEntry, World};
 
 /// How long an invitation is good.
 const INVITED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -60,6 +60,7 @@ impl From<PeopleError> for Problem {
             PeopleError::Changed(_) => ProblemCode::Changed,
             PeopleError::NameTaken(_)
             | PeopleError::LastOwner(_)
+            | PeopleError::LinkedElsewhere(_)
             | PeopleError::TooManyTokens(_)
             | PeopleError::TooManyUsers => ProblemCode::Conflict,
         };
@@ -75,11 +76,13 @@ fn view(world: &World, user: &UserEntry) -> UserView {
     let name = |(id, role): (_, &Role)| Some((world.networks.get(id)?.info.name.clone(), *role));
     UserView {
         name: user.name.clone(),
-        state: match (user.disabled, &user.login) {
+        state: match (user.disabled, user.has_login()) {
             (Some(_), _) => UserState::Disabled,
-            (None, Some(_)) => UserState::Active,
-            (None, None) => UserState::Invited,
+            (None, true) => UserState::Active,
+            (None, false) => UserState::Invited,
         },
+        provider: user.federated.as_ref().map(|own| own.issuer.clone()),
+        groups: user.federated.as_ref().map(|own| own.groups.clone()).unwrap_or_default(),
         everywhere: user.roles.everywhere,
         networks: user.roles.networks.iter().filter_map(name).collect(),
         created: user.created,
@@ -146,6 +149,8 @@ async fn show(Shared(admin): Shared, UrlPath(name): UrlPath<String>) -> Answer<U
 async fn change(admin: &Admin, name: UserName, deed: UserDeed, actor: Actor) -> Result<UserView, Problem> {
     let change = UserChange { name, deed, seen: None };
     let user = admin.services.registry.change_user(change, actor).await?;
+    // Their laptops go out, or come in again, with them.
+    crate::housekeeping::sweep_laptops(&admin.services).await;
     Ok(view(&admin.services.registry.world(), &user))
 }
 
@@ -234,12 +239,27 @@ async fn leave(
             keys_revoked.push(key.id);
         }
     }
+    let is_theirs = |member: &MemberEntry| member.laptop.as_ref().is_some_and(|laptop| laptop.owner == name);
+    let mut laptops_removed = Vec::new();
+    for network in world.networks.values() {
+        for member in network.members.values().filter(|member| is_theirs(member)) {
+            remove_member(&admin, (network.info.id, member.node), actor.clone()).await?;
+            laptops_removed.push(format!("{}/{}", network.info.name, member.name));
+        }
+    }
     let nodes_left = world.networks.values().flat_map(|network| {
-        let joined = network.members.values().filter(|member| theirs.contains(&member.join_key));
+        let joined =
+            network.members.values().filter(|member| theirs.contains(&member.join_key) && !is_theirs(member));
         joined.map(|member| format!("{}/{}", network.info.name, member.name))
     });
     user.tokens = 0;
-    Ok(Json(LeftView { user, tokens_removed, keys_revoked, nodes_left: nodes_left.collect() }))
+    Ok(Json(LeftView {
+        user,
+        tokens_removed,
+        keys_revoked,
+        laptops_removed,
+        nodes_left: nodes_left.collect(),
+    }))
 }
 
 /// A link by which one more owner comes in: only from the machine itself.

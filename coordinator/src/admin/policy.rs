@@ -1,24 +1,30 @@
 //! The admin socket's answers about policies.
 //!
 //! ```text
-//! GET  /v1/policy?network=&version=      POST /v1/policy (a change, or what would come of it)
-//! GET  /v1/policy/history?network=       POST /v1/policy/explain
+//! GET  /v1/policy?network=&version=      POST /v1/policy (a change, or what would come of it)      PUT /v1/policy (a text)
+//! GET  /v1/policy/history?network=       GET, POST /v1/policy/explain
 //! ```
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::Query;
-use axum::routing::{get, post};
+use axum::http::HeaderMap;
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use axum::{Json, Router};
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
+use ria_protocol::version::Protocol;
 use serde::Deserialize;
 
 use super::api::{Problem, ProblemCode};
 use super::desk::{Desk, Shared};
-use super::server::{Admin, Answer, Body, By, NetworkFilter, choose_network, problem};
-use crate::policy::api::{ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, VersionView, What};
+use super::server::{Admin, Answer, Body, By, NetworkFilter, choose_network, presence, problem};
+use crate::policy::api::{
+    ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, PutPolicy, VersionView, What,
+};
 use crate::policy::ask::{Entry, Roster};
 use crate::policy::explain::explain;
 use crate::policy::grant::Grant;
@@ -35,9 +41,9 @@ const LONGEST_GRANT: u64 = 366 * 24 * 3600;
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new()
-        .route("/v1/policy", get(show).post(change))
+        .route("/v1/policy", get(show).post(change).put(put))
         .route("/v1/policy/history", get(history))
-        .route("/v1/policy/explain", post(explained))
+        .route("/v1/policy/explain", get(explained_by_query).post(explained))
 }
 
 impl From<PolicyError> for Problem {
@@ -45,7 +51,8 @@ impl From<PolicyError> for Problem {
         match error {
             PolicyError::NoNetwork | PolicyError::NoVersion(_) => problem(ProblemCode::NotFound, error),
             PolicyError::Mistakes(_) | PolicyError::TestsFail(_) => problem(ProblemCode::BadRequest, error),
-            PolicyError::Changed { .. } | PolicyError::NoPolicy => problem(ProblemCode::Conflict, error),
+            PolicyError::Changed { .. } => problem(ProblemCode::Changed, error),
+            PolicyError::NoPolicy => problem(ProblemCode::Conflict, error),
             PolicyError::Unavailable(error) => error.into(),
         }
     }
@@ -66,14 +73,24 @@ struct Which {
     version: Option<u64>,
 }
 
-async fn show(Shared(admin): Shared, Query(which): Query<Which>) -> Answer<PolicyView> {
+async fn show(shared: Shared, Query(which): Query<Which>) -> Result<Response, Problem> {
+    let latest = which.version.is_none();
+    let view = shown(shared, which).await?;
+    let mut response = Json(&view).into_response();
+    if latest && let Ok(tag) = format!("\"{}\"", view.version).parse() {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+async fn shown(Shared(admin): Shared, which: Which) -> Result<PolicyView, Problem> {
     let network = chosen(&admin, which.network.as_deref())?;
     let name = network.info.name.clone();
     if let Some(version) = which.version {
         let found = admin.services.registry.policy_version(network.info.id, version).await?;
         let found = found.ok_or(PolicyError::NoVersion(version))?;
         let (text, since) = (found.text, Some(found.time));
-        return Ok(Json(PolicyView { network: name, version, text, since, warnings: Vec::new() }));
+        return Ok(PolicyView { network: name, version, text, since, warnings: Vec::new() });
     }
     let in_force = network.policy.in_force.as_ref();
     let text = in_force.map(|in_force| in_force.text.clone());
@@ -84,7 +101,7 @@ async fn show(Shared(admin): Shared, Query(which): Query<Which>) -> Answer<Polic
         Some(Err(error)) => vec![error.to_string()],
     };
     let since = in_force.map(|in_force| in_force.since);
-    Ok(Json(PolicyView { network: name, version: network.policy.version, text, since, warnings }))
+    Ok(PolicyView { network: name, version: network.policy.version, text, since, warnings })
 }
 
 async fn history(Shared(admin): Shared, Query(filter): Query<NetworkFilter>) -> Answer<Vec<VersionView>> {
@@ -128,11 +145,37 @@ fn wanted(what: What) -> Result<PolicyChange, Problem> {
     })
 }
 
+/// The version that a request was made from, by `If-Match: "VERSION"` (RFC 9110); any where there is none, or `*`.
+fn matched(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(given) = headers.get(IF_MATCH) else { return Ok(None) };
+    let text = given.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|n| n.parse().ok());
+    number.map(Some).ok_or_else(|| {
+        problem(ProblemCode::BadRequest, "If-Match has to be the version that you have seen, such as \"7\"")
+    })
+}
+
+async fn put(
+    shared: Shared,
+    actor: By,
+    headers: HeaderMap,
+    Body(request): Body<PutPolicy>,
+) -> Answer<PolicyChanged> {
+    let PutPolicy { network, text, note, dry_run } = request;
+    let whole = ChangePolicy { network, what: What::Set { text }, base: None, note, dry_run };
+    change(shared, actor, headers, Body(whole)).await
+}
+
 async fn change(
     Shared(admin): Shared,
     axum::Extension(actor): By,
-    Body(request): Body<ChangePolicy>,
+    headers: HeaderMap,
+    Body(mut request): Body<ChangePolicy>,
 ) -> Answer<PolicyChanged> {
+    request.base = matched(&headers)?.or(request.base);
     let network = chosen(&admin, request.network.as_ref().map(Name::as_str))?;
     if request.note.chars().count() > LONGEST_NOTE {
         let text = format!("the note is longer than {LONGEST_NOTE} characters");
@@ -141,12 +184,29 @@ async fn change(
     let what = wanted(request.what)?;
     let registry = &admin.services.registry;
     if request.dry_run {
-        let checked = registry.preview_policy(network.info.id, &what).await?;
+        let mut checked = registry.preview_policy(network.info.id, &what).await?;
+        checked.warnings.extend(too_old(&admin, &network).await?);
         return Ok(Json(told(&network, checked, true)));
     }
     let edit = PolicyEdit { what, base: request.base, note: request.note };
-    let changed = registry.set_policy(network.info.id, edit, actor).await?;
+    let mut changed = registry.set_policy(network.info.id, edit, actor).await?;
+    changed.checked.warnings.extend(too_old(&admin, &changed.network).await?);
     Ok(Json(told(&changed.network, changed.checked, false)))
+}
+
+/// Members whose agents are older than policies: the others keep to it, and they themselves don't.
+async fn too_old(admin: &Desk, network: &Network) -> Result<Vec<String>, Problem> {
+    let presence = presence(admin).await?;
+    let olds = network.members.values().filter_map(|member| {
+        let known = presence.get(&(network.info.id, member.node))?;
+        (known.protocol < Protocol::V2).then(|| {
+            format!(
+                "the agent of {} ({}) is too old to keep to a policy; the others keep to it all the same: update it",
+                member.name, known.agent_version
+            )
+        })
+    });
+    Ok(olds.collect())
 }
 
 fn told(network: &Network, checked: Checked, dry_run: bool) -> PolicyChanged {
@@ -161,6 +221,21 @@ fn told(network: &Network, checked: Checked, dry_run: bool) -> PolicyChanged {
         difference: checked.difference,
         warnings: checked.warnings,
     }
+}
+
+#[derive(Debug, Deserialize)]
+struct Explaining {
+    network: Option<Name>,
+    from: String,
+    to: String,
+    question: Option<String>,
+}
+
+async fn explained_by_query(shared: Shared, Query(asked): Query<Explaining>) -> Answer<Explained> {
+    let question = asked.question.filter(|text| !text.is_empty()).map(|text| text.parse()).transpose();
+    let question = question.map_err(|error| problem(ProblemCode::BadRequest, error))?;
+    let request = Explain { network: asked.network, from: asked.from, to: asked.to, question };
+    explained(shared, Body(request)).await
 }
 
 async fn explained(Shared(admin): Shared, Body(request): Body<Explain>) -> Answer<Explained> {

@@ -37,12 +37,13 @@ use tokio::net::UnixListener;
 use super::api::{
     CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode, SetMulticast,
 };
+use super::chain::Chain;
 use super::desk::Shared;
 use super::views::{self, PresenceTable};
 use super::{enrolment, stock};
 use crate::audit::Actor;
 use crate::config::PublicUrl;
-use crate::hub::HubGone;
+use crate::hub::{HubGone, NodeKey};
 use crate::person::Person;
 use crate::registry::{
     CreateKeyError, CreateNetworkError, NewKey, NewNetwork, NodeStanding, RemoveNodeError, RevokeKeyError,
@@ -62,6 +63,8 @@ pub struct Admin {
     pub data_dir: PathBuf,
     /// Of TLS.
     pub port: u16,
+    /// How far the audit log was verified.
+    pub chain: Chain,
 }
 
 /// The admin socket can't be opened.
@@ -396,6 +399,7 @@ async fn create_key(
         tags,
         ephemeral: request.ephemeral.map(Duration::from_secs),
         approve: request.approve,
+        owner: None,
     };
     let created = admin.services.registry.create_key(new, actor).await.map_err(|error| match error {
         CreateKeyError::Unavailable(error) => error.into(),
@@ -464,14 +468,24 @@ async fn remove_node(
     }
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let (network_id, node) = (network.info.id, member.node);
-    let removed =
-        admin.services.registry.remove_node(network_id, node, actor).await.map_err(|error| match error {
-            RemoveNodeError::Unavailable(error) => error.into(),
-            RemoveNodeError::NoNode => problem(ProblemCode::NotFound, error),
-        })?;
-    admin.services.relays.revoke(node);
-    admin.services.hub.forget((network_id, node)).await?;
+    let removed = remove_member(&admin, (network_id, node), actor).await?;
     Ok(Json(views::node(network, &removed, None)))
+}
+
+/// A member is none any more: out of the maps, off the relays, its connection ended.
+pub(super) async fn remove_member(
+    admin: &Admin,
+    (network, node): NodeKey,
+    actor: Actor,
+) -> Result<Arc<MemberEntry>, Problem> {
+    let removed = admin.services.registry.remove_node(network, node, actor).await;
+    let removed = removed.map_err(|error| match error {
+        RemoveNodeError::Unavailable(error) => error.into(),
+        RemoveNodeError::NoNode => problem(ProblemCode::NotFound, error),
+    })?;
+    admin.services.relays.revoke(node);
+    admin.services.hub.forget((network, node)).await?;
+    Ok(removed)
 }
 
 async fn disable_node(

@@ -325,9 +325,18 @@ fn state_of(node: &NodeView) -> &'static str {
     match (node.disabled.is_some(), node.online) {
         _ if node.kind == MemberKind::Static => "static",
         (true, _) => "disabled",
+        (false, _) if node.login_due.is_some() => "login due",
         (false, true) => "online",
         (false, false) => "offline",
     }
+}
+
+fn laptop_text(node: &NodeView, now: UnixTime) -> Option<String> {
+    let (owner, validated) = node.owner.as_ref().zip(node.validated)?;
+    let due = node
+        .login_due
+        .map(|since| format!("; kept out since {}, until they log in (ria login)", shown(since)));
+    Some(format!("{owner}, who logged in {}{}", shown_relative(validated, now), due.unwrap_or_default()))
 }
 
 fn node_text(node: &NodeView) -> String {
@@ -350,6 +359,7 @@ fn node_text(node: &NodeView) -> String {
                 },
             ),
         ),
+        ("laptop of", or_dash(laptop_text(node, now))),
         ("cloned", or_dash(node.cloned.as_ref().map(two_machines))),
         ("addresses", addresses.join(", ")),
         ("reachable at", or_dash(candidates.join(", "))),

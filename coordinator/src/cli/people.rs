@@ -249,6 +249,7 @@ fn left_text(left: &LeftView) -> String {
         ("person", format!("{}, {}", left.user.name, state(&left.user))),
         ("tokens removed", or_dash(tokens.join(", "))),
         ("join keys revoked", or_dash(keys.join(", "))),
+        ("laptops removed", or_dash(left.laptops_removed.join(", "))),
     ]);
     if left.nodes_left.is_empty() {
         return head;

@@ -240,7 +240,7 @@ pub(super) fn verify(args: VerifyArgs) -> ExitCode {
     finish(async move {
         let claims = args.witness.as_deref().map(read_claims).transpose()?;
         let client = args.common.client();
-        let (chain, witness) = match client.get::<AuditView>("/v1/audit?limit=1").await {
+        let (chain, witness) = match client.get::<AuditView>("/v1/audit?limit=1&whole=true").await {
             Ok(view) => {
                 let asked =
                     async |claims: &Vec<Claim>| client.post::<Examined>("/v1/audit/witness", claims).await;
@@ -317,5 +317,5 @@ async fn verify_here(
         }
         (Ok(_), Ok(())) => None,
     };
-    Ok((ChainView { intact: problem.is_none(), problem, length: head.seq }, witness))
+    Ok((ChainView { intact: problem.is_none(), problem, length: head.seq, whole: None }, witness))
 }

@@ -2,6 +2,8 @@
 //! together.
 
 mod backup;
+mod laptops;
+mod oidc;
 mod relay;
 mod sources;
 pub mod standalone;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use toml::Value;
 
 pub use backup::BackupSchedule;
+pub use laptops::LaptopSettings;
+pub use oidc::{Admits, OidcSettings};
 pub use relay::RelaySettings;
 pub use sources::ConfigError;
 use sources::{Known, Sources, path_value, read_file};
@@ -43,6 +47,8 @@ const KNOWN: Known = Known {
         "metrics_listen",
         "[backup]",
         "[pages]",
+        "[oidc]",
+        "[laptops]",
         "[relay]",
         "[certificates]",
     ],
@@ -62,6 +68,8 @@ const KNOWN: Known = Known {
         ),
         ("backup", &["backup.every", "backup.directory", "backup.passphrase_file", "backup.keep"]),
         ("pages", &["pages.certificate", "pages.key"]),
+        ("oidc", oidc::KEYS),
+        ("laptops", laptops::KEYS),
         ("certificates", &["certificates.lifetime", "certificates.membership"]),
     ],
 };
@@ -84,6 +92,9 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// The certificate that browsers are shown, instead of one of the own authority.
     pub page_certificate: Option<PageCertificate>,
+    /// Who else can say who somebody is.
+    pub oidc: Option<OidcSettings>,
+    pub laptops: LaptopSettings,
     /// How long certificates of nodes and memberships last.
     pub lifetimes: NodeLifetimes,
     /// The file that was read.
@@ -231,6 +242,7 @@ impl Config {
         let metrics_listen = sources.find(None, "RIA_METRICS_LISTEN", None, "metrics_listen");
         let metrics_listen = sources.parsed(metrics_listen, "an address with a port, such as 127.0.0.1:9443");
         let page_certificate = page_certificate(sources);
+        let oidc = OidcSettings::read(sources, !public_urls.is_empty());
         let section = Some("certificates");
         let certificate = sources.find(None, "RIA_CERTIFICATES_LIFETIME", section, "lifetime");
         let membership = sources.find(None, "RIA_CERTIFICATES_MEMBERSHIP", section, "membership");
@@ -250,6 +262,8 @@ impl Config {
             admin_socket,
             metrics_listen,
             page_certificate,
+            oidc,
+            laptops: LaptopSettings::read(sources),
             relay: RelaySettings::of_coordinator(sources),
             file,
         }

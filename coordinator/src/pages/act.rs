@@ -214,6 +214,7 @@ fn left_news(left: &LeftView) -> PeopleNews {
         name: left.user.name.to_string(),
         tokens: list(left.tokens_removed.iter().map(|token| token.label.clone()).collect()),
         keys: list(left.keys_revoked.iter().map(ToString::to_string).collect()),
+        laptops: list(left.laptops_removed.clone()),
         nodes: list(left.nodes_left.clone()),
     };
     PeopleNews { left: Some(left), ..PeopleNews::default() }

@@ -15,6 +15,7 @@ use super::frame::{
     Anonymous, FORM_COOKIE, Fields, Frame, Posted, Visitor, field, form_token, page, plain_message,
     see_other, set_cookie,
 };
+use crate::admin::client::escaped;
 use crate::audit::Actor;
 use crate::people::login::{Attempt, log_in};
 use crate::people::sessions::LONGEST;
@@ -34,6 +35,22 @@ struct LoginPage {
     error: String,
     name: String,
     next: String,
+    /// What the button of the provider says; empty for none.
+    provider: String,
+    provider_href: String,
+}
+
+/// The page with what was typed before.
+fn login_form(gate: &Gate, csrf: String, (error, name): (String, String), next: &str) -> LoginPage {
+    let label = gate.admin.services.provider.as_ref().map(|provider| provider.settings.label.clone());
+    LoginPage {
+        frame: Frame::anonymous("Log in", csrf),
+        error,
+        name,
+        next: next.to_owned(),
+        provider: label.unwrap_or_default(),
+        provider_href: format!("/login/oidc?next={}", escaped(next)),
+    }
 }
 
 #[derive(Template)]
@@ -52,7 +69,7 @@ fn now() -> UnixTime {
 }
 
 /// Only places here.
-fn safe_next(next: &str) -> &str {
+pub(super) fn safe_next(next: &str) -> &str {
     let here = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
     if here && next.len() < 1000 { next } else { "/" }
 }
@@ -77,8 +94,7 @@ pub(super) async fn login_page(
         return see_other(&next);
     }
     bound_form(&gate, &headers, |csrf| {
-        let frame = Frame::anonymous("Log in", csrf);
-        page(StatusCode::OK, &LoginPage { frame, error: String::new(), name: String::new(), next })
+        page(StatusCode::OK, &login_form(&gate, csrf, (String::new(), String::new()), &next))
     })
 }
 
@@ -98,15 +114,14 @@ pub(super) async fn login(
                 crate::people::login::LoginError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             };
             let name: String = text("name").chars().take(64).collect();
-            let next = safe_next(field(&fields, "next")).to_owned();
-            let frame = Frame::anonymous("Log in", csrf);
-            page(status, &LoginPage { frame, error: error.to_string(), name, next })
+            let next = safe_next(field(&fields, "next"));
+            page(status, &login_form(&gate, csrf, (error.to_string(), name), next))
         }
     }
 }
 
 /// A new session: never one that the browser brought along.
-fn welcome_in(gate: &Gate, user: &UserEntry, next: &str) -> Response {
+pub(super) fn welcome_in(gate: &Gate, user: &UserEntry, next: &str) -> Response {
     let cookie = gate.admin.services.logins.sessions.begin(&user.name, user.era, now());
     let mut response = see_other(next);
     set_cookie(&mut response, SESSION_COOKIE, &cookie, LONGEST.as_secs());

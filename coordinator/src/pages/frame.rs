@@ -67,11 +67,12 @@ impl Frame {
     }
 
     pub fn items(&self) -> Vec<Item> {
-        let all: [(&str, &str, &str, bool); 8] = [
+        let all: [(&str, &str, &str, bool); 9] = [
             ("/", "Overview", "overview", true),
             ("/nodes", "Nodes", "nodes", true),
             ("/keys", "Keys", "keys", true),
             ("/networks", "Networks", "networks", true),
+            ("/policy", "Policy", "policy", true),
             ("/relays", "Relays", "relays", true),
             ("/people", "People", "people", self.can.owner),
             ("/audit", "Audit", "audit", self.can.admin),
@@ -130,7 +131,7 @@ pub(super) struct Visitor {
 }
 
 /// What is said after something was done; the address says only which.
-const NOTICES: [(&str, &str); 14] = [
+const NOTICES: [(&str, &str); 16] = [
     ("renamed", "It has the new name."),
     ("tagged", "The tags are set."),
     ("disabled", "It is kept out now."),
@@ -144,7 +145,9 @@ const NOTICES: [(&str, &str); 14] = [
     ("person-enabled", "They may log in again."),
     ("token-removed", "The token works no more."),
     ("url", "Nodes are told of the change."),
+    ("policy", "The policy is in force; nodes are told now."),
     ("gone", "They are forgotten."),
+    ("linked", "You log in by the provider from now on, too."),
 ];
 
 impl Visitor {

@@ -1,14 +1,18 @@
 //! Pages for people. They ask for everything through [`crate::rest::gate`], as programs do, and work without scripts.
 //!
 //! ```text
-//! entry: login, logout, welcome      read: what is      act: what is changed (forms; back by 303)
+//! entry: login, logout, welcome      provider: in by its word
+//!     read: what is      act: what is changed (forms; back by 303)
 //! ```
 
 mod act;
 mod assets;
+mod device;
 mod drawing;
 mod entry;
 mod frame;
+mod policy;
+mod provider;
 mod read;
 mod rows;
 
@@ -27,8 +31,8 @@ use axum::routing::{get, post};
 
 use crate::rest::gate::Gate;
 
-/// Forms are far smaller.
-const LARGEST_FORM: usize = 64 * 1024;
+/// A policy is the largest, and far smaller.
+const LARGEST_FORM: usize = 256 * 1024;
 
 /// Scripts, styles and requests of this server only; nothing inline; in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -48,6 +52,7 @@ pub fn routes(gate: Arc<Gate>) -> Router {
         .route("/pending/{network}/{node}/{deed}", post(act::pending))
         .route("/keys", get(read::keys).post(act::create_key))
         .route("/keys/{id}/revoke", post(act::revoke_key))
+        .route("/policy", get(policy::show).post(policy::change))
         .route("/relays", get(read::relays))
         .route("/people", get(read::people).post(act::invite))
         .route("/people/{name}/{deed}", post(act::person))
@@ -60,6 +65,10 @@ pub fn routes(gate: Arc<Gate>) -> Router {
         .route("/settings/urls", post(act::add_url))
         .route("/settings/urls/remove", post(act::remove_url))
         .route("/login", get(entry::login_page).post(entry::login))
+        .route("/login/oidc", get(provider::begin))
+        .route(crate::oidc::BACK, get(provider::back))
+        .route("/account/connect", post(provider::connect))
+        .route("/device", get(device::show).post(device::decide))
         .route("/logout", post(entry::log_out))
         .route("/welcome/{secret}", get(entry::welcome_page).post(entry::welcome))
         .fallback(entry::nothing_here)

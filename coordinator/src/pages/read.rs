@@ -252,6 +252,7 @@ pub(super) struct Left {
     pub name: String,
     pub tokens: String,
     pub keys: String,
+    pub laptops: String,
     pub nodes: String,
 }
 
@@ -302,6 +303,9 @@ struct Account {
     roles: String,
     tokens: Vec<TokenRow>,
     token: String,
+    /// The provider that this coordinator asks; empty for none.
+    provider: String,
+    connected: bool,
 }
 
 pub(super) async fn account(State(gate): State<Arc<Gate>>, visitor: Visitor) -> Response {
@@ -312,12 +316,16 @@ pub(super) async fn account_page(gate: &Gate, visitor: &Visitor, token: String) 
     let made = async {
         let all: Vec<TokenView> = gate.get(&visitor.who, "/v1/tokens").await?;
         let world = gate.admin.services.registry.world();
+        let provider = gate.admin.services.provider.as_ref();
+        let issuer = provider.map(|provider| provider.settings.issuer.clone());
         let name = |id: &_| world.networks.get(id).map(|network| network.info.name.to_string());
         Ok(Account {
             frame: visitor.frame("Account", "account"),
             roles: own_roles(&visitor.who.user, name),
             tokens: all.iter().map(TokenRow::of).collect(),
             token,
+            provider: issuer.unwrap_or_default(),
+            connected: visitor.who.user.federated.is_some(),
         })
     };
     answer(visitor, made.await)
@@ -340,6 +348,7 @@ struct Audit {
     intact: bool,
     broken: String,
     length: u64,
+    whole: String,
     text: String,
     limit: u32,
 }
@@ -372,6 +381,7 @@ pub(super) async fn audit(
             intact: view.chain.intact,
             broken: view.chain.problem.unwrap_or_default(),
             length: view.chain.length,
+            whole: view.chain.whole.map(shown).unwrap_or_default(),
             text,
             limit,
         })

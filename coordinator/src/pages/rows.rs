@@ -118,6 +118,12 @@ pub(super) fn facts(node: &NodeView) -> Vec<(&'static str, String)> {
     if let Some(domain) = node.ros_domain {
         facts.push(("ROS domain", domain.to_string()));
     }
+    if let Some((owner, validated)) = node.owner.as_ref().zip(node.validated) {
+        let due =
+            node.login_due.map(|since| format!("; kept out since {}, until they do again", shown(since)));
+        let text = format!("{owner}, who logged in from it {}{}", shown(validated), due.unwrap_or_default());
+        facts.push(("Laptop of", text));
+    }
     if let Some(gateway) = &node.gateway {
         facts.push(("Behind", gateway.to_string()));
     }

@@ -1,6 +1,7 @@
 //! How people and their programs prove who they are: passwords with one-time codes, links, sessions, tokens; and how
 //! guessing is slowed down. Who may do what is in [`crate::state::people`].
 
+pub mod device;
 pub mod guard;
 pub mod login;
 pub mod owner_link;
@@ -9,6 +10,7 @@ pub mod secret;
 pub mod sessions;
 pub mod totp;
 
+use device::Devices;
 use guard::Guard;
 use owner_link::OwnerLink;
 use password::Passwords;
@@ -21,6 +23,8 @@ pub struct Logins {
     pub guard: Guard,
     pub passwords: Passwords,
     pub owner_link: OwnerLink,
+    /// Laptops that ask to be let in.
+    pub devices: Devices,
     /// What is only good while this process runs is derived from it.
     pub process_key: [u8; 32],
 }
@@ -32,6 +36,7 @@ impl Default for Logins {
             guard: Guard::default(),
             passwords: Passwords::default(),
             owner_link: OwnerLink::default(),
+            devices: Devices::default(),
             process_key: crate::random::bytes(),
         }
     }

@@ -50,6 +50,21 @@ pub struct ChangePolicy {
     pub dry_run: bool,
 }
 
+/// A text that is to be the policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutPolicy {
+    /// May be left out while there is one network.
+    #[serde(default)]
+    pub network: Option<Name>,
+    pub text: String,
+    #[serde(default)]
+    pub note: String,
+    /// Only tell what would come of it.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// What is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -10,6 +10,7 @@ use ria_protocol::time::UnixTime;
 use super::words::Question;
 use super::{Policy, PolicyRule, Test, Who};
 use crate::state::Network;
+use crate::state::people::UserName;
 
 /// A member, as policies see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub struct Entry {
     pub node: NodeId,
     pub name: Name,
     pub tags: Vec<String>,
+    /// Whose laptop it is, and the groups that the provider puts that person into.
+    pub owner: Option<UserName>,
+    pub groups: Vec<String>,
 }
 
 /// All members, static peers too, in order of their names.
@@ -27,9 +31,21 @@ impl Roster {
     /// Of a network.
     pub fn of(network: &Network) -> Self {
         let nodes = network.members.values();
-        let nodes = nodes.map(|m| Entry { node: m.node, name: m.name.clone(), tags: m.tags.clone() });
+        let nodes = nodes.map(|m| Entry {
+            node: m.node,
+            name: m.name.clone(),
+            tags: m.tags.clone(),
+            owner: m.laptop.as_ref().map(|laptop| laptop.owner.clone()),
+            groups: m.laptop.as_ref().map(|laptop| laptop.groups.clone()).unwrap_or_default(),
+        });
         let statics = network.static_peers.values();
-        let statics = statics.map(|s| Entry { node: s.node, name: s.name.clone(), tags: s.tags.clone() });
+        let statics = statics.map(|s| Entry {
+            node: s.node,
+            name: s.name.clone(),
+            tags: s.tags.clone(),
+            owner: None,
+            groups: Vec::new(),
+        });
         let mut all: Vec<Entry> = nodes.chain(statics).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Self(all)
@@ -58,8 +74,7 @@ pub struct Resolved(Vec<(Selector, Selector)>);
 impl Resolved {
     /// For these members.
     pub fn of(policy: &Policy, roster: &Roster) -> Self {
-        let names: BTreeMap<&Name, NodeId> = roster.iter().map(|entry| (&entry.name, entry.node)).collect();
-        let of = |whos: &[Who]| selector(whos, &policy.groups, &names);
+        let of = |whos: &[Who]| selector(whos, &policy.groups, roster);
         Self(policy.rules.iter().map(|rule| (of(&rule.from), of(&rule.to))).collect())
     }
 
@@ -72,17 +87,25 @@ impl Resolved {
     }
 }
 
-fn selector(whos: &[Who], groups: &BTreeMap<String, Vec<Who>>, names: &BTreeMap<&Name, NodeId>) -> Selector {
+fn selector(whos: &[Who], groups: &BTreeMap<String, Vec<Who>>, roster: &Roster) -> Selector {
     let mut made = Selector::default();
     for who in whos {
         match who {
             Who::Everybody => made.all = true,
             // Somebody of this name may come later; then the rules are made again.
-            Who::Node(name) => made.nodes.extend(names.get(name)),
+            Who::Node(name) => made.nodes.extend(roster.named(name).map(|entry| entry.node)),
+            Who::Person(person) => {
+                let theirs = roster.iter().filter(|entry| entry.owner.as_ref() == Some(person));
+                made.nodes.extend(theirs.map(|entry| entry.node));
+            }
+            Who::People(group) => {
+                let theirs = roster.iter().filter(|entry| entry.groups.contains(group));
+                made.nodes.extend(theirs.map(|entry| entry.node));
+            }
             Who::Tag(tag) => made.tags.push(tag.clone()),
             Who::Group(group) => {
                 let inner =
-                    selector(groups.get(group).map_or(&[][..], Vec::as_slice), &BTreeMap::new(), names);
+                    selector(groups.get(group).map_or(&[][..], Vec::as_slice), &BTreeMap::new(), roster);
                 made.all |= inner.all;
                 made.nodes.extend(inner.nodes);
                 made.tags.extend(inner.tags);
@@ -155,8 +178,7 @@ pub fn run_tests(policy: &Policy, resolved: &Resolved, roster: &Roster) -> Vec<F
 fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) -> Option<Failed> {
     let failed = |text: String| Some(Failed { line: test.line, text });
     let all_of = |who: &Who| -> Result<Vec<Entry>, String> {
-        let names = roster.iter().map(|entry| (&entry.name, entry.node)).collect();
-        let selector = selector(std::slice::from_ref(who), &policy.groups, &names);
+        let selector = selector(std::slice::from_ref(who), &policy.groups, roster);
         let found: Vec<Entry> =
             roster.iter().filter(|entry| selector.contains(entry.node, &entry.tags)).cloned().collect();
         match who {
@@ -164,8 +186,11 @@ fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) 
             // The first one with the tag is to find what the test says.
             Who::Tag(tag) => {
                 let name = "nobody-yet".parse::<Name>().map_err(|error| error.to_string())?;
-                Ok(vec![Entry { node: NodeId::from_bytes([0; NodeId::LEN]), name, tags: vec![tag.clone()] }])
+                let (node, tags) = (NodeId::from_bytes([0; NodeId::LEN]), vec![tag.clone()]);
+                Ok(vec![Entry { node, name, tags, owner: None, groups: Vec::new() }])
             }
+            // People come and go; what has to hold for their laptops holds while there are none.
+            Who::Person(_) | Who::People(_) => Ok(Vec::new()),
             Who::Node(_) | Who::Group(_) | Who::Everybody => Err(format!("{who} is nobody in this network")),
         }
     };
@@ -178,7 +203,9 @@ fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) 
         let answer = ask(policy, resolved, (from, to), test.question, None);
         let told = |entry: &Entry, who: &Who| match who {
             Who::Node(_) => entry.name.to_string(),
-            Who::Tag(_) | Who::Group(_) | Who::Everybody => format!("{} ({who})", entry.name),
+            Who::Tag(_) | Who::Group(_) | Who::Person(_) | Who::People(_) | Who::Everybody => {
+                format!("{} ({who})", entry.name)
+            }
         };
         let (from, to) = (told(from, &test.from), told(to, &test.to));
         match answer {
@@ -207,6 +234,8 @@ mod tests {
             node: NodeId::from_bytes([n; 10]),
             name: name.parse().unwrap(),
             tags: tags.iter().map(ToString::to_string).collect(),
+            owner: None,
+            groups: Vec::new(),
         };
         Roster(vec![
             entry(1, "laptop-1", &[]),
@@ -253,6 +282,28 @@ valid = "2026-12-01 14:00..16:00"
         assert_eq!(answer("robot-1", "robot-2", "ros/7", None), Ok(2));
         assert_eq!(answer("robot-2", "robot-1", "ros/7", None), Ok(2));
         assert_eq!(answer("robot-2", "robot-1", "ros/8", None), Err(None));
+    }
+
+    #[test]
+    fn people_are_their_laptops_and_groups_are_the_providers() {
+        let mut roster = roster();
+        roster.0[0].owner = Some("ada@uni.example".parse().unwrap());
+        roster.0[0].groups = vec!["Robotics Lab".into()];
+        let text = "[groups]\nstaff = [\"person:Ada@uni.example\"]\n[[rule]]\nfrom = [\"group:staff\"]\nto = [\"robot-1\"]\n\
+                    allow = [\"tcp/22\"]\n[[rule]]\nfrom = [\"people:Robotics Lab\"]\nto = [\"robot-2\"]\nallow = [\"icmp\"]\n\
+                    [[test]]\nfrom = \"person:bob\"\nto = \"robot-1\"\nport = \"icmp\"\nexpect = \"deny\"\n";
+        let policy = parse(text).unwrap();
+        let resolved = Resolved::of(&policy, &roster);
+        let may = |from: &str, to: &str, what: &str| {
+            let pair = (roster.find(from).unwrap(), roster.find(to).unwrap());
+            matches!(ask(&policy, &resolved, pair, what.parse().unwrap(), None), Answer::Allowed(_))
+        };
+        assert!(may("laptop-1", "robot-1", "tcp/22") && may("laptop-1", "robot-2", "icmp"));
+        assert!(!may("laptop-2", "robot-1", "tcp/22") && !may("laptop-2", "robot-2", "icmp"));
+        assert!(run_tests(&policy, &resolved, &roster).is_empty(), "bob has no laptop");
+        for bad in ["person:", "person:a b", "people:", "people: x", "user:ada"] {
+            assert!(bad.parse::<Who>().is_err(), "{bad}");
+        }
     }
 
     #[test]

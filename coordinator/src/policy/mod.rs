@@ -27,6 +27,8 @@ use ria_protocol::policy::Permit;
 use valid::Period;
 use words::Question;
 
+use crate::state::people::UserName;
+
 /// A policy that makes sense by itself. Whether its tests hold depends on the members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -42,6 +44,10 @@ pub enum Who {
     Node(Name),
     Tag(String),
     Group(String),
+    /// The laptops of somebody.
+    Person(UserName),
+    /// The laptops of everybody in a group of the login provider's.
+    People(String),
 }
 
 impl fmt::Display for Who {
@@ -51,6 +57,8 @@ impl fmt::Display for Who {
             Self::Node(name) => name.fmt(f),
             Self::Tag(tag) => write!(f, "tag:{tag}"),
             Self::Group(group) => write!(f, "group:{group}"),
+            Self::Person(name) => write!(f, "person:{}", name.as_str()),
+            Self::People(group) => write!(f, "people:{group}"),
         }
     }
 }
@@ -96,6 +104,13 @@ impl Policy {
         let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
         let all = rules.chain(self.groups.values().flatten());
         all.filter_map(|who| if let Who::Node(name) = who { Some(name) } else { None })
+    }
+
+    /// People, and groups of people, that it mentions.
+    pub fn people(&self) -> impl Iterator<Item = &Who> {
+        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
+        let all = rules.chain(self.groups.values().flatten());
+        all.filter(|who| matches!(who, Who::Person(_) | Who::People(_)))
     }
 
     /// The tags that it mentions.

@@ -114,7 +114,10 @@ impl Reader<'_> {
             let whole = self.list(members, "the group has no members");
             let members = self.whos(&whole, &known);
             for who in members.iter().filter(|who| matches!(who, Who::Group(_))) {
-                self.complain(at, format!("group {name:?} contains {who}; groups consist of nodes and tags"));
+                self.complain(
+                    at,
+                    format!("group {name:?} contains {who}; groups consist of nodes, tags and people"),
+                );
             }
             policy.groups.insert(name, members);
         }

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Who;
 
+/// Longest name of a group of people.
+const LONGEST_GROUP: usize = 200;
+
 /// Highest ROS domain whose discovery has a port.
 const LAST_DOMAIN: u16 = 232;
 
@@ -33,9 +36,13 @@ pub enum WordError {
     Domain(String),
     #[error("{0:?} is no multicast group; IPv4 has 224.0.0.0 to 239.255.255.255, IPv6 ff00::/8")]
     Group(String),
-    #[error("{0:?} is nobody; write the name of a node, tag:NAME, group:NAME or *")]
+    #[error(
+        "{0:?} is nobody; write the name of a node, tag:NAME, group:NAME, person:NAME, people:GROUP or *"
+    )]
     Who(String),
-    #[error("{0:?}: people can't be named in policies yet; use a tag of their laptops")]
+    #[error(
+        "{0:?} is nobody; a person is written as person:ada@uni.example, a group of the login provider's as people:GROUP"
+    )]
     Person(String),
     #[error("{0:?} can't be asked for; ask for tcp/22, udp/5000, icmp, ros/7 or multicast/239.1.2.3:5000")]
     Question(String),
@@ -125,10 +132,21 @@ impl FromStr for Who {
             None => Ok(Self::Node(name(text)?)),
             Some(("tag", tag)) => Ok(Self::Tag(name(tag)?.to_string())),
             Some(("group", group)) => Ok(Self::Group(name(group)?.to_string())),
-            Some(("person" | "user", _)) => Err(WordError::Person(text.to_owned())),
+            Some(("person", person)) => {
+                let known = person.to_lowercase().parse();
+                known.map(Self::Person).map_err(|_| WordError::Person(text.to_owned()))
+            }
+            Some(("people", group)) if is_group(group) => Ok(Self::People(group.to_owned())),
+            Some(("people" | "user", _)) => Err(WordError::Person(text.to_owned())),
             Some(_) => Err(wrong()),
         }
     }
+}
+
+/// Providers call groups as they like; what would break a line or a quotation is none.
+fn is_group(text: &str) -> bool {
+    let breaks = |c: char| c.is_control() || c == '"' || c == '\\';
+    !text.is_empty() && text.len() <= LONGEST_GROUP && text.trim() == text && !text.contains(breaks)
 }
 
 /// What is asked of a policy.
@@ -273,7 +291,9 @@ mod tests {
         for text in ["", "Robot 7", "tag:", "grp:x", "tag:a b"] {
             assert!(matches!(text.parse::<Who>(), Err(WordError::Who(_))), "{text}");
         }
-        assert!("person:eva".parse::<Who>().unwrap_err().to_string().contains("tag of their laptops"));
+        assert_eq!("person:Eva".parse::<Who>().unwrap().to_string(), "person:eva");
+        assert!("user:eva".parse::<Who>().unwrap_err().to_string().contains("person:"));
+        assert!("people:a\"b".parse::<Who>().is_err() && "people:a\\b".parse::<Who>().is_err());
     }
 
     #[test]

@@ -27,7 +27,8 @@ use super::{Admission, AdmitError, Admitted};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::random;
-use crate::state::{JoinKeyEntry, JoinKeyStatus, MemberEntry, Network, address, domains};
+use crate::state::people::People;
+use crate::state::{JoinKeyEntry, JoinKeyStatus, Laptop, MemberEntry, Network, address, domains};
 use crate::store::{KeyUse, StoreError};
 
 impl Writer {
@@ -86,6 +87,7 @@ impl Writer {
             wg_key: enrolment.wg_key,
             tls_key: enrolment.tls_key,
             agent_version: enrolment.agent_version,
+            laptop: key.owner.clone().map(|owner| Laptop::new(owner, &world.people, now)),
         };
         let member = new_member(network, key, newcomer, now)?;
         let joined = Joined { actor, action: "node.joined", uses_key: true };
@@ -109,12 +111,14 @@ impl Writer {
         tags.sort();
         tags.dedup();
         let ended = member.expires(network.membership) <= now;
-        if key.approve || (tags == member.tags && !ended) {
+        let laptop = validated(member, key, &self.world().people, now);
+        if key.approve || (tags == member.tags && !ended && laptop == member.laptop) {
             return Ok(Admission::Member(Admitted { network: network.clone(), member: member.clone() }));
         }
         let last_contact = if ended { now } else { member.last_contact };
         let lapsed = member.lapsed.filter(|_| !ended);
-        let member = Arc::new(MemberEntry { tags, last_contact, lapsed, ..MemberEntry::clone(member) });
+        let member =
+            Arc::new(MemberEntry { tags, last_contact, lapsed, laptop, ..MemberEntry::clone(member) });
         let id = network.info.id;
         let event = Event {
             time: now,
@@ -122,11 +126,16 @@ impl Writer {
             action: "node.rejoined",
             network: Some(id),
             subject: member.name.to_string(),
-            detail: json!({ "node": member.node, "key": key.id, "tags": member.tags }),
+            detail: json!({ "node": member.node, "key": key.id, "tags": member.tags,
+                "laptop_of": member.laptop.as_ref().map(|laptop| laptop.owner.clone()) }),
         };
         let mut changed = Network::clone(network);
         changed.members.insert(member.node, member.clone());
-        let patch = Patch::MemberSet(network.listed(&member));
+        let patch = if member.is_active() {
+            Patch::MemberSet(network.listed(&member))
+        } else {
+            Patch::MemberRemoved(member.node)
+        };
         let (key, stored) = (key.clone(), member.clone());
         let made = self.change(async move |draft| {
             draft.use_key(&key, &stored, now).await?;
@@ -220,6 +229,7 @@ pub(super) struct Newcomer {
     pub wg_key: WgPublicKey,
     pub tls_key: SpkiHash,
     pub agent_version: String,
+    pub laptop: Option<Laptop>,
 }
 
 /// A member with addresses of its own, by the choices of its join key.
@@ -229,7 +239,7 @@ pub(super) fn new_member(
     newcomer: Newcomer,
     now: UnixTime,
 ) -> Result<Arc<MemberEntry>, ErrorCode> {
-    let Newcomer { node, name, wg_key, tls_key, agent_version } = newcomer;
+    let Newcomer { node, name, wg_key, tls_key, agent_version, laptop } = newcomer;
     Ok(Arc::new(MemberEntry {
         node,
         name,
@@ -245,8 +255,18 @@ pub(super) fn new_member(
         ephemeral: key.ephemeral,
         disabled: None,
         lapsed: None,
+        laptop,
         ros_domain: domains::next_own(network),
     }))
+}
+
+/// Whose laptop a member is once it shows this key: a key that a login has made is that person's, who has just logged in. What
+/// is no laptop does not become one, for a robot must not end with somebody's login.
+fn validated(member: &MemberEntry, key: &JoinKeyEntry, people: &People, now: UnixTime) -> Option<Laptop> {
+    match (&member.laptop, &key.owner) {
+        (Some(_), Some(owner)) => Some(Laptop::new(owner.clone(), people, now)),
+        (known, _) => known.clone(),
+    }
 }
 
 /// The member that has the keys of this enrolment; one that has only one of them is somebody else.

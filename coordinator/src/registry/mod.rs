@@ -12,6 +12,7 @@
 mod admit;
 mod draft;
 mod edit;
+mod laptops;
 pub(crate) mod limiter;
 mod local_change;
 mod multicast;
@@ -46,6 +47,7 @@ use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::state::address::PrefixError;
 use crate::state::domains::WantedDomains;
+use crate::state::people::UserName;
 use crate::state::relay::RelayEntry;
 use crate::state::waiting::WaitingEntry;
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World};
@@ -237,6 +239,8 @@ pub struct NewKey {
     pub tags: Vec<String>,
     pub ephemeral: Option<Duration>,
     pub approve: bool,
+    /// Whose laptop becomes who joins by it.
+    pub owner: Option<UserName>,
 }
 
 /// A join key that was made. Its secret is known only now.

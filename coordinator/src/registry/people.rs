@@ -1,16 +1,19 @@
 //! Who may do what: changes of people and of their tokens.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ria_protocol::id::KeyId;
 use ria_protocol::time::UnixTime;
 use serde_json::json;
 
+use super::laptops::Swept;
 use super::writer::Writer;
 use super::{Command, Registry, Reply, Unavailable};
 use crate::audit::{Actor, Event};
-use crate::state::people::{Invitation, LocalLogin, People, Role, Roles, TokenEntry, UserEntry, UserName};
+use crate::state::people::{
+    Federated, Invitation, LocalLogin, People, Role, Roles, TokenEntry, UserEntry, UserName,
+};
 use crate::store::StoreError;
 
 /// Tokens that one person may have.
@@ -35,6 +38,8 @@ pub enum PeopleError {
     TooManyTokens(UserName),
     #[error("there are {MOST_USERS} people, which is as many as there may be")]
     TooManyUsers,
+    #[error("that account is {0}'s already; log in as {0}, or ask an owner of this coordinator")]
+    LinkedElsewhere(UserName),
     #[error("this link was used already, or is too old; ask for another")]
     NoInvitation,
     #[error(transparent)]
@@ -61,6 +66,10 @@ pub struct UserChange {
 pub enum UserDeed {
     /// Somebody new, who sets a password by this invitation.
     Add(Roles, Invitation),
+    /// Somebody new, by a provider's word.
+    AddFederated(Roles, Federated),
+    /// Somebody logs in by a provider's word from now on, or it says something else of them.
+    Link(Federated),
     /// The first owner, or one more where none can log in any more.
     AddOwner(LocalLogin),
     SetRoles(Roles),
@@ -80,6 +89,8 @@ impl UserDeed {
     fn action(&self) -> &'static str {
         match self {
             Self::Add(..) => "user.added",
+            Self::AddFederated(..) => "user.came-by-provider",
+            Self::Link(_) => "user.linked",
             Self::AddOwner(_) => "user.owner-added",
             Self::SetRoles(_) => "user.roles-set",
             Self::Reset(_) => "user.reset",
@@ -99,6 +110,8 @@ pub(super) enum PeopleCommand {
     Change(UserChange, Actor, Reply<Arc<UserEntry>, PeopleError>),
     AddToken(TokenEntry, Actor, Reply<(), PeopleError>),
     RemoveToken(KeyId, Actor, Reply<Arc<TokenEntry>, PeopleError>),
+    /// Laptops whose people have not logged in for so long are kept out.
+    SweepLaptops(Duration, Reply<Vec<Swept>, Unavailable>),
 }
 
 impl Registry {
@@ -127,6 +140,9 @@ impl Writer {
             }
             PeopleCommand::AddToken(token, actor, reply) => {
                 let _ = reply.send(self.add_token(token, actor).await);
+            }
+            PeopleCommand::SweepLaptops(period, reply) => {
+                let _ = reply.send(self.sweep_laptops(period).await);
             }
             PeopleCommand::RemoveToken(id, actor, reply) => {
                 let _ = reply.send(self.remove_token(id, actor).await);
@@ -208,6 +224,7 @@ fn changed(people: &People, change: &UserChange, now: UnixTime) -> Result<Option
     let known = people.users.get(name);
     let new = match &change.deed {
         UserDeed::Add(roles, invitation) => Some((roles.clone(), None, Some(invitation.clone()))),
+        UserDeed::AddFederated(roles, _) => Some((roles.clone(), None, None)),
         UserDeed::AddOwner(login) => {
             let everywhere = Roles { everywhere: Some(Role::Owner), ..Roles::default() };
             Some((everywhere, Some(login.clone()), None))
@@ -216,10 +233,23 @@ fn changed(people: &People, change: &UserChange, now: UnixTime) -> Result<Option
         | UserDeed::Reset(_)
         | UserDeed::Accept(..)
         | UserDeed::ChangeLogin(_)
+        | UserDeed::Link(_)
         | UserDeed::SetEnabled(_)
         | UserDeed::LogOut
         | UserDeed::Remove => None,
     };
+    let federated = if let UserDeed::AddFederated(_, federated) | UserDeed::Link(federated) = &change.deed {
+        Some(federated)
+    } else {
+        None
+    };
+    let is_theirs = |user: &&Arc<UserEntry>| {
+        let own = user.federated.as_ref().zip(federated);
+        user.name != *name && own.is_some_and(|(own, new)| own.is_same_person(new))
+    };
+    if let Some(other) = people.users.values().find(is_theirs) {
+        return Err(PeopleError::LinkedElsewhere(other.name.clone()));
+    }
     if let Some((roles, login, invitation)) = new {
         if known.is_some() {
             return Err(PeopleError::NameTaken(name.clone()));
@@ -227,9 +257,17 @@ fn changed(people: &People, change: &UserChange, now: UnixTime) -> Result<Option
         if people.users.len() >= MOST_USERS {
             return Err(PeopleError::TooManyUsers);
         }
-        let (name, created) = (name.clone(), now);
-        let user = UserEntry { name, roles, login, invitation, created, disabled: None, version: 1, era: 1 };
-        return Ok(Some(user));
+        return Ok(Some(UserEntry {
+            name: name.clone(),
+            roles,
+            login,
+            federated: federated.cloned(),
+            invitation,
+            created: now,
+            disabled: None,
+            version: 1,
+            era: 1,
+        }));
     }
     let known = known.ok_or_else(|| PeopleError::NoUser(name.clone()))?;
     if change.seen.is_some_and(|seen| seen != known.version) {
@@ -247,8 +285,11 @@ fn changed(people: &People, change: &UserChange, now: UnixTime) -> Result<Option
 fn apply(user: &mut UserEntry, deed: &UserDeed, now: UnixTime) -> Result<(), PeopleError> {
     match deed {
         UserDeed::SetRoles(roles) => user.roles = roles.clone(),
+        UserDeed::Link(federated) => user.federated = Some(federated.clone()),
         UserDeed::Reset(invitation) => {
-            (user.login, user.invitation) = (None, Some(invitation.clone()));
+            // Whoever had the one way in may have made the other.
+            (user.login, user.federated) = (None, None);
+            user.invitation = Some(invitation.clone());
             user.era += 1;
         }
         UserDeed::Accept(digest, login) => {
@@ -270,17 +311,20 @@ fn apply(user: &mut UserEntry, deed: &UserDeed, now: UnixTime) -> Result<(), Peo
         }
         UserDeed::LogOut => user.era += 1,
         // Those above made somebody new, and who is removed is what they were.
-        UserDeed::Add(..) | UserDeed::AddOwner(_) | UserDeed::Remove => {}
+        UserDeed::Add(..) | UserDeed::AddFederated(..) | UserDeed::AddOwner(_) | UserDeed::Remove => {}
     }
     Ok(())
 }
 
 fn event(change: &UserChange, before: Option<&Arc<UserEntry>>, actor: Actor, time: UnixTime) -> Event {
+    let linked = before.and_then(|user| user.federated.as_ref());
     let before = before.map(|user| &user.roles);
     let detail = match &change.deed {
         UserDeed::Add(roles, invitation) => {
             json!({ "after": roles, "invitation_expires": invitation.expires })
         }
+        UserDeed::AddFederated(roles, federated) => json!({ "after": roles, "provider": federated }),
+        UserDeed::Link(federated) => json!({ "before": linked, "after": federated }),
         UserDeed::SetRoles(roles) => json!({ "before": before, "after": roles }),
         UserDeed::Reset(invitation) => json!({ "invitation_expires": invitation.expires }),
         UserDeed::Remove => json!({ "before": before }),
@@ -310,8 +354,6 @@ fn token_event(token: &TokenEntry, action: &'static str, actor: Actor, time: Uni
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
     const NOW: UnixTime = UnixTime(1000);
 
     fn change(name: &str, deed: UserDeed) -> UserChange {

@@ -156,6 +156,16 @@ fn warnings(policy: &Policy, roster: &Roster, now: UnixTime) -> Vec<String> {
     for name in policy.names().filter(|name| roster.named(name).is_none()) {
         all.push(format!("{name} is no member (yet)"));
     }
+    let has_laptop = |who: &Who| {
+        roster.iter().any(|entry| match who {
+            Who::Person(name) => entry.owner.as_ref() == Some(name),
+            Who::People(group) => entry.groups.contains(group),
+            Who::Everybody | Who::Node(_) | Who::Tag(_) | Who::Group(_) => true,
+        })
+    };
+    all.extend(
+        policy.people().filter(|who| !has_laptop(who)).map(|who| format!("{who} has no laptop here (yet)")),
+    );
     let has = |tag: &str| roster.iter().any(|entry| entry.tags.iter().any(|own| own == tag));
     for tag in policy.tags().filter(|tag| !has(tag)) {
         all.push(format!("nobody has tag {tag} (yet)"));

@@ -74,7 +74,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn store_standing(
+    pub(super) async fn store_standing(
         &self,
         network: &Arc<Network>,
         member: &Arc<MemberEntry>,

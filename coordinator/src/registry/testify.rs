@@ -15,7 +15,8 @@ use super::Unavailable;
 use super::draft::Draft;
 use super::writer::Writer;
 use crate::audit::{Actor, ChainHash, Event, Head};
-use crate::state::{JoinKeyEntry, MemberEntry, Network, World, address, domains};
+use crate::state::people::People;
+use crate::state::{JoinKeyEntry, Laptop, MemberEntry, Network, World, address, domains};
 use crate::store::{KeyUse, StoreError};
 use crate::witness::Testified;
 
@@ -163,7 +164,9 @@ impl Draft {
     /// Takes back a member that this database has forgotten.
     async fn readmit(&mut self, deed: &Deed, agent_version: &str) -> Result<(), StoreError> {
         let Some(mut network) = self.network(deed.network) else { return Ok(()) };
-        let Some(member) = returning(&network, deed, agent_version) else { return Ok(()) };
+        let Some(member) = returning(&network, deed, (agent_version, &self.world.people)) else {
+            return Ok(());
+        };
         let (id, member) = (network.info.id, Arc::new(member));
         if let Some(key) = self.world.keys.get(&member.join_key).cloned() {
             let used = JoinKeyEntry { uses: key.uses + 1, ..JoinKeyEntry::clone(&key) };
@@ -200,7 +203,11 @@ impl Draft {
 
 /// The member as its deed says, with another name or address where somebody else has them now; `None` when there is no
 /// place for it.
-fn returning(network: &Network, deed: &Deed, agent_version: &str) -> Option<MemberEntry> {
+fn returning(
+    network: &Network,
+    deed: &Deed,
+    (agent_version, people): (&str, &People),
+) -> Option<MemberEntry> {
     let now = now();
     if network.members.values().any(|m| m.wg_key == deed.wg_key || m.tls_key == deed.tls_key) {
         return None;
@@ -209,6 +216,8 @@ fn returning(network: &Network, deed: &Deed, agent_version: &str) -> Option<Memb
     let keeps = network.info.prefix_v4.contains(deed.address_v4.into()) && !taken.contains(&deed.address_v4);
     let keeps_v6 = network.info.prefix_v6.contains(deed.address_v6.into())
         && !network.members.values().any(|m| m.address_v6 == deed.address_v6);
+    // It stays somebody's: whoever is not known here any more has it cut off soon.
+    let owner = deed.owner.as_ref().and_then(|owner| owner.parse().ok());
     Some(MemberEntry {
         node: deed.node,
         name: network.free_name(&deed.name),
@@ -224,6 +233,7 @@ fn returning(network: &Network, deed: &Deed, agent_version: &str) -> Option<Memb
         ephemeral: deed.ephemeral.map(Duration::from_secs),
         disabled: None,
         lapsed: None,
+        laptop: owner.map(|owner| Laptop::new(owner, people, now)),
         ros_domain: domains::next_own(network),
     })
 }

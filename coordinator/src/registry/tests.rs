@@ -25,6 +25,7 @@ async fn make_key(registry: &Registry) -> Result<CreatedKey, CreateKeyError> {
         tags: vec!["x".repeat(2000)],
         ephemeral: None,
         approve: false,
+        owner: None,
     };
     registry.create_key(new, Actor::Local(0)).await
 }
@@ -106,8 +107,15 @@ async fn the_approval_queue_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let (registry, _store) = start(directory.path()).await;
     let network = *registry.world().networks.keys().next().unwrap();
-    let new =
-        NewKey { network, reusable: true, expires: None, tags: Vec::new(), ephemeral: None, approve: true };
+    let new = NewKey {
+        network,
+        reusable: true,
+        expires: None,
+        tags: Vec::new(),
+        ephemeral: None,
+        approve: true,
+        owner: None,
+    };
     let key = registry.create_key(new, Actor::Local(0)).await.unwrap();
     let ask = async |number: usize| {
         let mut bytes = [0; 32];

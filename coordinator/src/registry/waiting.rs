@@ -19,7 +19,7 @@ use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::random;
 use crate::state::waiting::{MOST_WAITING, WaitingEntry};
-use crate::state::{JoinKeyEntry, MemberEntry, Network};
+use crate::state::{JoinKeyEntry, Laptop, MemberEntry, Network};
 use crate::store::KeyUse;
 
 /// That a node is still there is stored this often.
@@ -233,14 +233,15 @@ impl Writer {
         if chosen && network.is_taken(&name) {
             return Err(DecideError::NameTaken(name));
         }
+        let now = UnixTime::from(SystemTime::now());
         let newcomer = Newcomer {
             node,
             name: network.free_name(&name),
             wg_key: entry.wg_key,
             tls_key: entry.tls_key,
             agent_version: entry.agent_version.clone(),
+            laptop: key.owner.clone().map(|owner| Laptop::new(owner, &world.people, now)),
         };
-        let now = UnixTime::from(SystemTime::now());
         let member = new_member(network, key, newcomer, now).map_err(|_| DecideError::NetworkFull)?;
         let joined = Joined { actor, action: "node.approved", uses_key: false };
         self.store_member(network, key, member.clone(), joined).await?;

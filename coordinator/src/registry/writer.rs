@@ -277,6 +277,7 @@ impl Writer {
             uses: 0,
             ephemeral: new.ephemeral,
             approve: new.approve,
+            owner: new.owner,
         });
         let event = Event {
             time: entry.created,
@@ -290,6 +291,7 @@ impl Writer {
                 "tags": entry.tags,
                 "ephemeral": entry.ephemeral.map(|d| d.as_secs()),
                 "approve": entry.approve,
+                "laptop_of": entry.owner,
             }),
         };
         let made = self.change(async |draft| {

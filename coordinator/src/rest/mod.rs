@@ -8,6 +8,7 @@
 //! ```
 
 pub mod caller;
+pub mod device;
 pub mod events;
 pub mod gate;
 pub mod openapi;

@@ -62,8 +62,16 @@ fn described(operation: &Operation) -> Value {
         .collect();
     let number = json!({ "type": "integer", "minimum": 0 });
     for name in operation.query {
-        let schema = if *name == "network" { json!({ "type": "string" }) } else { number.clone() };
-        parameters.push(json!({ "name": name, "in": "query", "schema": schema }));
+        let schema = match *name {
+            "limit" | "since" | "until" | "after" | "version" => number.clone(),
+            "whole" => json!({ "type": "boolean" }),
+            _ => json!({ "type": "string" }),
+        };
+        let required = ["from", "to"].contains(name);
+        parameters.push(json!({ "name": name, "in": "query", "required": required, "schema": schema }));
+    }
+    if operation.path == "/v1/policy" && operation.writes() {
+        parameters.push(json!({ "name": "If-Match", "in": "header", "schema": { "type": "string" } }));
     }
     if listing && !operation.writes() {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 200 });

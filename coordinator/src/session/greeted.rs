@@ -157,7 +157,13 @@ async fn settle(
     admission: Admission,
 ) -> Result<Admitted, End> {
     match admission {
-        Admission::Member(admitted) => Ok(admitted),
+        Admission::Member(admitted) => {
+            if admitted.member.is_active() {
+                // One whose person has logged in again was refused until now.
+                services.relays.readmit(admitted.member.node);
+            }
+            Ok(admitted)
+        }
         Admission::Waiting(queued) => waiting::until_approved(socket, peer, services, queued).await,
     }
 }
@@ -219,6 +225,9 @@ async fn authorise(
     }
     if member.disabled.is_some() {
         return Err(ErrorCode::Disabled.into());
+    }
+    if member.is_login_due() {
+        return Err(ErrorCode::LoginDue.into());
     }
     let ended = member.expires(services.lifetimes.membership) <= UnixTime::from(SystemTime::now());
     Ok(if ended { Standing::Ended } else { Standing::Member(member.clone()) })

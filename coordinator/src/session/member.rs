@@ -194,6 +194,7 @@ impl Session<'_> {
         match network.as_ref().and_then(|network| network.members.get(&self.node.1)) {
             None => Err(ErrorCode::NotAMember),
             Some(member) if member.disabled.is_some() => Err(ErrorCode::Disabled),
+            Some(member) if member.is_login_due() => Err(ErrorCode::LoginDue),
             Some(_) => Ok(()),
         }
     }

@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept_gate::AnonymousSlot;
+use crate::config::LaptopSettings;
 use crate::hub::{Hub, NodeKey};
+use crate::oidc::Provider;
 use crate::people::Logins;
 use crate::registry::Registry;
 use crate::relays::Relays;
@@ -53,6 +55,10 @@ pub struct Services {
     pub counters: Counters,
     /// Who is logged in to the pages, and how.
     pub logins: Logins,
+    /// What is asked of laptops.
+    pub laptops: LaptopSettings,
+    /// Who else can say who somebody is.
+    pub provider: Option<Provider>,
 }
 
 impl Services {

@@ -82,6 +82,7 @@ impl StandaloneError {
             | StartError::Operator(_)
             | StartError::Listen(_)
             | StartError::AdminSocket(_)
+            | StartError::Oidc(_)
             | StartError::Relay(_)) => Self::Listen(other.to_string()),
         }
     }

@@ -31,7 +31,7 @@ use tokio::sync::broadcast;
 
 use crate::audit::Head;
 use crate::epoch::Began;
-use people::{People, Reach};
+use people::{People, Reach, UserName};
 use relay::RelayEntry;
 use stock::StaticEntry;
 use waiting::WaitingEntry;
@@ -269,6 +269,8 @@ pub struct MemberEntry {
     pub disabled: Option<UnixTime>,
     /// Since when it is in nobody's map because it was not heard of for too long.
     pub lapsed: Option<UnixTime>,
+    /// Whose laptop it is, where it is somebody's.
+    pub laptop: Option<Laptop>,
     /// Its own ROS domain, where each member has one.
     pub ros_domain: Option<u8>,
 }
@@ -276,7 +278,12 @@ pub struct MemberEntry {
 impl MemberEntry {
     /// Whether others may have to do with it: whether it is in their maps and may use relays.
     pub fn is_active(&self) -> bool {
-        self.disabled.is_none() && self.lapsed.is_none()
+        self.disabled.is_none() && self.lapsed.is_none() && !self.is_login_due()
+    }
+
+    /// Whether its person has to log in again.
+    pub fn is_login_due(&self) -> bool {
+        self.laptop.as_ref().is_some_and(|laptop| laptop.due.is_some())
     }
 
     /// As the map lists it; `behind` it are addresses that it forwards for. [`Network::listed`] knows them.
@@ -306,6 +313,27 @@ impl MemberEntry {
     }
 }
 
+/// That a member is somebody's laptop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Laptop {
+    pub owner: UserName,
+    /// The groups that the provider put them into when they last logged in from it.
+    pub groups: Vec<String>,
+    /// When they last logged in from it.
+    pub validated: UnixTime,
+    /// Since when it is in nobody's map because they should have logged in again, or may not.
+    pub due: Option<UnixTime>,
+}
+
+impl Laptop {
+    /// Of somebody who has just logged in from it.
+    pub fn new(owner: UserName, people: &People, now: UnixTime) -> Self {
+        let federated = people.users.get(&owner).and_then(|user| user.federated.as_ref());
+        let groups = federated.map(|federated| federated.groups.clone()).unwrap_or_default();
+        Self { owner, groups, validated: now, due: None }
+    }
+}
+
 /// A join key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinKeyEntry {
@@ -322,6 +350,8 @@ pub struct JoinKeyEntry {
     pub ephemeral: Option<Duration>,
     /// Whether an administrator has to approve each node.
     pub approve: bool,
+    /// Whose laptop becomes who joins by it.
+    pub owner: Option<UserName>,
 }
 
 /// Whether a join key admits anybody.
@@ -384,6 +414,7 @@ pub(crate) mod tests {
             ephemeral: None,
             disabled: None,
             lapsed: None,
+            laptop: None,
             ros_domain: None,
         })
     }
@@ -434,6 +465,7 @@ pub(crate) mod tests {
             uses: 0,
             ephemeral: None,
             approve: false,
+            owner: None,
         };
         assert_eq!(key.status(UnixTime(99)), JoinKeyStatus::Valid);
         assert_eq!(key.status(UnixTime(100)), JoinKeyStatus::Expired);

@@ -141,6 +141,8 @@ pub struct UserEntry {
     pub roles: Roles,
     /// Absent until the invitation was taken.
     pub login: Option<LocalLogin>,
+    /// By whose word this person logs in, too.
+    pub federated: Option<Federated>,
     pub invitation: Option<Invitation>,
     pub created: UnixTime,
     /// Since when the person may not log in any more.
@@ -166,6 +168,23 @@ impl fmt::Debug for LocalLogin {
     }
 }
 
+/// Somebody as a provider knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Federated {
+    pub issuer: String,
+    /// The provider's name for the person: never given to another.
+    pub subject: String,
+    /// What it said of them at their last login.
+    pub groups: Vec<String>,
+}
+
+impl Federated {
+    /// Whether both are about the same person.
+    pub fn is_same_person(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.subject == other.subject
+    }
+}
+
 /// A link by which somebody sets a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
@@ -177,7 +196,12 @@ pub struct Invitation {
 impl UserEntry {
     /// Whether this person may do anything at all.
     pub fn is_active(&self) -> bool {
-        self.disabled.is_none() && self.login.is_some()
+        self.disabled.is_none() && self.has_login()
+    }
+
+    /// Whether there is a way in, by password or by a provider.
+    pub fn has_login(&self) -> bool {
+        self.login.is_some() || self.federated.is_some()
     }
 }
 
@@ -187,6 +211,7 @@ pub enum Area {
     Networks,
     Nodes,
     Keys,
+    Policies,
     Relays,
     Audit,
     Users,
@@ -196,10 +221,11 @@ pub enum Area {
 
 impl Area {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Networks,
         Self::Nodes,
         Self::Keys,
+        Self::Policies,
         Self::Relays,
         Self::Audit,
         Self::Users,
@@ -213,6 +239,7 @@ impl Area {
             Self::Networks => "networks",
             Self::Nodes => "nodes",
             Self::Keys => "keys",
+            Self::Policies => "policies",
             Self::Relays => "relays",
             Self::Audit => "audit",
             Self::Users => "users",

@@ -20,7 +20,10 @@ use super::{Store, StoreError};
 use crate::audit::{Broken, ChainHash, Head, Row, Verifier};
 use crate::epoch::Began;
 use crate::registry::Changes;
-use crate::state::{Change, DEFAULT_MEMBERSHIP, JoinKeyEntry, LOG_LENGTH, MemberEntry, Network, World};
+use crate::state::people::UserName;
+use crate::state::{
+    Change, DEFAULT_MEMBERSHIP, JoinKeyEntry, LOG_LENGTH, Laptop, MemberEntry, Network, World,
+};
 
 pub(super) fn damaged(what: &str, error: impl Display) -> StoreError {
     StoreError::Damaged(format!("{what}: {error}"))
@@ -76,7 +79,7 @@ pub struct AuditQuery {
 }
 
 impl AuditQuery {
-    fn wants(&self, row: &Row) -> bool {
+    pub(super) fn wants(&self, row: &Row) -> bool {
         let is_or_begins = |wanted: &Option<String>, text: &str, mark: char| {
             wanted.as_ref().is_none_or(|wanted| {
                 text.strip_prefix(wanted.as_str())
@@ -297,6 +300,11 @@ impl Store {
     }
 }
 
+fn owner(row: &AnyRow) -> Result<Option<UserName>, StoreError> {
+    let text = row.try_get::<Option<String>, _>("owner")?;
+    text.map(|text| text.parse().map_err(|error| damaged("owner", error))).transpose()
+}
+
 fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
     Ok(MemberEntry {
         node: parsed(row, "id")?,
@@ -313,6 +321,15 @@ fn member(row: &AnyRow) -> Result<MemberEntry, StoreError> {
         ephemeral: optional_seconds(row, "ephemeral")?,
         disabled: optional_time(row, "disabled")?,
         lapsed: optional_time(row, "lapsed")?,
+        laptop: match (owner(row)?, optional_time(row, "validated")?) {
+            (Some(owner), Some(validated)) => {
+                let groups = row.try_get::<Option<String>, _>("owner_groups")?;
+                let groups = groups.map(|text| serde_json::from_str(&text)).transpose();
+                let groups = groups.map_err(|error| damaged("owner_groups", error))?.unwrap_or_default();
+                Some(Laptop { owner, groups, validated, due: optional_time(row, "login_due")? })
+            }
+            (_, _) => None,
+        },
         ros_domain: row
             .try_get::<Option<i64>, _>("ros_domain")?
             .map(|number| u8::try_from(number).map_err(|e| damaged("ros_domain", e)))
@@ -335,10 +352,11 @@ fn join_key(row: &AnyRow) -> Result<JoinKeyEntry, StoreError> {
         uses: number(row, "uses")?,
         ephemeral: optional_seconds(row, "ephemeral")?,
         approve: number(row, "approve")? != 0,
+        owner: owner(row)?,
     })
 }
 
-fn audit_row(row: &AnyRow) -> Result<Row, StoreError> {
+pub(super) fn audit_row(row: &AnyRow) -> Result<Row, StoreError> {
     let network = row.try_get::<Option<String>, _>("network")?;
     Ok(Row {
         seq: number(row, "seq")?,

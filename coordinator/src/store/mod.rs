@@ -3,6 +3,7 @@
 //! One connection writes, on behalf of the registry; a few others read the audit log. The rest of the state is read
 //! once, at the start. What the rows mean is the state's business.
 
+mod audit;
 mod enrolment;
 mod file;
 mod load;

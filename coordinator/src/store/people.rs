@@ -10,18 +10,21 @@ use sqlx::any::AnyRow;
 use super::load::{damaged, number, optional_time, parsed, text, time};
 use super::write::{Written, big};
 use super::{Store, StoreError, Write};
-use crate::state::people::{Invitation, LocalLogin, People, TokenEntry, UserEntry, UserName};
+use crate::state::people::{Federated, Invitation, LocalLogin, People, TokenEntry, UserEntry, UserName};
 
 impl Write<'_> {
     /// Somebody, new or changed.
     pub async fn user(&mut self, user: &UserEntry) -> Written {
         let sql = "INSERT INTO users (name, roles, password_hash, totp_secret, invitation_digest, \
-                   invitation_expires, created, disabled, version, era) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (name) DO UPDATE SET \
+                   invitation_expires, created, disabled, version, era, issuer, subject, person_groups) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (name) DO UPDATE SET \
                    roles = excluded.roles, password_hash = excluded.password_hash, \
                    totp_secret = excluded.totp_secret, invitation_digest = excluded.invitation_digest, \
                    invitation_expires = excluded.invitation_expires, disabled = excluded.disabled, \
-                   version = excluded.version, era = excluded.era";
+                   version = excluded.version, era = excluded.era, issuer = excluded.issuer, \
+                   subject = excluded.subject, person_groups = excluded.person_groups";
+        let federated = user.federated.as_ref();
+        let groups = federated.map(|own| serde_json::to_string(&own.groups)).transpose();
         sqlx::query(sql)
             .bind(user.name.as_str())
             .bind(serde_json::to_string(&user.roles).map_err(|error| damaged("roles", error))?)
@@ -33,6 +36,9 @@ impl Write<'_> {
             .bind(user.disabled.map(|time| big(time.0)))
             .bind(big(user.version))
             .bind(big(user.era))
+            .bind(federated.map(|own| own.issuer.clone()))
+            .bind(federated.map(|own| own.subject.clone()))
+            .bind(groups.map_err(|error| damaged("groups", error))?)
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -114,7 +120,17 @@ fn user(row: &AnyRow) -> Result<UserEntry, StoreError> {
         (Some(digest), Some(expires)) => Some(Invitation { digest, expires }),
         (_, _) => None,
     };
+    let optional = |column| row.try_get::<Option<String>, _>(column);
+    let federated = match (optional("issuer")?, optional("subject")?, optional("person_groups")?) {
+        (Some(issuer), Some(subject), groups) => {
+            let groups = groups.map(|text| serde_json::from_str(&text)).transpose();
+            let groups = groups.map_err(|error| damaged("groups", error))?.unwrap_or_default();
+            Some(Federated { issuer, subject, groups })
+        }
+        (_, _, _) => None,
+    };
     Ok(UserEntry {
+        federated,
         name: parsed(row, "name")?,
         roles: serde_json::from_str(&text(row, "roles")?).map_err(|e| damaged("roles", e))?,
         login,

@@ -161,7 +161,7 @@ impl<'t> Write<'t> {
     /// A new join key.
     pub async fn join_key(&mut self, key: &JoinKeyEntry) -> Written {
         let sql = "INSERT INTO join_keys (id, network, secret_digest, reusable, tags, created, expires, uses, \
-                   ephemeral, approve) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+                   ephemeral, approve, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         sqlx::query(sql)
             .bind(key.id.to_string())
             .bind(key.network.to_string())
@@ -173,6 +173,7 @@ impl<'t> Write<'t> {
             .bind(big(key.uses))
             .bind(key.ephemeral.map(|d| big(d.as_secs())))
             .bind(i64::from(key.approve))
+            .bind(key.owner.as_ref().map(|owner| owner.as_str().to_owned()))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -190,8 +191,8 @@ impl<'t> Write<'t> {
         let network_id = network;
         let network = network.to_string();
         let sql = "INSERT INTO nodes (network, id, name, wg_key, tls_key, address_v4, address_v6, tags, join_key, \
-                   joined, last_contact, agent_version, ephemeral, ros_domain) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+                   joined, last_contact, agent_version, ephemeral, ros_domain, owner, validated, owner_groups) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
         sqlx::query(sql)
             .bind(&network)
             .bind(member.node.to_string())
@@ -207,6 +208,9 @@ impl<'t> Write<'t> {
             .bind(&member.agent_version)
             .bind(member.ephemeral.map(|d| big(d.as_secs())))
             .bind(member.ros_domain.map(i64::from))
+            .bind(member.laptop.as_ref().map(|laptop| laptop.owner.as_str().to_owned()))
+            .bind(member.laptop.as_ref().map(|laptop| big(laptop.validated.0)))
+            .bind(member.laptop.as_ref().map(|laptop| tags(&laptop.groups)))
             .execute(&mut **self.transaction)
             .await?;
         let addresses = [member.address_v4.to_string(), member.address_v6.to_string()];
@@ -274,12 +278,18 @@ impl<'t> Write<'t> {
 
     /// Whether a member is in the others' maps has changed.
     pub async fn member_standing(&mut self, network: NetworkId, member: &MemberEntry) -> Written {
-        let sql = "UPDATE nodes SET disabled = $3, lapsed = $4 WHERE network = $1 AND id = $2";
+        let sql = "UPDATE nodes SET disabled = $3, lapsed = $4, owner = $5, validated = $6, login_due = $7, owner_groups = $8 \
+                   WHERE network = $1 AND id = $2";
+        let laptop = member.laptop.as_ref();
         sqlx::query(sql)
             .bind(network.to_string())
             .bind(member.node.to_string())
             .bind(member.disabled.map(|time| big(time.0)))
             .bind(member.lapsed.map(|time| big(time.0)))
+            .bind(laptop.map(|laptop| laptop.owner.as_str().to_owned()))
+            .bind(laptop.map(|laptop| big(laptop.validated.0)))
+            .bind(laptop.and_then(|laptop| laptop.due).map(|time| big(time.0)))
+            .bind(laptop.map(|laptop| tags(&laptop.groups)))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())

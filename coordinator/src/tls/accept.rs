@@ -37,7 +37,6 @@ use crate::accept_gate::AnonymousSlot;
 use crate::relay;
 use crate::rest::caller::ClientAddress;
 use crate::session::{Peer, Services};
-use crate::web;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const H2: &[u8] = b"h2";
@@ -112,8 +111,13 @@ struct Port {
 }
 
 /// Accepts connections until the coordinator drains.
-pub async fn serve(listener: TcpListener, tls: Tls, pages: Router, services: Arc<Services>) {
-    let port = Port { tls, node: web::node_router(services.clone()), pages, services: services.clone() };
+pub async fn serve(
+    listener: TcpListener,
+    tls: Tls,
+    (node, pages): (Router, Router),
+    services: Arc<Services>,
+) {
+    let port = Port { tls, node, pages, services: services.clone() };
     turn::accept_all(listener, &services.draining, |stream, from, slot| {
         services.tasks.spawn(handle_connection(stream, from, slot, port.clone()));
     })

@@ -136,7 +136,34 @@ async fn every_operation_works_and_answers_as_the_document_says() {
         ("listUrls", "GET", "/v1/urls".into(), Value::Null),
         ("removeUrl", "POST", "/v1/urls/remove".into(), json!({ "url": "https://other.lab.example" })),
         ("listAuthorities", "GET", "/v1/ca".into(), Value::Null),
-        ("listAudit", "GET", "/v1/audit?limit=5".into(), Value::Null),
+        (
+            "listAudit",
+            "GET",
+            "/v1/audit?limit=5&actor=user&action=node&since=1&whole=true".into(),
+            Value::Null,
+        ),
+        ("auditHead", "GET", "/v1/audit/head".into(), Value::Null),
+        (
+            "putPolicy",
+            "PUT",
+            "/v1/policy".into(),
+            json!({ "network": "lab", "text": POLICY, "note": "first" }),
+        ),
+        ("showPolicy", "GET", "/v1/policy?network=lab".into(), Value::Null),
+        (
+            "changePolicy",
+            "POST",
+            "/v1/policy".into(),
+            json!({ "network": "lab", "what": { "grant": { "from": ["*"], "to": ["robot-7"], "allow": ["tcp/22"],
+                    "seconds": 60, "reason": "a look" } } }),
+        ),
+        ("listPolicies", "GET", "/v1/policy/history?network=lab".into(), Value::Null),
+        (
+            "explainPolicy",
+            "GET",
+            "/v1/policy/explain?network=lab&from=robot-7&to=late&question=tcp%2F22".into(),
+            Value::Null,
+        ),
         (
             "addUser",
             "POST",
@@ -180,6 +207,37 @@ async fn every_operation_works_and_answers_as_the_document_says() {
     let served = Browser::new(server.address).get("/api/v1/openapi.json").await.json();
     assert_eq!(served, openapi::build());
     assert_eq!(served["openapi"], "3.1.0");
+}
+
+/// Everybody may do everything, as before; but said.
+const POLICY: &str = "[[rule]]\nfrom = [\"*\"]\nto = [\"*\"]\nallow = [\"any\"]\n";
+
+#[tokio::test]
+async fn of_two_who_change_a_policy_at_once_the_second_is_told_and_mistakes_have_lines() {
+    let server = Server::start();
+    let admin = program(&server, "adam", "admin");
+    let text = json!({ "text": POLICY });
+    let put = async |tag: &str, body: &Value| {
+        admin
+            .clone()
+            .with("if-match", tag)
+            .send("PUT", "/api/v1/policy", "application/json", &body.to_string())
+            .await
+    };
+    assert_eq!(admin.get("/api/v1/policy").await.header("etag"), "\"0\"");
+    assert_eq!(put("\"0\"", &text).await.status, 200);
+    let late = put("\"0\"", &json!({ "text": "" })).await;
+    assert!(late.status == 412 && late.json()["code"] == "changed", "{}", late.text);
+    assert_eq!(put("seven", &text).await.status, 400);
+    let shown = admin.get("/api/v1/policy").await;
+    assert_eq!((shown.header("etag"), &shown.json()["text"]), ("\"1\"", &json!(POLICY)));
+    let dry = put("\"1\"", &json!({ "text": "", "dry_run": true })).await;
+    assert_eq!((dry.json()["dry_run"].clone(), dry.json()["version"].clone()), (json!(true), json!(1)));
+    let bad = put("\"1\"", &json!({ "text": format!("{POLICY}[[rule]]\nfrom = [\"*\"]\nto = 7\n") })).await;
+    assert!(bad.status == 400 && bad.text.contains("line 7"), "{}", bad.text);
+    let viewer = program(&server, "vera", "viewer");
+    assert_eq!(viewer.get("/api/v1/policy").await.status, 200);
+    assert_eq!(viewer.send("PUT", "/api/v1/policy", "application/json", &text.to_string()).await.status, 403);
 }
 
 fn device_through(device: &Value, via: &str) -> Value {

@@ -12,6 +12,8 @@ mod database;
 mod enrol;
 mod keys;
 mod killed;
+mod laptops;
+mod oidc;
 mod older;
 mod pages;
 mod policy;

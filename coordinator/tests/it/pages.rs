@@ -28,7 +28,7 @@ fn csrf(page: &Answer) -> String {
     between(&page.text, "name=\"csrf\" value=\"", "\"").to_owned()
 }
 
-fn cookie(answer: &Answer, name: &str) -> String {
+pub fn cookie(answer: &Answer, name: &str) -> String {
     let all = answer.headers.get_all("set-cookie");
     let own = all.iter().map(|value| value.to_str().unwrap()).find(|value| value.starts_with(name));
     let own = own.unwrap_or_else(|| panic!("no {name} in {}: {}", answer.status, answer.text));
@@ -36,8 +36,8 @@ fn cookie(answer: &Answer, name: &str) -> String {
 }
 
 /// Somebody who has taken an invitation, logged in.
-struct Person {
-    browser: Browser,
+pub struct Person {
+    pub browser: Browser,
     secret: String,
     session: String,
     /// The code that the welcome took.
@@ -45,7 +45,7 @@ struct Person {
 }
 
 impl Person {
-    async fn by_link(server: &Server, link: &str, name: Option<&str>) -> Self {
+    pub async fn by_link(server: &Server, link: &str, name: Option<&str>) -> Self {
         let path = format!("/welcome/{}", link.trim().rsplit('/').next().unwrap());
         let page = Browser::new(server.address).get(&path).await;
         assert_eq!(page.status, 200, "{}", page.text);
@@ -60,12 +60,12 @@ impl Person {
         Self { browser: Browser::new(server.address).with("cookie", &session), secret, session, used: code }
     }
 
-    async fn owner(server: &Server) -> Self {
+    pub async fn owner(server: &Server) -> Self {
         Self::by_link(server, &server.text(&["user", "owner-link"]), Some("ada")).await
     }
 
     /// Sends a form as the page `from` would.
-    async fn post(&self, from: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn post(&self, from: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
         let token = csrf(&self.browser.get(from).await);
         let mut all = vec![("csrf", token.as_str())];
         all.extend(fields);

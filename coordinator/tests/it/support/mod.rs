@@ -1,6 +1,7 @@
 //! A coordinator to test, and a robot to test it with.
 
 pub mod postgres;
+pub mod provider;
 pub mod robot;
 pub mod server;
 pub mod web;

@@ -104,6 +104,14 @@ impl Server {
         Self { directory, environment: Vec::new(), child, address }
     }
 
+    /// A new coordinator with these settings in its file.
+    pub fn start_configured(text: &str) -> Self {
+        let directory = directory();
+        std::fs::write(directory.path().join("coordinator.toml"), text).unwrap();
+        let (child, address) = spawn(program(directory.path()));
+        Self { directory, environment: Vec::new(), child, address }
+    }
+
     /// Stops it as an administrator does, and waits for its end.
     pub fn terminate(&mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();

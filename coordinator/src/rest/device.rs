@@ -1,0 +1,110 @@
+//! What laptops ask before they are anybody's (RFC 8628): a code for their person to type, and what came of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{DefaultBodyLimit, Extension, Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use ria_protocol::name::Name;
+use ria_protocol::time::UnixTime;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::caller::ClientAddress;
+use super::gate::Gate;
+use crate::people::device::{Decision, INTERVAL, LIFE, Told, shown_code};
+use crate::session::Peer;
+
+/// Where a laptop asks for a code, and where what came of it.
+pub const CODE: &str = "/login/device/code";
+pub const TOKEN: &str = "/login/device/token";
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// Forms are far smaller.
+const LARGEST: usize = 4096;
+
+/// For laptops, by either way in.
+pub fn routes(gate: Arc<Gate>) -> Router {
+    Router::new()
+        .route(CODE, post(code))
+        .route(TOKEN, post(token))
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .with_state(gate)
+}
+
+#[derive(Deserialize)]
+struct AskCode {
+    /// What the laptop calls itself.
+    name: Name,
+    network: Option<Name>,
+}
+
+fn refused(error: &str, text: &str) -> Response {
+    let body = json!({ "error": error, "error_description": text });
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}
+
+fn now() -> UnixTime {
+    UnixTime::from(SystemTime::now())
+}
+
+/// Both ways in know from where a connection comes.
+fn address(client: Option<Extension<ClientAddress>>, peer: Option<Extension<Peer>>) -> Option<IpAddr> {
+    let by_peer = peer.map(|Extension(peer)| peer.address.ip().to_canonical());
+    client.map(|Extension(ClientAddress(from))| from).or(by_peer)
+}
+
+async fn code(
+    State(gate): State<Arc<Gate>>,
+    client: Option<Extension<ClientAddress>>,
+    peer: Option<Extension<Peer>>,
+    Form(asked): Form<AskCode>,
+) -> Response {
+    let Some(from) = address(client, peer) else {
+        return refused("invalid_request", "nobody knows who asks");
+    };
+    let devices = &gate.admin.services.logins.devices;
+    let network = asked.network.as_ref().map(Name::as_str);
+    let Some((long, short)) = devices.begin((asked.name.as_str(), network), from, now()) else {
+        return refused("slow_down", "too many laptops ask at the moment; try again in some minutes");
+    };
+    let admin = &gate.admin;
+    let here = admin.public_urls.first();
+    let base =
+        here.map_or_else(|| format!("https://localhost:{}", admin.port), |url| url.as_str().to_owned());
+    let shown = shown_code(&short);
+    Json(json!({
+        "device_code": long,
+        "user_code": shown,
+        "verification_uri": format!("{base}/device"),
+        "verification_uri_complete": format!("{base}/device?code={shown}"),
+        "expires_in": LIFE.as_secs(),
+        "interval": INTERVAL.as_secs(),
+    }))
+    .into_response()
+}
+
+#[derive(Deserialize)]
+struct AskToken {
+    grant_type: String,
+    device_code: String,
+}
+
+async fn token(State(gate): State<Arc<Gate>>, Form(asked): Form<AskToken>) -> Response {
+    if asked.grant_type != GRANT {
+        return refused("unsupported_grant_type", "laptops are let in by a device code");
+    }
+    match gate.admin.services.logins.devices.poll(&asked.device_code, now()) {
+        Told::Pending => refused("authorization_pending", "nobody has decided yet"),
+        Told::SlowDown => refused("slow_down", "ask less often"),
+        Told::Expired => refused("expired_token", "the code is too old, or was used; begin anew"),
+        Told::Decided(Decision::Denied) => refused("access_denied", "the laptop was not let in"),
+        Told::Decided(Decision::Granted { key, user, network }) => Json(json!({
+            "token_type": "ria-join-key", "access_token": key, "user": user, "network": network,
+        }))
+        .into_response(),
+    }
+}
