@@ -69,8 +69,10 @@ impl Crowd {
         let began = Instant::now();
         let mut joining: JoinSet<Result<(usize, Node, Link)>> = JoinSet::new();
         for (index, mut node) in nodes.into_iter().enumerate() {
-            if joining.len() >= AT_A_TIME {
-                crowd.keep(joining.join_next().await)?;
+            if joining.len() >= AT_A_TIME
+                && let Some(joined) = joining.join_next().await
+            {
+                crowd.keep(joined.context("a node's task failed")??);
             }
             let key = key.clone();
             let shared = shared.clone();
@@ -89,21 +91,16 @@ impl Crowd {
             });
         }
         while let Some(joined) = joining.join_next().await {
-            crowd.keep(Some(joined))?;
+            crowd.keep(joined.context("a node's task failed")??);
         }
         let took = began.elapsed();
         Ok((crowd, took))
     }
 
-    fn keep(
-        &mut self,
-        joined: Option<Result<Result<(usize, Node, Link)>, tokio::task::JoinError>>,
-    ) -> Result<()> {
-        let (number, node, link) = joined.context("nobody joins")?.context("a node's task failed")??;
+    fn keep(&mut self, (number, node, link): (usize, Node, Link)) {
         let (moves, moved) = watch::channel(0);
         self.moves.push(moves);
         self.tasks.spawn(live(number, node, link, moved, self.shared.clone()));
-        Ok(())
     }
 
     /// How many are connected now.

@@ -93,12 +93,15 @@ impl Node {
         let resume = Resume { network, node, revision: self.revision, boot: self.boot, clock: None, trusts };
         link.send(&NodeMessage::Resume(resume)).await?;
         loop {
-            match link.next().await? {
-                CoordinatorMessage::Snapshot(snapshot) => self.revision = Some(snapshot.revision),
-                CoordinatorMessage::Patches(set) => self.revision = Some(set.to),
-                CoordinatorMessage::Live(live) if live.whole => break,
-                CoordinatorMessage::Refused(refusal) => bail!("refused: {}", refusal.text),
-                _ => {}
+            let message = link.next().await?;
+            if let CoordinatorMessage::Snapshot(snapshot) = &message {
+                self.revision = Some(snapshot.revision);
+            } else if let CoordinatorMessage::Patches(set) = &message {
+                self.revision = Some(set.to);
+            } else if let CoordinatorMessage::Refused(refusal) = &message {
+                bail!("refused: {}", refusal.text);
+            } else if matches!(&message, CoordinatorMessage::Live(live) if live.whole) {
+                break;
             }
         }
         if let Some(revision) = self.revision {
@@ -124,11 +127,12 @@ impl Node {
     async fn connect(&self, coordinator: SocketAddr) -> Result<(Link, Welcome)> {
         let mut link = timeout(PATIENCE, self.dial(coordinator)).await.context("no connection in time")??;
         link.send(&NodeMessage::Hello(Hello::ours("bench"))).await?;
-        match link.next().await? {
-            CoordinatorMessage::Welcome(welcome) => Ok((link, welcome)),
-            CoordinatorMessage::Refused(refusal) => Err(anyhow!("refused: {}", refusal.text)),
-            other => Err(anyhow!("expected Welcome, got {other:?}")),
+        let answer = link.next().await?;
+        if let CoordinatorMessage::Refused(refusal) = &answer {
+            bail!("refused: {}", refusal.text);
         }
+        let CoordinatorMessage::Welcome(welcome) = answer else { bail!("expected Welcome, got {answer:?}") };
+        Ok((link, welcome))
     }
 
     async fn dial(&self, coordinator: SocketAddr) -> Result<Link> {
@@ -205,10 +209,12 @@ impl Link {
     /// The next message, whenever it comes; pings are answered meanwhile.
     pub async fn next_ever(&mut self) -> Result<CoordinatorMessage> {
         loop {
-            match self.socket.next().await.context("the connection has ended")?? {
-                Message::Binary(bytes) => return Ok(from_bytes(&bytes)?),
-                Message::Close(_) => bail!("the coordinator has closed the connection"),
-                _ => {}
+            let message = self.socket.next().await.context("the connection has ended")??;
+            if let Message::Binary(bytes) = message {
+                return Ok(from_bytes(&bytes)?);
+            }
+            if message.is_close() {
+                bail!("the coordinator has closed the connection");
             }
         }
     }
