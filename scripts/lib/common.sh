@@ -105,14 +105,19 @@ need_python() {
     "$venv/bin/pip" install -q --disable-pip-version-check "$@" >&2 || fail "could not install $*; check that this machine reaches its Python package index"
 }
 
-# need_node NAME PACKAGE@VERSION: a package of Node.js, in a directory of its own: $env_dir/NAME/node_modules.
+# need_node NAME PACKAGE@VERSION: a package of Node.js, in a directory of its own: $env_dir/NAME/node_modules. Where the
+# machine's Node.js is too old for it, as Debian 12's, a newer one lies beside and comes first on PATH.
 need_node() {
     local place=$env_dir/$1
+    PATH=$place/node_modules/.bin:$PATH
     [ -f "$place/$2.installed" ] && return 0
+    local packages=("$2")
     command -v npm >/dev/null || need_packages nodejs npm
-    step "installing $2"
+    [ "$(node --version | sed 's/^v\([0-9]*\).*/\1/')" -ge 20 ] || packages+=(node@22)
+    step "installing ${packages[*]}"
     mkdir -p "$place"
-    npm install --silent --no-audit --no-fund --prefix "$place" "$2" >&2 || fail "could not install $2; check that this machine reaches its npm registry"
+    npm install --silent --no-audit --no-fund --prefix "$place" "${packages[@]}" >&2 ||
+        fail "could not install ${packages[*]}; check that this machine reaches its npm registry"
     touch "$place/$2.installed"
 }
 
