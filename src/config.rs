@@ -341,8 +341,11 @@ mod tests {
         assert_eq!(mode("", &[]), Ok(Mode::Auto));
         assert_eq!(mode("[names]\nmode = 'off'", &[]), Ok(Mode::Off));
         assert_eq!(mode("[names]\nmode = 'off'", &[("RIA_NAMES", "hosts")]), Ok(Mode::Hosts));
-        let ConfigErrors(errors) = mode("[names]\nmode = 'resolved'", &[("RIA_NAMES", "dns")]).unwrap_err();
-        assert!(errors[0].contains("use \"auto\"") && errors[1].contains("none of"), "{errors:?}");
+        let ConfigErrors(errors) = mode("[names]\nmode = 'bind'", &[("RIA_NAMES", "dns")]).unwrap_err();
+        assert!(
+            errors[0].contains("\"bind\" is none of") && errors[1].contains("\"dns\" is none of"),
+            "{errors:?}"
+        );
     }
 
     #[test]

@@ -42,21 +42,22 @@ fn wait_for_peer_clock(robot: &Robot, peer: &str, expected: i64) {
 fn a_robot_that_boots_in_1970_or_a_year_off_joins_and_comes_back() {
     let team = Team::new("agent-clocks", &Site::Together);
     let key = team.key(&["--reusable", "--expires", "1h"]);
+    let early = to_1970();
     let mut robots =
-        [("robot-a", to_1970()), ("robot-b", YEAR)].map(|(name, offset)| team.robot_with_clock(name, offset));
+        [("robot-a", early), ("robot-b", YEAR)].map(|(name, offset)| team.robot_with_clock(name, offset));
     for robot in &robots {
         let joined = robot.join(&key);
         assert_eq!(joined.code, 0, "{joined:?}");
     }
     robots[0].wait_for_link("robot-b", "up");
     assert_eq!(robots[0].ping(&robots[1].address(), 3), 3);
-    wait_for_offset(&robots[0], to_1970());
+    wait_for_offset(&robots[0], early);
     wait_for_offset(&robots[1], YEAR);
-    wait_for_peer_clock(&robots[0], "robot-b", YEAR - to_1970());
-    wait_for_peer_clock(&robots[1], "robot-a", to_1970() - YEAR);
+    wait_for_peer_clock(&robots[0], "robot-b", YEAR - early);
+    wait_for_peer_clock(&robots[1], "robot-a", early - YEAR);
 
     // They come back with other clocks, the second one far before its own last handshakes.
-    for (robot, offset) in robots.iter_mut().zip([-YEAR, to_1970()]) {
+    for (robot, offset) in robots.iter_mut().zip([-YEAR, early]) {
         robot.kill();
         robot.set_clock(offset);
         robot.start(&[]);
@@ -64,7 +65,7 @@ fn a_robot_that_boots_in_1970_or_a_year_off_joins_and_comes_back() {
     robots[0].wait_for_link("robot-b", "up");
     robots[1].wait_for_link("robot-a", "up");
     assert_eq!(robots[1].ping(&robots[0].address(), 3), 3);
-    for (robot, offset) in robots.iter().zip([-YEAR, to_1970()]) {
+    for (robot, offset) in robots.iter().zip([-YEAR, early]) {
         eventually("the coordinator is connected", || robot.status()["coordinator_state"] == "connected");
         wait_for_offset(robot, offset);
     }

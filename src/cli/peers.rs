@@ -128,7 +128,7 @@ mod tests {
             (text, colour == Colour::Warning)
         };
         assert_eq!(told(None, None), ("-".into(), false));
-        assert_eq!(told(Some(0.0004), Some(0.0007)), ("\u{b1}0.7 ms".into(), false));
+        assert_eq!(told(Some(0.0004), Some(0.0007)), ("\u{b1}0.70 ms".into(), false));
         assert_eq!(told(Some(0.0213), Some(0.001)), ("+21.3 ms".into(), false));
         assert_eq!(told(Some(-0.0713), Some(0.001)), ("-71.3 ms".into(), true));
         assert_eq!(told(Some(0.0713), Some(0.03)), ("+71.3 ms".into(), false));

@@ -176,7 +176,7 @@ pub fn reverse_domain(address: IpAddr, length: u8) -> String {
 /// A name in labels. Names of members and networks fit in them.
 fn encoded(name: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + 2);
-    for label in name.split('.') {
+    for label in name.split('.').filter(|label| !label.is_empty()) {
         out.push(u8::try_from(label.len().min(63)).unwrap_or(63));
         out.extend(label.bytes().take(63));
     }
