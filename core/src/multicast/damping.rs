@@ -222,10 +222,16 @@ const HEARTBEATS: usize = 4096;
 pub(super) struct Heartbeats(Vec<(u64, Option<Instant>)>);
 
 impl Heartbeats {
-    /// Whether the same went there just now.
-    pub(super) fn is_echo(&mut self, heartbeat: &Heartbeat<'_>, to: (IpAddr, u16), now: Instant) -> bool {
-        let from = hash(u64::from(to.1) ^ (u64::from(heartbeat.flags) << 16), &heartbeat.participant);
-        let fingerprint = hash(reached(from, to.0), heartbeat.content);
+    /// Whether the same went there just now, from this very address: a participant on several interfaces sends each message
+    /// from all of them, and peers take only the one from the overlay's.
+    pub(super) fn is_echo(
+        &mut self,
+        heartbeat: &Heartbeat<'_>,
+        (from, to): (IpAddr, (IpAddr, u16)),
+        now: Instant,
+    ) -> bool {
+        let seed = hash(u64::from(to.1) ^ (u64::from(heartbeat.flags) << 16), &heartbeat.participant);
+        let fingerprint = hash(with_address(with_address(seed, from), to.0), heartbeat.content);
         if self.0.is_empty() {
             self.0 = vec![(0, None); HEARTBEATS];
         }
@@ -241,7 +247,7 @@ impl Heartbeats {
     }
 }
 
-fn reached(seed: u64, address: IpAddr) -> u64 {
+fn with_address(seed: u64, address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => hash(seed, &v4.octets()),
         IpAddr::V6(v6) => hash(seed, &v6.octets()),
@@ -250,7 +256,7 @@ fn reached(seed: u64, address: IpAddr) -> u64 {
 
 fn fingerprint(announced: &Announcement<'_>, address: IpAddr, port: u16, epoch: u64) -> u64 {
     let from = hash(u64::from(port) ^ (epoch << 16), &announced.participant);
-    hash(reached(from, address), announced.content)
+    hash(with_address(from, address), announced.content)
 }
 
 /// Mixes bytes into a number, eight at a time. It only has to tell this host's own announcements apart.

@@ -156,7 +156,7 @@ impl Multicast {
         let Some(udp) = packet.udp().filter(|_| self.policy.damping) else { return false };
         let to = (packet.destination, udp.destination_port);
         if let Some(heartbeat) = rtps::heartbeats::heartbeat(udp.payload) {
-            return self.heartbeats.is_echo(&heartbeat, to, now);
+            return self.heartbeats.is_echo(&heartbeat, (packet.source, to), now);
         }
         let lately = |at: Instant| now.saturating_duration_since(at) < SPEAKS;
         let speaks = peer.speaks.is_some_and(|(from, at)| from == packet.destination && lately(at));
