@@ -27,6 +27,15 @@ need_root() {
     [ "$(id -u)" -eq 0 ] || fail "$1 needs root; run it as: sudo $0"
 }
 
+apt=(apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+
+# update_lists: what packages there are, asked once in a run.
+update_lists() {
+    [ -z "${apt_updated:-}" ] || return 0
+    "${apt[@]}" update >"$env_dir/apt.log" 2>&1 || fail "apt-get update failed; check this machine's package sources ($env_dir/apt.log)"
+    apt_updated=yes
+}
+
 # need_packages PACKAGE...: installs the Debian packages that are missing.
 need_packages() {
     local missing=() package
@@ -36,11 +45,7 @@ need_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     need_root "installing packages (${missing[*]})"
     step "installing Debian packages: ${missing[*]}"
-    local apt=(apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
-    if [ -z "${apt_updated:-}" ]; then
-        "${apt[@]}" update >"$env_dir/apt.log" 2>&1 || fail "apt-get update failed; check this machine's package sources ($env_dir/apt.log)"
-        apt_updated=yes
-    fi
+    update_lists
     DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >"$env_dir/apt.log" 2>&1 ||
         fail "apt-get could not install ${missing[*]}; see $env_dir/apt.log"
 }
@@ -52,7 +57,7 @@ need_unpacked() {
     version=$(apt-cache show --no-all-versions "$package" 2>/dev/null | sed -n 's/^Version: //p')
     if [ -z "$version" ]; then
         need_root "updating the package lists"
-        apt-get -qq update >"$env_dir/apt.log" 2>&1 || true
+        update_lists
         version=$(apt-cache show --no-all-versions "$package" 2>/dev/null | sed -n 's/^Version: //p')
     fi
     [ -n "$version" ] || fail "there is no Debian package $package; check this machine's package sources"
