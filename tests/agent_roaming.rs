@@ -96,10 +96,11 @@ fn a_stream_and_pings_outlive_moves_between_two_wifis() {
         assert!(received.bytes > 500_000, "{received:?}");
     }
     monitor.assert_saw_only_the_uplink();
-    for (host, listener) in listeners.iter().enumerate() {
-        // Out and back: each costs at most the loss, the relay, and the direct path again.
+    // Out and back: each costs at most the loss, the relay, and the direct path again; at the robot that moves, nothing when
+    // the first probe from the new network gets through.
+    for (listener, least) in listeners.iter().zip([0, 2]) {
         let paths = listener.of_kind("path", origin);
-        assert!((2..=12).contains(&paths.len()), "at robot {host}: {paths:#?}");
+        assert!((least..=12).contains(&paths.len()), "{paths:#?}");
     }
     assert!(!listeners[0].of_kind("uplink", origin).is_empty());
     for (before, after) in before.into_iter().zip(handshakes(pair, origin)) {

@@ -36,6 +36,7 @@ fn forget_the_moment(value: &mut Value) {
     let momentary = [
         "online",
         "boot",
+        "whole",
         "acked_revision",
         "acked_at",
         "candidates",

@@ -170,6 +170,8 @@ pub(crate) struct Path {
     rtt: Option<Duration>,
     /// Mean deviation of that (RFC 6298), once there is one.
     deviation: Option<Duration>,
+    /// The quickest answer, since the network under it may have become another one.
+    quickest: Option<Duration>,
     samples: u32,
     loss: f32,
     /// Pings from before this tell nothing of how good the path is.
@@ -217,6 +219,7 @@ impl Path {
             state: PathState::Untested,
             rtt: None,
             deviation: None,
+            quickest: None,
             samples: 0,
             loss: 0.0,
             measured_from: None,
@@ -306,6 +309,11 @@ impl Path {
     /// Smoothed round-trip time, when measured.
     pub(crate) fn measured_rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// What an answer takes when nothing else is on the path, as far as is known.
+    pub(crate) fn quickest(&self) -> Option<Duration> {
+        self.quickest
     }
 
     pub(crate) fn samples(&self) -> u32 {
@@ -493,6 +501,8 @@ impl Path {
             ),
             _ => (Some(sample), Some(sample / 2)),
         };
+        let before = self.quickest.filter(|_| !self.is_doubted());
+        self.quickest = Some(before.map_or(sample, |quickest| quickest.min(sample)));
         if self.state != PathState::Proven {
             // What went before the path worked says nothing of how well it works.
             self.outstanding.retain(|(_, sent)| *sent > at);

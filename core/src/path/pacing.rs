@@ -74,6 +74,17 @@ const AT_ONCE_BYTES: f64 = 3000.0;
 const UNDER_WAY: f64 = 0.06;
 const UNDER_WAY_BYTES: f64 = 16384.0;
 
+/// Before a rate is known: with so many bytes under way, packets wait for an answer that is later than the quickest one by
+/// so much. So a sudden flood does not fill a second's queue before its rate has been measured.
+const LATE_BYTES: u64 = 64 * 1024;
+const LATE: Duration = Duration::from_millis(50);
+
+/// Later than this it is taken for lost, if another ping of later was answered (which may have gone ahead of a queue).
+const LATER: Duration = Duration::from_millis(250);
+
+/// Later than this, it is lost in any case.
+const LATEST: Duration = Duration::from_secs(1);
+
 /// Without any answer for so long (or four times the quickest one), what is under way is taken for lost.
 const NO_ANSWER: Duration = Duration::from_millis(500);
 
@@ -101,6 +112,8 @@ pub(crate) struct Pacer {
     sent: u64,
     asked: VecDeque<Asked>,
     last_asked: Option<(Instant, u64)>,
+    /// When the last ping of another kind went out that was answered.
+    probed: Option<Instant>,
     /// Bytes that went before the last ping that was answered.
     arrived: u64,
     /// Since the rate was changed last.
@@ -155,10 +168,17 @@ struct Quickest {
 }
 
 impl Pacer {
+    /// That of a path whose quickest answer took so long when nothing filled it.
+    pub(crate) fn of_path(quickest: Option<Duration>) -> Self {
+        Self { quickest: Quickest { before: quickest, ..Quickest::default() }, ..Self::default() }
+    }
+
     /// How many bytes of a class may go out.
     pub(crate) fn allowance(&mut self, class: Class, now: Instant) -> usize {
         self.forget_lost(now);
-        let Some(limit) = &mut self.limit else { return usize::MAX };
+        let Some(limit) = &mut self.limit else {
+            return if class == Class::Bulk && self.awaits_answer(now) { 0 } else { usize::MAX };
+        };
         limit.refill(now);
         let ahead = if class == Class::Bulk { 0.0 } else { limit.rate * AHEAD };
         let holds = limit.rate * (self.quickest.get().as_secs_f64() + UNDER_WAY) + UNDER_WAY_BYTES;
@@ -169,6 +189,17 @@ impl Pacer {
             return 0;
         }
         allowed as usize
+    }
+
+    /// Whether so late an answer, with so much under way, can only mean that a queue is filling up.
+    fn awaits_answer(&self, now: Instant) -> bool {
+        let given_up = self.given_up_until.is_some_and(|until| now < until);
+        let (Some(asked), Some(quickest)) = (self.asked.front(), self.quickest.known()) else { return false };
+        let late = since(asked.at, now).saturating_sub(quickest);
+        let overtaken = self.probed.is_some_and(|at| at > asked.at);
+        let latest = if overtaken { LATER } else { LATEST };
+        // Where answers take long, they vary more.
+        !given_up && self.sent - self.arrived >= LATE_BYTES && late >= LATE.max(quickest / 2) && late < latest
     }
 
     /// Packets have gone out.
@@ -207,6 +238,7 @@ impl Pacer {
     /// A ping that did not wait behind packets took so long, there and back.
     pub(crate) fn note_rtt(&mut self, rtt: Duration, now: Instant) {
         self.quickest.note(rtt, now);
+        self.probed = self.probed.max(now.checked_sub(rtt));
     }
 
     /// An answer came; when the ping went out, if it was one of these.
@@ -327,14 +359,19 @@ impl Limit {
 
 impl Quickest {
     fn note(&mut self, rtt: Duration, now: Instant) {
-        if self.began.is_none_or(|began| since(began, now) >= WINDOW) {
-            (self.before, self.now, self.began) = (self.now, None, Some(now));
+        if self.began.is_some_and(|began| since(began, now) >= WINDOW) {
+            (self.before, self.now, self.began) = (self.now, None, None);
         }
+        self.began = self.began.or(Some(now));
         self.now = Some(self.now.map_or(rtt, |quickest| quickest.min(rtt)));
     }
 
     fn get(&self) -> Duration {
-        self.now.into_iter().chain(self.before).min().unwrap_or_default()
+        self.known().unwrap_or_default()
+    }
+
+    fn known(&self) -> Option<Duration> {
+        self.now.into_iter().chain(self.before).min()
     }
 }
 

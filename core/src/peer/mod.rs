@@ -528,7 +528,8 @@ impl Peer {
     fn switch(&mut self, address: Option<Address>, now: Instant) {
         let (before, gap) = (kind(self.active), self.silence(now));
         self.active = address;
-        (self.pacer, self.sizes) = (Pacer::default(), MtuSearch::default());
+        let quickest = self.paths.iter().find(|path| Some(path.address) == address).and_then(Path::quickest);
+        (self.pacer, self.sizes) = (Pacer::of_path(quickest), MtuSearch::default());
         self.set_route();
         let (after, endpoint) = (kind(address), address.map(Address::socket));
         self.actions.push_back(Action::PathChanged { before, after, endpoint, gap, reason: self.reason });

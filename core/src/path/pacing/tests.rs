@@ -154,6 +154,30 @@ fn a_queue_that_has_filled_up_is_gone_within_a_second() {
 }
 
 #[test]
+fn a_sudden_flood_does_not_fill_the_queue_before_its_rate_is_known() {
+    for factor in [2.0, 4.0, 8.0] {
+        let mut run = Run::new(20.0, 20.0 * factor);
+        run.pacer = Pacer::of_path(Some(Duration::from_millis(10)));
+        run.pass(2.0);
+        let longest = *run.waits.iter().max().unwrap();
+        assert!(longest < Duration::from_millis(600), "{longest:?} at {factor} times what the line carries");
+        let (carried, wait) = (run.pass(5.0), run.p99());
+        assert!(carried > 18.5 && wait < Duration::from_millis(40), "{carried:.1} Mbit/s, {wait:?}");
+    }
+}
+
+#[test]
+fn a_path_whose_queue_was_full_before_is_known_by_its_quickest_answer() {
+    let mut run = Run::new(20.0, 80.0);
+    run.line.push(Kind::Other, 2_000_000);
+    run.line.queue = (0..1600).map(|_| (Kind::Other, 1250)).collect();
+    run.pacer = Pacer::of_path(Some(Duration::from_millis(10)));
+    run.pass(3.0);
+    let (carried, wait) = (run.pass(5.0), run.p99());
+    assert!(carried > 18.5 && wait < Duration::from_millis(40), "{carried:.1} Mbit/s, {wait:?}");
+}
+
+#[test]
 fn the_rate_follows_the_line() {
     let mut run = Run::new(100.0, 200.0);
     run.pass(3.0);
