@@ -151,7 +151,12 @@ fn narrow_between() -> Team {
 fn a_path_that_carries_no_full_packets_is_named_and_used_with_fragments() {
     let team = narrow_between();
     let (a, b) = team.pair();
-    for (robot, peer) in [(&a, "robot-b"), (&b, "robot-a")] {
+    full_packets_pass(&a, &b);
+}
+
+/// Full packets pass both ways over a path that is told to be small, and so does a stream.
+fn full_packets_pass(a: &Robot, b: &Robot) {
+    for (robot, peer) in [(a, "robot-b"), (b, "robot-a")] {
         eventually("the path is direct", || robot.peer(peer)["path"] == "direct");
         // Full packets of the overlay, which must not be cut inside.
         let full = ["ping", "-n", "-q", "-M", "do", "-s", "1252", "-i", "0.2", "-W", "2", "-c", "5"];
@@ -163,16 +168,17 @@ fn a_path_that_carries_no_full_packets_is_named_and_used_with_fragments() {
         eventually("the size is known", || reason().contains("it carries datagrams of 12"));
         assert!(reason().contains("full packets go in fragments"), "{}", reason());
     }
-    let transfer = Transfer::start_full(&a, &b);
+    let transfer = Transfer::start_full(a, b);
     std::thread::sleep(Duration::from_secs(3));
     let done = transfer.finish();
     assert!(done.bytes > 1 << 20 && done.longest_pause < Duration::from_secs(2), "{done:?}");
 }
 
 /// Two robots beside each other whom IPv4 leads to the coordinator only.
-fn apart_by_ipv4() -> Team {
-    let mut lab = Lab::new("datagrams-v6").unwrap();
-    let internet = NetworkSpec::internet("198.51.100.0/24".parse().unwrap());
+fn apart_by_ipv4(name: &str, mtu: Option<u16>) -> Team {
+    let mut lab = Lab::new(name).unwrap();
+    let mut internet = NetworkSpec::internet("198.51.100.0/24".parse().unwrap());
+    internet.mtu = mtu;
     lab.add_network("internet", internet.with_ipv6("2001:db8::/64".parse().unwrap())).unwrap();
     lab.add_host("coordinator", HostSpec::on("internet").at(COORDINATOR.parse().unwrap())).unwrap();
     for robot in ["robot-a", "robot-b"] {
@@ -186,15 +192,27 @@ fn apart_by_ipv4() -> Team {
     Team::of(lab, &[])
 }
 
-#[test]
-fn datagrams_of_ipv6_bear_the_same_marks() {
-    let team = apart_by_ipv4();
+fn pair_by_ipv6(team: &Team) -> (Robot, Robot) {
     let (a, b) = team.pair();
     let is_by_ipv6 = |robot: &Robot, peer: &str| {
         let peer = robot.peer(peer);
         peer["path"] == "direct" && peer["endpoint"].as_str().is_some_and(|to| to.starts_with('['))
     };
     eventually("the path is direct", || is_by_ipv6(&a, "robot-b") && is_by_ipv6(&b, "robot-a"));
+    (a, b)
+}
+
+#[test]
+fn what_an_ipv6_link_does_not_carry_whole_goes_in_fragments_too() {
+    let team = apart_by_ipv4("datagrams-small-v6", Some(1300));
+    let (a, b) = pair_by_ipv6(&team);
+    full_packets_pass(&a, &b);
+}
+
+#[test]
+fn datagrams_of_ipv6_bear_the_same_marks() {
+    let team = apart_by_ipv4("datagrams-v6", None);
+    let (a, b) = pair_by_ipv6(&team);
     let marked = Marked::new(&a, &b, Family::V6);
     eventually("marks are used", || marked.send(ECT0) == (Some(ECT0), ECT0));
     for tos in [NOT_ECT, EF, EF | ECT0, 1] {

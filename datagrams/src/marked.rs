@@ -79,6 +79,8 @@ fn forbid_fragments(socket: &impl AsFd, v6: bool, forbid: bool) -> io::Result<()
     };
     if v6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, v6_rule)?;
+        // An option of its own besides (RFC 3542, section 11.2), which refuses whatever is larger than the first link.
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, libc::c_int::from(forbid))?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU, if forbid { IPV6_ANY } else { IPV6_LEAST })?;
     }
     set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, v4_rule)
