@@ -67,7 +67,7 @@ relocate() {
         rmdir "$tree$place/lib/python3"
     fi
     find "$tree" -type d -name __pycache__ -prune -exec rm -rf {} +
-    grep -rIlZ -e "$ros_prefix" -e lib/python3/dist-packages "$tree" | while IFS= read -r -d '' file; do
+    { grep -rIlZ -e "$ros_prefix" -e lib/python3/dist-packages "$tree" || true; } | while IFS= read -r -d '' file; do
         sed -i "s|$ros_prefix|$place|g; s|lib/python3/dist-packages|$modules|g" "$file"
     done
     for file in "$tree$place"/share/ament_index/resource_index/parent_prefix_path/*; do
