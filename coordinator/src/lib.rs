@@ -5,6 +5,7 @@
 //! ```
 
 pub mod accept_gate;
+pub mod acme;
 pub mod admin;
 pub mod anchor;
 pub mod audit;
@@ -19,6 +20,7 @@ pub mod fellows;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod housekeeping;
+pub mod https;
 pub mod hub;
 pub mod metrics;
 pub mod oidc;

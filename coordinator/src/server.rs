@@ -22,6 +22,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acme::challenge::Challenges;
+use crate::acme::{self, Keeper};
 use crate::admin;
 use crate::anchor;
 use crate::backup::schedule;
@@ -37,7 +39,7 @@ use crate::relays::Relays;
 use crate::rest::gate::Gate;
 use crate::session::{Counters, Services};
 use crate::store::{self, PasswordError, Store, StoreError};
-use crate::tls::accept::{self, Tls};
+use crate::tls::accept::{self, PageSource, Tls};
 use crate::tls::authority::{AuthorityError, Identity};
 use crate::tls::leaf::LeafError;
 use crate::tls::operator::{Operator, OperatorError};
@@ -96,6 +98,8 @@ pub enum StartError {
     Relay(#[from] crate::relays::RelayStartError),
     #[error(transparent)]
     Oidc(#[from] OidcStartError),
+    #[error(transparent)]
+    Acme(#[from] crate::https::RootsError),
 }
 
 /// A coordinator that serves.
@@ -134,8 +138,9 @@ impl Coordinator {
 
         // Sockets are bound before anything runs, so that a mistake shows at once.
         let hosts = config.public_urls.iter().map(|url| url.host().to_owned());
-        let operator = config.page_certificate.clone().map(Operator::load).transpose()?.map(Arc::new);
-        let tls = Tls::new(&authorities, accept::page_names(hosts), operator)?;
+        let (source, challenges) = page_source(config)?;
+        let tls = Tls::new(&authorities, accept::page_names(hosts), source)?;
+        let keeper = acme_keeper(config, challenges, &tls)?;
         let listener = listen(config.listen)?;
         let metrics_listener = config.metrics_listen.map(listen).transpose()?;
         let address = listener.local_addr().map_err(|e| StartError::Listen(e.to_string()))?;
@@ -171,6 +176,7 @@ impl Coordinator {
         let sockets = Sockets { listener, metrics_listener, admin_listener, port: address.port() };
         let mut parts = spawn_parts(sockets, tls, (services.clone(), store.clone()), config);
         parts.extend(relay_task);
+        parts.extend(keeper.map(|keeper| tokio::spawn(keeper.run(services.draining.clone()))));
         parts.extend(spawn_by_settings(config, &services, store, reports));
         let coordinator = Self {
             address,
@@ -382,6 +388,22 @@ fn spawn_parts(
 }
 
 /// Starts what only some coordinators have: backups that are made by themselves, and others on the same database.
+/// Whose certificate the pages show.
+fn page_source(config: &Config) -> Result<(PageSource, Challenges), StartError> {
+    let challenges = Challenges::default();
+    let source = match (&config.page_certificate, &config.acme) {
+        (Some(files), _) => PageSource::Given(Operator::load(files.clone())?),
+        (None, Some(_)) => PageSource::Acme(acme::files(&config.data_dir), challenges.clone()),
+        (None, None) => PageSource::Own,
+    };
+    Ok((source, challenges))
+}
+
+fn acme_keeper(config: &Config, challenges: Challenges, tls: &Tls) -> Result<Option<Keeper>, StartError> {
+    let (Some(settings), Some(operator)) = (config.acme.clone(), tls.operator()) else { return Ok(None) };
+    Ok(Some(Keeper::new(settings, &config.data_dir, challenges, operator)?))
+}
+
 fn spawn_by_settings(
     config: &Config,
     services: &Arc<Services>,

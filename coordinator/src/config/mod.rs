@@ -1,6 +1,7 @@
 //! Settings: flag, else environment, else file, else default. Unknown keys are refused, and all mistakes are shown
 //! together.
 
+mod acme;
 mod backup;
 mod laptops;
 mod oidc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+pub use acme::AcmeSettings;
 pub use backup::BackupSchedule;
 pub use laptops::LaptopSettings;
 pub use oidc::{Admits, OidcSettings};
@@ -47,6 +49,7 @@ const KNOWN: Known = Known {
         "metrics_listen",
         "[backup]",
         "[pages]",
+        "[acme]",
         "[oidc]",
         "[laptops]",
         "[relay]",
@@ -68,6 +71,7 @@ const KNOWN: Known = Known {
         ),
         ("backup", &["backup.every", "backup.directory", "backup.passphrase_file", "backup.keep"]),
         ("pages", &["pages.certificate", "pages.key"]),
+        ("acme", acme::KEYS),
         ("oidc", oidc::KEYS),
         ("laptops", laptops::KEYS),
         ("certificates", &["certificates.lifetime", "certificates.membership"]),
@@ -92,6 +96,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// The certificate that browsers are shown, instead of one of the own authority.
     pub page_certificate: Option<PageCertificate>,
+    /// How such a certificate is had by itself.
+    pub acme: Option<AcmeSettings>,
     /// Who else can say who somebody is.
     pub oidc: Option<OidcSettings>,
     pub laptops: LaptopSettings,
@@ -242,6 +248,7 @@ impl Config {
         let metrics_listen = sources.find(None, "RIA_METRICS_LISTEN", None, "metrics_listen");
         let metrics_listen = sources.parsed(metrics_listen, "an address with a port, such as 127.0.0.1:9443");
         let page_certificate = page_certificate(sources);
+        let acme = AcmeSettings::read(sources, &public_urls, page_certificate.as_ref());
         let oidc = OidcSettings::read(sources, !public_urls.is_empty());
         let section = Some("certificates");
         let certificate = sources.find(None, "RIA_CERTIFICATES_LIFETIME", section, "lifetime");
@@ -262,6 +269,7 @@ impl Config {
             admin_socket,
             metrics_listen,
             page_certificate,
+            acme,
             oidc,
             laptops: LaptopSettings::read(sources),
             relay: RelaySettings::of_coordinator(sources),

@@ -10,7 +10,6 @@
 
 mod attempts;
 pub mod claims;
-pub mod http;
 pub mod jws;
 pub mod login;
 
@@ -26,12 +25,12 @@ use tokio::sync::watch;
 
 use crate::admin::client::escaped;
 use crate::config::{Config, OidcSettings};
+use crate::https::{Answer, HttpError, Https, RootsError};
 use crate::people::secret;
 use crate::state::people::UserName;
 use attempts::Attempts;
 pub use attempts::{Attempt, LIFE};
 use claims::{ClaimsError, IdToken, NotAdmitted, Someone};
-use http::{HttpError, Https, RootsError};
 use jws::{JwsError, Keys};
 
 /// Where the provider sends people back to.
@@ -93,7 +92,7 @@ impl Metadata {
             return Err(format!("it calls itself {own:?}, and oidc.issuer is {issuer:?}"));
         }
         let places = [&self.authorization_endpoint, &self.token_endpoint, &self.jwks_uri];
-        match places.into_iter().chain(&self.userinfo_endpoint).find(|place| !http::is_https(place)) {
+        match places.into_iter().chain(&self.userinfo_endpoint).find(|place| !crate::https::is_https(place)) {
             Some(place) => {
                 Err(format!("{:?} is no https address", place.chars().take(100).collect::<String>()))
             }
@@ -170,7 +169,7 @@ impl Provider {
                 Some(text).filter(|text| !text.is_empty()).ok_or(OidcStartError::NoSecret(shown)).map(Some)?
             }
         };
-        let https = Https::new(settings.ca.as_deref())?;
+        let https = Https::new("oidc.ca", settings.ca.as_deref())?;
         let back = format!("{}{BACK}", url.as_str());
         let (attempts, cache) = (Attempts::default(), watch::Sender::default());
         Ok(Some(Self { settings, back, secret, https, attempts, cache }))
@@ -303,7 +302,7 @@ fn form(fields: &[(&str, &str)]) -> String {
 }
 
 /// Reads an answer; a refusal (RFC 6749, section 5.2) is told in the provider's words.
-fn read<T: DeserializeOwned>(answer: http::Answer, what: &str) -> Result<T, OidcError> {
+fn read<T: DeserializeOwned>(answer: Answer, what: &str) -> Result<T, OidcError> {
     #[derive(Deserialize)]
     struct Refusal {
         error: String,
@@ -355,7 +354,7 @@ mod tests {
     #[test]
     fn refusals_are_told_in_words_that_harm_no_terminal() {
         let body = json!({ "error": "invalid_grant", "error_description": "used\u{1b}[2J already" });
-        let answer = http::Answer { status: 400, body: body.to_string().into() };
+        let answer = Answer { status: 400, body: body.to_string().into() };
         let error = read::<Value>(answer, "tokens").unwrap_err().to_string();
         assert!(error.contains("invalid_grant (used[2J already)"), "{error}");
     }

@@ -83,6 +83,7 @@ impl StandaloneError {
             | StartError::Listen(_)
             | StartError::AdminSocket(_)
             | StartError::Oidc(_)
+            | StartError::Acme(_)
             | StartError::Relay(_)) => Self::Listen(other.to_string()),
         }
     }

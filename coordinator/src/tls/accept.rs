@@ -4,6 +4,7 @@
 //! ria/1          TLS 1.3, own authority, client certificate mandatory  -> node stream (WebSocket)
 //! stun.turn      own authority, no client certificate                  -> relay
 //! h2, http/1.1   operator's certificate or own, none of the client     -> pages, REST
+//! acme-tls/1     the proof that an ACME server has asked for                    -> nothing more
 //! no ALPN        the same                                              -> relay when STUN comes, else pages
 //! no TLS                                                               -> relay when STUN comes, else nothing
 //! ```
@@ -19,8 +20,9 @@ use hyper_util::service::TowerToHyperService;
 use ria_protocol::enrol::EXPORTER_LABEL;
 use ria_protocol::{ALPN_NODE, ALPN_TURN, COORDINATOR_TLS_NAME};
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCert};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
@@ -34,6 +36,8 @@ use super::turn;
 use super::verifier::{NodeVerifier, identify};
 use super::wide::Wide;
 use crate::accept_gate::AnonymousSlot;
+use crate::acme::challenge::{ALPN_ACME, Challenges};
+use crate::config::PageCertificate;
 use crate::relay;
 use crate::rest::caller::ClientAddress;
 use crate::session::{Peer, Services};
@@ -52,21 +56,42 @@ pub struct Tls {
     node: Arc<ServerConfig>,
     turn: Arc<ServerConfig>,
     pages: Arc<ServerConfig>,
+    /// Where a certificate is had by ACME.
+    proof: Option<Arc<ServerConfig>>,
     leaves: [Arc<Leaf>; 2],
     operator: Option<Arc<Operator>>,
 }
 
+/// Whose certificate the pages show.
+#[derive(Debug)]
+pub enum PageSource {
+    /// The own authority's.
+    Own,
+    /// The operator's.
+    Given(Operator),
+    /// One that is to come into these files, when what is shown meanwhile has proven the names.
+    Acme(PageCertificate, Challenges),
+}
+
 impl Tls {
     /// `page_names`: host names and addresses under which people reach the pages.
-    /// `operator` has another certificate for these, which is shown instead.
     pub fn new(
         authorities: &Authorities,
         page_names: Vec<String>,
-        operator: Option<Arc<Operator>>,
+        source: PageSource,
     ) -> Result<Self, LeafError> {
         let node_leaf = Arc::new(Leaf::new(authorities.clone(), vec![COORDINATOR_TLS_NAME.to_owned()])?);
         let page_leaf = Arc::new(Leaf::new(authorities.clone(), page_names)?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (operator, proof) = match source {
+            PageSource::Own => (None, None),
+            PageSource::Given(operator) => (Some(operator), None),
+            PageSource::Acme(files, challenges) => (
+                Some(Operator::awaited(files, page_leaf.clone())),
+                Some(prover(provider.clone(), challenges)?),
+            ),
+        };
+        let operator = operator.map(Arc::new);
         let mut node = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(NodeVerifier::new(authorities.clone())))
@@ -85,7 +110,12 @@ impl Tls {
             });
         pages.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
         let [node, turn, pages] = [node, turn, pages].map(Arc::new);
-        Ok(Self { node, turn, pages, leaves: [node_leaf, page_leaf], operator })
+        Ok(Self { node, turn, pages, proof, leaves: [node_leaf, page_leaf], operator })
+    }
+
+    /// The certificate of the pages that is in files.
+    pub fn operator(&self) -> Option<Arc<Operator>> {
+        self.operator.clone()
     }
 
     /// Renews the server's certificates when it is time.
@@ -99,6 +129,15 @@ impl Tls {
             }
         }
     }
+}
+
+fn prover(provider: Arc<CryptoProvider>, challenges: Challenges) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut proof = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(challenges));
+    proof.alpn_protocols = vec![ALPN_ACME.to_vec()];
+    Ok(Arc::new(proof))
 }
 
 /// What a connection is handed to.
@@ -133,6 +172,8 @@ enum Caller {
     Pages(TlsStream<Wide<TcpStream>>),
     /// No ALPN, and this was the first byte inside.
     Unnamed(TlsStream<Wide<TcpStream>>, u8),
+    /// An ACME server, which has seen what it wanted.
+    Prover(TlsStream<Wide<TcpStream>>),
 }
 
 async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousSlot, port: Port) {
@@ -147,6 +188,7 @@ async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousS
         Ok(Caller::Node(stream)) => serve_node(stream, from, slot, port).await,
         Ok(Caller::Pages(stream)) => serve_pages(stream, from, slot, port).await,
         Ok(Caller::Relay(stream)) => serve_turn(stream, from, slot, &port).await,
+        Ok(Caller::Prover(mut stream)) => stream.shutdown().await,
         Ok(Caller::BareRelay(stream)) => serve_turn(stream, from, slot, &port).await,
         Ok(Caller::Unnamed(stream, first)) if relay::begins_turn(first) => {
             serve_turn(Begun::new(stream, first), from, slot, &port).await
@@ -177,6 +219,9 @@ async fn meet(stream: TcpStream, tls: &Tls, relays: bool) -> io::Result<Caller> 
     }
     if offered.contains(&ALPN_TURN) && relays {
         return Ok(Caller::Relay(start.into_stream(tls.turn.clone()).await?));
+    }
+    if let Some(proof) = tls.proof.as_ref().filter(|_| offered.contains(&ALPN_ACME)) {
+        return Ok(Caller::Prover(start.into_stream(proof.clone()).await?));
     }
     let mut stream = start.into_stream(tls.pages.clone()).await?;
     if named || !relays {

@@ -1,4 +1,4 @@
-//! The certificate that the operator supplies for the pages, read anew when its files change.
+//! The certificate for the pages that is in files: the operator's, or one by ACME. Read anew when the files change.
 
 use std::fs;
 use std::io;
@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::leaf::Leaf;
 use crate::config::PageCertificate;
 
 /// Said when a certificate ends so soon.
@@ -29,7 +30,9 @@ pub struct OperatorError(String, String);
 #[derive(Debug)]
 pub struct Operator {
     files: PageCertificate,
-    current: watch::Sender<Loaded>,
+    current: watch::Sender<Option<Loaded>>,
+    /// Shown while there are no files.
+    meanwhile: Option<Arc<Leaf>>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,18 +44,26 @@ struct Loaded {
 impl Operator {
     /// Reads the files.
     pub fn load(files: PageCertificate) -> Result<Self, OperatorError> {
-        let (current, _) = watch::channel(read(&files)?);
-        Ok(Self { files, current })
+        let (current, _) = watch::channel(Some(read(&files)?));
+        Ok(Self { files, current, meanwhile: None })
+    }
+
+    /// Files that are yet to come, or can't be used; until then, `meanwhile` is shown.
+    pub fn awaited(files: PageCertificate, meanwhile: Arc<Leaf>) -> Self {
+        let (current, _) = watch::channel(read(&files).ok());
+        Self { files, current, meanwhile: Some(meanwhile) }
     }
 
     /// Reads them again if they were changed. What can't be used changes nothing.
     pub fn renew_if_changed(&self) {
-        if changed(&self.files) == self.current.borrow().changed {
+        let now = changed(&self.files);
+        let known = self.current.borrow().as_ref().map_or([None; 2], |loaded| loaded.changed);
+        if now == known {
             return;
         }
         match read(&self.files) {
             Ok(loaded) => {
-                self.current.send_replace(loaded);
+                self.current.send_replace(Some(loaded));
                 tracing::info!("the certificate of the pages was read anew");
             }
             Err(error) => {
@@ -63,8 +74,9 @@ impl Operator {
 }
 
 impl ResolvesServerCert for Operator {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.borrow().key.clone())
+    fn resolve(&self, asked: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let known = self.current.borrow().as_ref().map(|loaded| loaded.key.clone());
+        known.or_else(|| self.meanwhile.as_ref()?.resolve(asked))
     }
 }
 
@@ -121,7 +133,7 @@ mod tests {
     fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let operator = Operator::load(write(directory.path(), "a.example")).unwrap();
-        let serving = || operator.current.borrow().key.cert[0].clone();
+        let serving = || operator.current.borrow().as_ref().unwrap().key.cert[0].clone();
         let first = serving();
         operator.renew_if_changed();
         assert_eq!(serving(), first);

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "what a failed test shows")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "one message is looked for among many")]
 
+mod acme;
 mod admin;
 mod api;
 mod approval;

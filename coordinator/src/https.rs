@@ -1,5 +1,5 @@
-//! Requests to the provider: HTTPS only, by authorities that the operator names or the system knows, bounded in time and
-//! size, and never sent on to another place.
+//! Requests to other servers (a provider of logins, an ACME server): HTTPS only, by authorities that the operator names or
+//! the system knows, bounded in time and size, and never sent on to another place.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use axum::http::{Method, Request, Uri};
+use axum::http::{HeaderValue, Method, Request, Response, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 const PATIENCE: Duration = Duration::from_secs(10);
 const LARGEST: usize = 1024 * 1024;
 
-/// The provider can't be asked.
+/// A server can't be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("{0:?} is no https address")]
@@ -38,13 +38,15 @@ pub enum HttpError {
 /// The authorities can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    #[error("oidc.ca ({path}) can't be used: {reason}; give a PEM file with the certificates of authorities")]
-    File { path: String, reason: String },
     #[error(
-        "this machine knows no certification authorities ({0}); install the package ca-certificates, or give the \
-         provider's authority as oidc.ca"
+        "{setting} ({path}) can't be used: {reason}; give a PEM file with the certificates of authorities"
     )]
-    None(String),
+    File { setting: &'static str, path: String, reason: String },
+    #[error(
+        "this machine knows no certification authorities ({reasons}); install the package ca-certificates, or give the \
+         server's authority as {setting}"
+    )]
+    None { setting: &'static str, reasons: String },
     #[error("TLS can't be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
@@ -68,12 +70,12 @@ impl std::fmt::Debug for Https {
 }
 
 impl Https {
-    /// Believes servers for which these authorities vouch, or those of the system.
-    pub fn new(ca: Option<&Path>) -> Result<Self, RootsError> {
+    /// Believes servers for which the authorities vouch that this setting names, or those of the system.
+    pub fn new(setting: &'static str, ca: Option<&Path>) -> Result<Self, RootsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(ca)?)
+            .with_root_certificates(roots(setting, ca)?)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
@@ -108,13 +110,25 @@ impl Https {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, if port == 443 { host.clone() } else { format!("{host}:{port}") })
+            .header(HOST, authority(&host, port))
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(Bytes::from(form))).map_err(|error| failed(&error))?;
+        let response = timeout(PATIENCE, self.exchange((&host, port), request)).await.map_err(late)??;
+        Ok(Answer { status: response.status().as_u16(), body: response.into_body() })
+    }
+
+    /// Sends a request to where its address says.
+    pub async fn request(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Bytes>, HttpError> {
+        let (host, port, path) = split(&request.uri().to_string())?;
+        let failed = |error: &dyn ToString| HttpError::Http { host: host.clone(), reason: error.to_string() };
+        *request.uri_mut() = path.parse().map_err(|error| failed(&error))?;
+        let named = HeaderValue::try_from(authority(&host, port)).map_err(|error| failed(&error))?;
+        request.headers_mut().insert(HOST, named);
+        let late = |_| HttpError::Late(host.clone());
         timeout(PATIENCE, self.exchange((&host, port), request)).await.map_err(late)?
     }
 
@@ -122,7 +136,7 @@ impl Https {
         &self,
         (host, port): (&str, u16),
         request: Request<Full<Bytes>>,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<Response<Bytes>, HttpError> {
         let unreachable = |source| HttpError::Unreachable { host: host.to_owned(), source };
         let failed =
             |error: &dyn ToString| HttpError::Http { host: host.to_owned(), reason: error.to_string() };
@@ -134,17 +148,20 @@ impl Https {
             hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| failed(&error))?;
         let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), LARGEST).collect().await;
-        let body = body.map_err(|error| failed(&error))?.to_bytes();
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await.map_err(|error| failed(&error))?.to_bytes();
         drop(driver);
-        Ok(Answer { status, body })
+        Ok(Response::from_parts(parts, body))
     }
 }
 
 /// Whether something can be asked at this address.
 pub fn is_https(url: &str) -> bool {
     split(url).is_ok()
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if port == 443 { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 fn split(url: &str) -> Result<(String, u16, String), HttpError> {
@@ -156,7 +173,7 @@ fn split(url: &str) -> Result<(String, u16, String), HttpError> {
     Ok((host, uri.port_u16().unwrap_or(443), path))
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, RootsError> {
+fn roots(setting: &'static str, ca: Option<&Path>) -> Result<RootCertStore, RootsError> {
     let mut roots = RootCertStore::empty();
     let Some(path) = ca else {
         let found = rustls_native_certs::load_native_certs();
@@ -164,11 +181,11 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, RootsError> {
         let (added, _) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
             let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-            return Err(RootsError::None(reasons.join("; ")));
+            return Err(RootsError::None { setting, reasons: reasons.join("; ") });
         }
         return Ok(roots);
     };
-    let wrong = |reason: String| RootsError::File { path: path.display().to_string(), reason };
+    let wrong = |reason: String| RootsError::File { setting, path: path.display().to_string(), reason };
     let all = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
     for certificate in all {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
