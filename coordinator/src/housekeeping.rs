@@ -85,9 +85,10 @@ async fn end_membership(services: &Services, (network, node): NodeKey) -> Result
         Ok(_) => {
             tracing::debug!(%node, "an ephemeral node was away for too long and is no member any more");
             services.relays.revoke(node);
+            services.links.forget((network, node)).await?;
             services.hub.forget((network, node)).await
         }
-        Err(RemoveNodeError::NoNode) => Ok(()),
+        Err(RemoveNodeError::NoNode | RemoveNodeError::Changed(_)) => Ok(()),
         Err(RemoveNodeError::Unavailable(error)) => {
             tracing::debug!(%error, "an ephemeral node is not removed; tried again");
             Ok(())

@@ -47,8 +47,8 @@ const MADE_FOR_EACH: usize = 64;
 pub type LiveNews = Arc<News>;
 
 /// One session of a node; a later one has a greater number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionId(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub(crate) u64);
 
 /// A session begins.
 #[derive(Debug, Clone)]

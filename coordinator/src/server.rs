@@ -31,6 +31,7 @@ use crate::config::{Config, PublicUrl};
 use crate::fellows;
 use crate::housekeeping;
 use crate::hub::{Hub, Report};
+use crate::links::Links;
 use crate::metrics;
 use crate::oidc::{OidcStartError, Provider};
 use crate::people::Logins;
@@ -162,6 +163,7 @@ impl Coordinator {
         let services = Arc::new(Services {
             registry,
             hub,
+            links: Links::start(),
             authorities,
             lifetimes: config.lifetimes,
             relays,

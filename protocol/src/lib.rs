@@ -19,6 +19,7 @@ pub mod id;
 pub mod join_key;
 mod key_text;
 pub mod keys;
+pub mod links;
 pub mod map;
 pub mod message;
 pub mod multicast;

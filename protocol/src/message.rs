@@ -18,6 +18,7 @@ use crate::enrol::{Authority, Certificate, Enrol, Enrolled, MembershipNews};
 use crate::error::Refusal;
 use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{SpkiHash, WgPublicKey};
+use crate::links::LinkNews;
 use crate::map::{Candidate, Live, PatchSet, Relay, Revision, Snapshot};
 use crate::requester::LocalChange;
 use crate::rotation::Rotate;
@@ -57,6 +58,9 @@ pub enum NodeMessage {
     /// This node has another WireGuard key from now on. The answer is the member's changed record in the map.
     #[n(7)]
     Rotate(#[n(0)] Rotate),
+    /// How the node reaches its peers, for people. Version 2.
+    #[n(30)]
+    Links(#[n(0)] LinkNews),
 }
 
 /// From a coordinator to a node.

@@ -74,7 +74,7 @@ impl NodeMessage {
             | Self::Report(_)
             | Self::Renew(_)
             | Self::Leave => Protocol::V1,
-            Self::Changed(_) | Self::Testify(_) | Self::Rotate(_) => Protocol::V2,
+            Self::Changed(_) | Self::Testify(_) | Self::Rotate(_) | Self::Links(_) => Protocol::V2,
         }
     }
 }

@@ -11,6 +11,7 @@ use ria_protocol::enrol::{Authority, Certificate};
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::keys::WgPublicKey;
+use ria_protocol::links::LinkNews;
 use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
 use ria_protocol::requester::{LocalChange, LocalDeed, Requester};
@@ -95,6 +96,8 @@ pub enum Order {
     Pause(oneshot::Sender<()>),
     /// End, after all that was ordered before.
     Retire,
+    /// This is new of the node's links, up to what happened with this number. Without a stream it is nothing.
+    Links(LinkNews, u64),
     /// This node wants to be known by this WireGuard key.
     Rotate(WgKey),
     /// Tell the coordinator that the node leaves for good, and who wants that; answers whether it heard.
@@ -137,6 +140,8 @@ pub enum SessionEvent {
     Kept(Box<Kept>),
     /// Whom to trust from now on.
     Authorities(Vec<Authority>),
+    /// The coordinator was told of what had happened to links up to this number.
+    LinksTold(u64),
     /// The coordinator was told of all notes up to this number.
     Told(u64),
 }
@@ -418,6 +423,10 @@ impl Runner {
                 self.told = note.number;
                 self.tell(SessionEvent::Told(note.number)).await;
             }
+            Order::Links(news, number) => {
+                stream.send(&NodeMessage::Links(news)).await?;
+                self.tell(SessionEvent::LinksTold(number)).await;
+            }
             Order::Pause(closed) => return Err(End::Paused(closed)),
             Order::Retire => return Err(End::Stop),
             Order::Leave(by, reply) => {
@@ -532,7 +541,7 @@ async fn orders_while_away(
             // The next Resume tells the revision, and the map that comes then whether a key is wanted.
             Some(Order::Acknowledge(_) | Order::Rotate(_)) => {}
             // What is not told yet comes again with the next stream.
-            Some(Order::Note(_)) => {}
+            Some(Order::Note(_) | Order::Links(..)) => {}
             Some(Order::Pause(closed)) => return End::Paused(closed),
             Some(Order::Retire) => return End::Stop,
             Some(Order::Leave(_, reply)) => {

@@ -363,6 +363,7 @@ impl Control {
         self.follow_router();
         self.netcheck_when_due(now).await;
         self.clashes_when_due(now).await;
+        self.tell_links().await;
         self.feed_watchdog().await;
     }
 

@@ -74,7 +74,9 @@ impl Control {
         } else {
             self.conditions.clear("captive-portal");
         }
-        let Some((before, after)) = self.machine.follow(uplink) else { return };
+        let moved = self.machine.follow(uplink);
+        self.note_uplinks();
+        let Some((before, after)) = moved else { return };
         tracing::info!("this machine's Wi-Fi has another access point now");
         self.tell_access_point(&before, &after);
         // The addresses are the same, and a queue of the access point before may hold what is on its way.

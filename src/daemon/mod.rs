@@ -23,6 +23,7 @@ mod events;
 mod farewell;
 pub mod handle;
 mod join;
+mod links;
 mod machine;
 mod naming;
 mod netchecks;

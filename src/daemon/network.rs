@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::conditions::Conditions;
 use super::handle::Reply;
+use super::links::Links;
 use super::rotation::Rotating;
 use super::times::Look;
 use super::uplink::put_out_code;
@@ -71,6 +72,8 @@ pub struct Network {
     pub live_unsaved: Option<Instant>,
     /// What of the multicast the engine was told to carry.
     pub multicast_told: MulticastPolicy,
+    /// What the coordinator is told of links.
+    pub links: Links,
 }
 
 /// The overlay interface of a network.
@@ -167,6 +170,7 @@ impl Network {
             kept_out: false,
             live_unsaved: None,
             multicast_told: MulticastPolicy::default(),
+            links: Links::default(),
         }
     }
 

@@ -67,6 +67,7 @@ impl Control {
         self.netchecks.network_changed();
         // Before the engine tells of the peers that are lost with it.
         self.tell_uplink(change);
+        self.note_uplinks();
         self.tell_host_candidates().await;
         if change.rerouted() {
             let (ipv4, ipv6) = change.rerouted;

@@ -24,6 +24,7 @@ struct LinkChange {
 impl Control {
     /// Makes an event of what the engine tells, where it is one for others.
     pub(super) fn tell_engine_event(&mut self, event: Event) {
+        self.note_link(&event);
         let (id, peer, draft) = match event {
             Event::MapChanged { network, revision } => {
                 let after = revision.0.to_string();

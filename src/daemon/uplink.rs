@@ -26,6 +26,9 @@ pub const fn put_out_code(ended: bool) -> &'static str {
 impl Control {
     /// A session tells something.
     pub(super) async fn handle_session_event(&mut self, id: NetworkId, event: SessionEvent) {
+        if let SessionEvent::LinksTold(number) = event {
+            return self.handle_links_told(id, number);
+        }
         if let SessionEvent::Told(number) = event {
             // Also the last word of a session that was ended.
             return self.handle_told(id, number);
@@ -56,6 +59,7 @@ impl Control {
                 network.coordinator.protocol = Some(protocol);
                 tracing::debug!(%protocol, "connected with the coordinator");
                 network.clock = Some(time);
+                network.links.handle_connected(Instant::now());
                 network.tell_untold();
                 let contact = &mut network.membership.contact;
                 let moved = std::mem::replace(&mut contact.address, address) != address || address.is_none();
@@ -68,6 +72,7 @@ impl Control {
                 }
                 self.store_time(id, &look);
                 self.check_times_of(id, &look);
+                self.note_uplinks();
                 if resolve {
                     self.resolve_relays(id);
                 }
@@ -91,6 +96,7 @@ impl Control {
                 self.saver.put(id, Part::Kept, &network.membership.kept, 0);
             }
             SessionEvent::Told(number) => self.handle_told(id, number),
+            SessionEvent::LinksTold(number) => self.handle_links_told(id, number),
             SessionEvent::Authorities(authorities) => {
                 let Some(network) = self.networks.get_mut(&id) else { return };
                 tracing::info!(

@@ -256,6 +256,9 @@ pub struct StaticPeerView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
     pub id: NodeId,
+    /// For `If-Match`: another word as soon as somebody has changed name, tags or standing.
+    #[serde(default)]
+    pub etag: String,
     pub name: Name,
     pub network: Name,
     #[serde(default = "node_kind")]

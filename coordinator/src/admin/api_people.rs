@@ -92,10 +92,20 @@ pub struct LeftView {
     pub tokens_removed: Vec<TokenView>,
     /// Join keys of this person's that were good still, and are no more.
     pub keys_revoked: Vec<KeyId>,
-    /// Nodes that joined by this person's keys, as NETWORK/NAME: somebody has to look after them.
+    /// Their laptops, as NETWORK/NAME, which are no members any more.
     #[serde(default)]
     pub laptops_removed: Vec<String>,
+    /// Nodes that joined by this person's keys, as NETWORK/NAME: somebody has to look after them.
     pub nodes_left: Vec<String>,
+    /// Static peers that this person added, which are no members any more: they know its private key.
+    #[serde(default)]
+    pub static_peers_removed: Vec<String>,
+    /// Access for a time that this person had, which was taken out of the policies.
+    #[serde(default)]
+    pub bookings_removed: Vec<String>,
+    /// Other rules and groups of policies that name this person: somebody has to look after them.
+    #[serde(default)]
+    pub rules_left: Vec<String>,
 }
 
 /// An API token without its secret.

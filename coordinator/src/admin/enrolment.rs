@@ -5,15 +5,17 @@ use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Path as UrlPath, Query};
+use axum::response::Response;
 use ria_protocol::id::KeyId;
 use ria_protocol::time::UnixTime;
 
 use super::api::Problem;
 use super::api::{Approve, KeyDetail, NodeView, PendingView, ProblemCode, Rename, Tag};
 use super::desk::Shared;
+use super::seen::{Seen, with_etag};
 use super::server::{Answer, Body, By, NetworkFilter, find_network, find_node, presence, problem};
 use super::views;
-use crate::registry::{DecideError, EditNodeError, NodeEdit, RevokeKeyError};
+use crate::registry::{DecideError, EditNodeError, NodeEdit, RevokeKeyError, SeenEdit};
 use crate::state::waiting::WaitingEntry;
 use crate::state::{Network, World};
 
@@ -22,6 +24,7 @@ impl From<EditNodeError> for Problem {
         match error {
             EditNodeError::Unavailable(error) => error.into(),
             EditNodeError::NoNode => problem(ProblemCode::NotFound, error),
+            EditNodeError::Changed(_) => problem(ProblemCode::Changed, error),
             EditNodeError::NameTaken(_) | EditNodeError::TooManyTags => problem(ProblemCode::Conflict, error),
         }
     }
@@ -54,9 +57,10 @@ pub(super) async fn rename_node(
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
+    Seen(seen): Seen,
     Body(request): Body<Rename>,
-) -> Answer<NodeView> {
-    let edit = NodeEdit::Rename(request.name);
+) -> Result<Response, Problem> {
+    let edit = SeenEdit { edit: NodeEdit::Rename(request.name), seen };
     edit_node(&admin, &wanted, filter, edit, actor).await
 }
 
@@ -65,9 +69,10 @@ pub(super) async fn tag_node(
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
+    Seen(seen): Seen,
     Body(request): Body<Tag>,
-) -> Answer<NodeView> {
-    let edit = NodeEdit::Tag { add: request.add, remove: request.remove };
+) -> Result<Response, Problem> {
+    let edit = SeenEdit { edit: NodeEdit::Tag { add: request.add, remove: request.remove }, seen };
     edit_node(&admin, &wanted, filter, edit, actor).await
 }
 
@@ -75,9 +80,9 @@ async fn edit_node(
     admin: &super::desk::Desk,
     wanted: &str,
     filter: NetworkFilter,
-    edit: NodeEdit,
+    edit: SeenEdit,
     actor: crate::audit::Actor,
-) -> Answer<NodeView> {
+) -> Result<Response, Problem> {
     let presence = presence(admin).await?;
     let registry = &admin.services.registry;
     let world = admin.world();
@@ -85,7 +90,7 @@ async fn edit_node(
     let id = network.info.id;
     let member = registry.edit_node(id, member.node, edit, actor).await?;
     let network = registry.network(id).unwrap_or_else(|| network.clone());
-    Ok(Json(views::node(&network, &member, presence.get(&(id, member.node)))))
+    Ok(with_etag(views::node(&network, &member, presence.get(&(id, member.node)))))
 }
 
 pub(super) async fn list_pending(

@@ -1,6 +1,7 @@
 //! Administration over a Unix socket that only root (and the coordinator's own user) may use: HTTP and JSON.
 
 pub mod api;
+pub mod api_links;
 pub mod api_people;
 mod audit;
 mod authorities;
@@ -9,9 +10,12 @@ pub mod client;
 mod desk;
 mod enrolment;
 mod laptops;
+mod leaving;
+mod links;
 mod people;
 mod policy;
 mod relays;
+mod seen;
 pub mod server;
 mod stock;
 mod upkeep;

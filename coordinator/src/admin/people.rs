@@ -6,7 +6,7 @@
 //! GET  /v1/tokens         POST /v1/tokens            DELETE /v1/tokens/{id}
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,17 +20,16 @@ use ria_protocol::time::UnixTime;
 
 use super::api::{Problem, ProblemCode};
 use super::api_people::{
-    AddUser, CreateToken, CreatedToken, InvitedView, LeftView, LinkView, SetRoles, TokenView, UserState,
-    UserView,
+    AddUser, CreateToken, CreatedToken, InvitedView, LinkView, SetRoles, TokenView, UserState, UserView,
 };
 use super::desk::Shared;
-use super::server::{Admin, Answer, Body, By, find_network, problem, remove_member};
+use super::server::{Admin, Answer, Body, By, find_network, problem};
 use crate::audit::{Actor, Event};
 use crate::config::PublicUrl;
 use crate::people::secret;
 use crate::registry::people::{PeopleError, UserChange, UserDeed};
+use crate::state::World;
 use crate::state::people::{Invitation, Role, Roles, TokenEntry, UserEntry, UserName};
-use crate::state::{JoinKeyStatus, MemberEntry, World};
 
 /// How long an invitation is good.
 const INVITED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -44,7 +43,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/v1/users/{name}/reset", post(reset))
         .route("/v1/users/{name}/disable", post(disable))
         .route("/v1/users/{name}/enable", post(enable))
-        .route("/v1/users/{name}/leave", post(leave))
+        .route("/v1/users/{name}/leave", post(super::leaving::leave))
         .route("/v1/owner-link", post(owner_link))
         .route("/v1/tokens", get(list_tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(remove_token))
@@ -93,7 +92,7 @@ fn view(world: &World, user: &UserEntry) -> UserView {
     }
 }
 
-fn token_view(token: &TokenEntry) -> TokenView {
+pub(super) fn token_view(token: &TokenEntry) -> TokenView {
     TokenView {
         id: token.id,
         user: token.user.clone(),
@@ -104,7 +103,7 @@ fn token_view(token: &TokenEntry) -> TokenView {
     }
 }
 
-fn user_name(text: &str) -> Result<UserName, Problem> {
+pub(super) fn user_name(text: &str) -> Result<UserName, Problem> {
     text.parse().map_err(|error| problem(ProblemCode::BadRequest, error))
 }
 
@@ -146,7 +145,12 @@ async fn show(Shared(admin): Shared, UrlPath(name): UrlPath<String>) -> Answer<U
     Ok(Json(view(&world, find_user(&world, &user_name(&name)?)?)))
 }
 
-async fn change(admin: &Admin, name: UserName, deed: UserDeed, actor: Actor) -> Result<UserView, Problem> {
+pub(super) async fn change(
+    admin: &Admin,
+    name: UserName,
+    deed: UserDeed,
+    actor: Actor,
+) -> Result<UserView, Problem> {
     let change = UserChange { name, deed, seen: None };
     let user = admin.services.registry.change_user(change, actor).await?;
     // Their laptops go out, or come in again, with them.
@@ -210,56 +214,6 @@ async fn remove(
     axum::Extension(actor): By,
 ) -> Answer<UserView> {
     Ok(Json(change(&admin, user_name(&name)?, UserDeed::Remove, actor).await?))
-}
-
-/// Somebody leaves: nothing of theirs works any more. First of all they can't log in, then the rest is taken back.
-async fn leave(
-    Shared(admin): Shared,
-    UrlPath(name): UrlPath<String>,
-    axum::Extension(actor): By,
-) -> Answer<LeftView> {
-    let name = user_name(&name)?;
-    let registry = &admin.services.registry;
-    let mut user = change(&admin, name.clone(), UserDeed::SetEnabled(false), actor.clone()).await?;
-    let theirs: BTreeSet<KeyId> =
-        admin.store.made_by(&name, "key.created").await?.iter().filter_map(|id| id.parse().ok()).collect();
-    let world = admin.world();
-    let mut tokens_removed = Vec::new();
-    for token in world.people.tokens.values().filter(|token| token.user == name) {
-        registry.remove_token(token.id, actor.clone()).await?;
-        tokens_removed.push(token_view(token));
-    }
-    let mut keys_revoked = Vec::new();
-    for key in theirs.iter().filter_map(|id| world.keys.get(id)) {
-        if key.status(now()) == JoinKeyStatus::Valid {
-            registry
-                .revoke_key(key.id, actor.clone())
-                .await
-                .map_err(|e| problem(ProblemCode::Unavailable, e))?;
-            keys_revoked.push(key.id);
-        }
-    }
-    let is_theirs = |member: &MemberEntry| member.laptop.as_ref().is_some_and(|laptop| laptop.owner == name);
-    let mut laptops_removed = Vec::new();
-    for network in world.networks.values() {
-        for member in network.members.values().filter(|member| is_theirs(member)) {
-            remove_member(&admin, (network.info.id, member.node), actor.clone()).await?;
-            laptops_removed.push(format!("{}/{}", network.info.name, member.name));
-        }
-    }
-    let nodes_left = world.networks.values().flat_map(|network| {
-        let joined =
-            network.members.values().filter(|member| theirs.contains(&member.join_key) && !is_theirs(member));
-        joined.map(|member| format!("{}/{}", network.info.name, member.name))
-    });
-    user.tokens = 0;
-    Ok(Json(LeftView {
-        user,
-        tokens_removed,
-        keys_revoked,
-        laptops_removed,
-        nodes_left: nodes_left.collect(),
-    }))
 }
 
 /// A link by which one more owner comes in: only from the machine itself.

@@ -52,7 +52,7 @@ impl From<PolicyError> for Problem {
             PolicyError::NoNetwork | PolicyError::NoVersion(_) => problem(ProblemCode::NotFound, error),
             PolicyError::Mistakes(_) | PolicyError::TestsFail(_) => problem(ProblemCode::BadRequest, error),
             PolicyError::Changed { .. } => problem(ProblemCode::Changed, error),
-            PolicyError::NoPolicy => problem(ProblemCode::Conflict, error),
+            PolicyError::NoPolicy | PolicyError::LocksOut(_) => problem(ProblemCode::Conflict, error),
             PolicyError::Unavailable(error) => error.into(),
         }
     }
@@ -164,8 +164,8 @@ async fn put(
     headers: HeaderMap,
     Body(request): Body<PutPolicy>,
 ) -> Answer<PolicyChanged> {
-    let PutPolicy { network, text, note, dry_run } = request;
-    let whole = ChangePolicy { network, what: What::Set { text }, base: None, note, dry_run };
+    let PutPolicy { network, text, note, dry_run, force } = request;
+    let whole = ChangePolicy { network, what: What::Set { text }, base: None, note, dry_run, force };
     change(shared, actor, headers, Body(whole)).await
 }
 
@@ -184,11 +184,11 @@ async fn change(
     let what = wanted(request.what)?;
     let registry = &admin.services.registry;
     if request.dry_run {
-        let mut checked = registry.preview_policy(network.info.id, &what).await?;
+        let mut checked = registry.preview_policy(network.info.id, &what, &actor).await?;
         checked.warnings.extend(too_old(&admin, &network).await?);
         return Ok(Json(told(&network, checked, true)));
     }
-    let edit = PolicyEdit { what, base: request.base, note: request.note };
+    let edit = PolicyEdit { what, base: request.base, note: request.note, force: request.force };
     let mut changed = registry.set_policy(network.info.id, edit, actor).await?;
     changed.checked.warnings.extend(too_old(&admin, &changed.network).await?);
     Ok(Json(told(&changed.network, changed.checked, false)))

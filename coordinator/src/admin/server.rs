@@ -10,6 +10,7 @@
 //! POST /v1/nodes/{name or id}/disable                   POST /v1/nodes/{name or id}/enable
 //! POST /v1/static-peers         POST /v1/static-peers/{name or id}/gateway
 //! GET  /v1/keys/{id}
+//! GET  /v1/links?network=       GET /v1/nodes/{name or id}/history
 //! ```
 
 use std::fs;
@@ -39,6 +40,7 @@ use super::api::{
 };
 use super::chain::Chain;
 use super::desk::Shared;
+use super::seen::{Seen, with_etag};
 use super::views::{self, PresenceTable};
 use super::{enrolment, stock};
 use crate::audit::Actor;
@@ -50,6 +52,7 @@ use crate::registry::{
     SetMulticastError, SetNodeEnabledError, Unavailable,
 };
 use crate::session::Services;
+use crate::state::etag::Etag;
 use crate::state::people::Reach;
 use crate::state::{MemberEntry, Network, World};
 use crate::store::{Store, StoreError};
@@ -143,6 +146,7 @@ pub(crate) fn operations(admin: Arc<Admin>) -> Router {
         .merge(super::policy::routes())
         .merge(super::authorities::routes())
         .merge(super::people::routes())
+        .merge(super::links::routes())
         .with_state(admin)
 }
 
@@ -445,15 +449,15 @@ async fn show_node(
     Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
-) -> Answer<NodeView> {
+) -> Result<Response, Problem> {
     let presence = presence(&admin).await?;
     let world = admin.world();
     if let Some((network, peer)) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
-        return Ok(Json(views::static_node(network, peer)));
+        return Ok(with_etag(views::static_node(network, peer)));
     }
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let presence = presence.get(&(network.info.id, member.node));
-    Ok(Json(views::node(network, member, presence)))
+    Ok(with_etag(views::node(network, member, presence)))
 }
 
 async fn remove_node(
@@ -461,30 +465,46 @@ async fn remove_node(
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
+    Seen(seen): Seen,
 ) -> Answer<NodeView> {
     let world = admin.world();
     if let Some(found) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
+        if seen.is_some_and(|seen| seen != found.1.etag()) {
+            let text = "somebody else has given this device another gateway meanwhile; look at it again, then decide";
+            return Err(problem(ProblemCode::Changed, text));
+        }
         return stock::remove_static(&admin, found, actor).await;
     }
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let (network_id, node) = (network.info.id, member.node);
-    let removed = remove_member(&admin, (network_id, node), actor).await?;
+    let removed = remove_seen_member(&admin, (network_id, node), seen, actor).await?;
     Ok(Json(views::node(network, &removed, None)))
 }
 
 /// A member is none any more: out of the maps, off the relays, its connection ended.
 pub(super) async fn remove_member(
     admin: &Admin,
-    (network, node): NodeKey,
+    key: NodeKey,
     actor: Actor,
 ) -> Result<Arc<MemberEntry>, Problem> {
-    let removed = admin.services.registry.remove_node(network, node, actor).await;
+    remove_seen_member(admin, key, None, actor).await
+}
+
+async fn remove_seen_member(
+    admin: &Admin,
+    (network, node): NodeKey,
+    seen: Option<Etag>,
+    actor: Actor,
+) -> Result<Arc<MemberEntry>, Problem> {
+    let removed = admin.services.registry.remove_node_seen(network, node, seen, actor).await;
     let removed = removed.map_err(|error| match error {
         RemoveNodeError::Unavailable(error) => error.into(),
+        RemoveNodeError::Changed(_) => problem(ProblemCode::Changed, error),
         RemoveNodeError::NoNode => problem(ProblemCode::NotFound, error),
     })?;
     admin.services.relays.revoke(node);
     admin.services.hub.forget((network, node)).await?;
+    admin.services.links.forget((network, node)).await?;
     Ok(removed)
 }
 
@@ -493,8 +513,9 @@ async fn disable_node(
     wanted: UrlPath<String>,
     filter: Query<NetworkFilter>,
     axum::Extension(actor): By,
-) -> Answer<NodeView> {
-    set_node_enabled(shared, wanted, filter, (false, actor)).await
+    Seen(seen): Seen,
+) -> Result<Response, Problem> {
+    set_node_enabled(shared, wanted, filter, (false, seen, actor)).await
 }
 
 async fn enable_node(
@@ -502,22 +523,24 @@ async fn enable_node(
     wanted: UrlPath<String>,
     filter: Query<NetworkFilter>,
     axum::Extension(actor): By,
-) -> Answer<NodeView> {
-    set_node_enabled(shared, wanted, filter, (true, actor)).await
+    Seen(seen): Seen,
+) -> Result<Response, Problem> {
+    set_node_enabled(shared, wanted, filter, (true, seen, actor)).await
 }
 
 async fn set_node_enabled(
     Shared(admin): Shared,
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
-    (enabled, actor): (bool, Actor),
-) -> Answer<NodeView> {
+    (enabled, seen, actor): (bool, Option<Etag>, Actor),
+) -> Result<Response, Problem> {
     let world = admin.world();
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
-    let standing = NodeStanding { network: network.info.id, node: member.node, enabled };
+    let standing = NodeStanding { network: network.info.id, node: member.node, enabled, seen };
     let changed = admin.services.registry.set_node_enabled(standing, actor).await;
     let changed = changed.map_err(|error| match error {
         SetNodeEnabledError::Unavailable(error) => error.into(),
+        SetNodeEnabledError::Changed(_) => problem(ProblemCode::Changed, error),
         SetNodeEnabledError::NoNode => problem(ProblemCode::NotFound, error),
     })?;
     if changed.disabled.is_none() {
@@ -526,5 +549,5 @@ async fn set_node_enabled(
         admin.services.relays.revoke(changed.node);
     }
     let presence = presence(&admin).await?;
-    Ok(Json(views::node(network, &changed, presence.get(&(network.info.id, changed.node)))))
+    Ok(with_etag(views::node(network, &changed, presence.get(&(network.info.id, changed.node)))))
 }

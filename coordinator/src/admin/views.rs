@@ -105,6 +105,7 @@ pub(super) fn static_node(network: &Network, peer: &StaticEntry) -> NodeView {
     let gateway = peer.gateway.and_then(|gateway| network.members.get(&gateway));
     NodeView {
         id: peer.node,
+        etag: peer.etag().as_str().to_owned(),
         name: peer.name.clone(),
         network: network.info.name.clone(),
         kind: MemberKind::Static,
@@ -142,6 +143,7 @@ pub(super) fn node(network: &Network, member: &MemberEntry, presence: Option<&Pr
     let heard = MemberEntry { last_contact, ..member.clone() };
     NodeView {
         id: member.node,
+        etag: member.etag().as_str().to_owned(),
         name: member.name.clone(),
         network: network.info.name.clone(),
         kind: network.listed(member).kind,

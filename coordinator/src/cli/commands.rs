@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::audit::{self, AuditCommand};
 use super::authorities;
 use super::enrolment;
+use super::links::{self, LinkCommand};
 use super::people::{self, UserCommand};
 use super::policy::{self, PolicyCommand};
 use super::relays::{self, RelayCommand};
@@ -33,6 +34,7 @@ pub(super) enum Request {
     Network(NetworkCommand),
     Key(KeyCommand),
     Node(NodeCommand),
+    Link(LinkCommand),
     Audit(AuditCommand),
     Policy(Box<PolicyCommand>),
     Ca(authorities::CaCommand),
@@ -70,6 +72,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Network(command) => network(command).await,
             Request::Key(command) => key(command).await,
             Request::Node(command) => node(command).await,
+            Request::Link(command) => links::run(command).await,
             Request::Audit(command) => audit::run(command).await,
             Request::Policy(command) => policy::run(*command).await,
             Request::Ca(command) => authorities::run(command).await,
@@ -267,6 +270,7 @@ async fn node(command: NodeCommand) -> Outcome {
             let node: NodeView = common.client().get(&path(&node)).await?;
             common.show(&node, node_text)
         }
+        NodeCommand::History { node, common } => links::history(&node, &common).await,
         NodeCommand::Rename { node, name, common } => enrolment::rename(&node, name, &common).await,
         NodeCommand::Tag { node, add, remove, common } => enrolment::tag(&node, add, remove, &common).await,
         NodeCommand::Pending { network, common } => enrolment::pending(network.as_deref(), &common).await,

@@ -6,6 +6,7 @@ mod audit;
 mod authorities;
 mod commands;
 mod enrolment;
+mod links;
 mod people;
 mod policy;
 mod relays;
@@ -72,6 +73,9 @@ enum Command {
     /// Nodes: the members of networks
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Links: how members reach each other
+    #[command(subcommand)]
+    Link(links::LinkCommand),
     /// Policies: who may begin what with whom in a network
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -324,6 +328,14 @@ enum NodeCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Show what has happened to a node's links since the coordinator was started: other paths, other Wi-Fi
+    #[command(after_help = "Example:\n  ria-coordinator node history robot-7")]
+    History {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Give a node another name; it keeps its addresses
     #[command(after_help = "Example:\n  ria-coordinator node rename robot-2 robot-7")]
     Rename {
@@ -491,6 +503,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Network(command) => commands::run(commands::Request::Network(command)),
         Command::Key(command) => commands::run(commands::Request::Key(command)),
         Command::Node(command) => commands::run(commands::Request::Node(command)),
+        Command::Link(command) => commands::run(commands::Request::Link(command)),
         Command::Audit(audit::AuditCommand::Verify(args)) => upkeep::verify(args),
         Command::Audit(command) => commands::run(commands::Request::Audit(command)),
         Command::Policy(command) => commands::run(commands::Request::Policy(Box::new(command))),

@@ -250,7 +250,15 @@ fn left_text(left: &LeftView) -> String {
         ("tokens removed", or_dash(tokens.join(", "))),
         ("join keys revoked", or_dash(keys.join(", "))),
         ("laptops removed", or_dash(left.laptops_removed.join(", "))),
+        ("static peers removed", or_dash(left.static_peers_removed.join(", "))),
+        ("bookings taken back", or_dash(left.bookings_removed.join("; "))),
     ]);
+    let head = match left.rules_left.join("\n  ") {
+        none if none.is_empty() => head,
+        rules => format!(
+            "{head}These parts of policies name this person still; see `ria-coordinator policy edit`:\n  {rules}\n"
+        ),
+    };
     if left.nodes_left.is_empty() {
         return head;
     }

@@ -154,6 +154,9 @@ pub(super) struct ChangeArgs {
     /// Change nothing; tell who would gain and who would lose what
     #[arg(long)]
     dry_run: bool,
+    /// Also where it leaves no administrator's laptop a connection to any node
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -228,8 +231,8 @@ async fn show(of: &Of, version: Option<u64>, common: &Common) -> Outcome {
 }
 
 async fn send(what: What, base: Option<u64>, args: ChangeArgs) -> Outcome {
-    let ChangeArgs { of, note, dry_run, common } = args;
-    let request = ChangePolicy { network: of.network, what, base, note, dry_run };
+    let ChangeArgs { of, note, dry_run, force, common } = args;
+    let request = ChangePolicy { network: of.network, what, base, note, dry_run, force };
     let made: PolicyChanged = common.client().post("/v1/policy", &request).await?;
     common.show(&made, changed_text)
 }
@@ -243,7 +246,8 @@ async fn test(file: Option<&Path>, of: Of, common: &Common) -> Outcome {
         }
     };
     let what = What::Set { text };
-    let request = ChangePolicy { network: of.network, what, base: None, note: String::new(), dry_run: true };
+    let (base, note) = (None, String::new());
+    let request = ChangePolicy { network: of.network, what, base, note, dry_run: true, force: false };
     let made: PolicyChanged = common.client().post("/v1/policy", &request).await?;
     common.show(&made, |made| {
         let notes = made.warnings.iter().map(|warning| format!("note: {warning}\n")).collect::<String>();

@@ -28,9 +28,19 @@ async fn deed(
     (gate, visitor): (&Gate, &Visitor),
     (method, path): (Method, &str),
     body: &impl Serialize,
+    then: (&str, &str),
+) -> Response {
+    deed_on((gate, visitor, None), (method, path), body, then).await
+}
+
+/// The same by somebody who has seen what they change.
+async fn deed_on(
+    (gate, visitor, seen): (&Gate, &Visitor, Option<&str>),
+    on: (Method, &str),
+    body: &impl Serialize,
     (then, done): (&str, &str),
 ) -> Response {
-    match gate.ask::<Value>(&visitor.who, method, path, body).await {
+    match gate.ask_seen::<Value>(&visitor.who, on, body, seen).await {
         Ok(_) => {
             let joint = if then.contains('?') { '&' } else { '?' };
             see_other(&format!("{then}{joint}done={done}"))
@@ -88,11 +98,11 @@ pub(super) async fn node(
 ) -> Response {
     let here = format!("/nodes/{}/{}", escaped(&network), escaped(&node));
     let api = |verb: &str| format!("/v1/nodes/{}{verb}?network={}", escaped(&node), escaped(&network));
-    let who = (&*gate, &visitor);
+    let who = (&*gate, &visitor, Some(field(&fields, "seen")).filter(|seen| !seen.is_empty()));
     match what.as_str() {
         "rename" => {
             let body = json!({ "name": field(&fields, "name") });
-            deed(who, (Method::POST, &api("/rename")), &body, (&here, "renamed")).await
+            deed_on(who, (Method::POST, &api("/rename")), &body, (&here, "renamed")).await
         }
         "tag" => {
             // What was there when the page was made is left out or stays; what others have added meanwhile is not touched.
@@ -101,12 +111,13 @@ pub(super) async fn node(
             let add: Vec<_> = after.difference(&before).collect();
             let remove: Vec<_> = before.difference(&after).collect();
             let body = json!({ "add": add, "remove": remove });
-            deed(who, (Method::POST, &api("/tag")), &body, (&here, "tagged")).await
+            deed_on(who, (Method::POST, &api("/tag")), &body, (&here, "tagged")).await
         }
-        "disable" => deed(who, (Method::POST, &api("/disable")), &(), (&here, "disabled")).await,
-        "enable" => deed(who, (Method::POST, &api("/enable")), &(), (&here, "enabled")).await,
+        "disable" => deed_on(who, (Method::POST, &api("/disable")), &(), (&here, "disabled")).await,
+        "enable" => deed_on(who, (Method::POST, &api("/enable")), &(), (&here, "enabled")).await,
         "remove" if field(&fields, "sure") == "yes" => {
-            match gate.ask::<NodeView>(&visitor.who, Method::DELETE, &api(""), &()).await {
+            let (path, seen) = (api(""), who.2);
+            match gate.ask_seen::<NodeView>(&visitor.who, (Method::DELETE, &path), &(), seen).await {
                 Ok(_) => see_other("/nodes?done=removed"),
                 Err(problem) => visitor.problem(&problem, &here),
             }
@@ -215,6 +226,9 @@ fn left_news(left: &LeftView) -> PeopleNews {
         tokens: list(left.tokens_removed.iter().map(|token| token.label.clone()).collect()),
         keys: list(left.keys_revoked.iter().map(ToString::to_string).collect()),
         laptops: list(left.laptops_removed.clone()),
+        statics: list(left.static_peers_removed.clone()),
+        bookings: list(left.bookings_removed.clone()),
+        rules: list(left.rules_left.clone()),
         nodes: list(left.nodes_left.clone()),
     };
     PeopleNews { left: Some(left), ..PeopleNews::default() }

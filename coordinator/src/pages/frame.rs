@@ -67,9 +67,10 @@ impl Frame {
     }
 
     pub fn items(&self) -> Vec<Item> {
-        let all: [(&str, &str, &str, bool); 9] = [
+        let all: [(&str, &str, &str, bool); 10] = [
             ("/", "Overview", "overview", true),
             ("/nodes", "Nodes", "nodes", true),
+            ("/topology", "Topology", "topology", true),
             ("/keys", "Keys", "keys", true),
             ("/networks", "Networks", "networks", true),
             ("/policy", "Policy", "policy", true),

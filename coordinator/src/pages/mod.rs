@@ -11,10 +11,12 @@ mod device;
 mod drawing;
 mod entry;
 mod frame;
+mod links;
 mod policy;
 mod provider;
 mod read;
 mod rows;
+mod timeline;
 
 use std::sync::Arc;
 
@@ -46,6 +48,7 @@ pub fn routes(gate: Arc<Gate>) -> Router {
         .route("/start/network", post(act::start_network))
         .route("/start/key", post(act::start_key))
         .route("/networks", get(read::networks).post(act::create_network))
+        .route("/topology", get(links::topology))
         .route("/nodes", get(read::nodes))
         .route("/nodes/{network}/{node}", get(read::node))
         .route("/nodes/{network}/{node}/{deed}", post(act::node))

@@ -47,6 +47,8 @@ struct News {
     problem: String,
     /// Lines of the text in which mistakes are.
     mistakes: Vec<String>,
+    /// Whether it was refused because it locks somebody out.
+    locks_out: bool,
     dry: Option<Dry>,
     why: Option<Why>,
 }
@@ -275,7 +277,10 @@ pub(super) async fn change(State(gate): State<Arc<Gate>>, Posted { visitor, fiel
     };
     let base = field(&fields, "version").parse::<u64>().ok();
     let note = field(&fields, "note").to_owned();
-    let body = json!({ "network": network, "what": what, "base": base, "note": note, "dry_run": dry_run });
+    let force = field(&fields, "force") == "yes";
+    let body = json!({
+        "network": network, "what": what, "base": base, "note": note, "dry_run": dry_run, "force": force,
+    });
     let asked = gate.ask::<PolicyChanged>(&visitor.who, Method::POST, "/v1/policy", &body).await;
     let text = fields.get("text").map(|text| text.replace("\r\n", "\n"));
     match asked {
@@ -284,6 +289,11 @@ pub(super) async fn change(State(gate): State<Arc<Gate>>, Posted { visitor, fiel
             let news = News { dry: Some(dry(changed)), ..News::default() };
             let typed = Typed { network, text, note, ..Typed::default() };
             answer(&gate, &visitor, typed, (StatusCode::OK, news)).await
+        }
+        Err(problem) if text.is_some() && problem.code == ProblemCode::Conflict => {
+            let news = News { problem: problem.message, locks_out: true, ..News::default() };
+            let typed = Typed { network, text, note, ..Typed::default() };
+            answer(&gate, &visitor, typed, (StatusCode::CONFLICT, news)).await
         }
         Err(problem) if text.is_some() && problem.code == ProblemCode::BadRequest => {
             let typed_text = text.clone().unwrap_or_default();

@@ -11,11 +11,16 @@ use ria_protocol::map::MemberKind;
 
 use super::drawing::{self, Dot};
 use super::frame::{Fields, Frame, Visitor, field, page};
-use super::rows::{KeyRow, NetworkRow, NodeRow, PendingRow, RelayRow, TokenRow, UserRow, facts, own_roles};
+use super::links::Happened;
+use super::rows::{
+    KeyRow, NetworkRow, NodeRow, PendingRow, RelayRow, TokenRow, UserRow, facts, now, own_roles,
+};
+use super::timeline::timeline;
 use crate::admin::api::{
     AuditView, AuthorityStatus, AuthorityView, KeyView, NetworkView, NodeView, PendingState, PendingView,
     Problem, RelayView, UrlView,
 };
+use crate::admin::api_links::HistoryView;
 use crate::admin::api_people::{TokenView, UserView};
 use crate::admin::client::escaped;
 use crate::duration::shown;
@@ -23,7 +28,7 @@ use crate::rest::gate::Gate;
 use crate::state::people::Role;
 
 /// A page, or what went wrong as one.
-fn answer<T: Template>(visitor: &Visitor, made: Result<T, Problem>) -> Response {
+pub(super) fn answer<T: Template>(visitor: &Visitor, made: Result<T, Problem>) -> Response {
     match made {
         Ok(template) => page(StatusCode::OK, &template),
         Err(problem) => visitor.problem(&problem, "/"),
@@ -174,6 +179,8 @@ struct Node {
     base: String,
     is_static: bool,
     disabled: bool,
+    timeline: String,
+    happened: Vec<Happened>,
 }
 
 pub(super) async fn node(
@@ -184,6 +191,8 @@ pub(super) async fn node(
     let made = async {
         let path = with_network(&format!("/v1/nodes/{}", escaped(&wanted)), &network);
         let node: NodeView = gate.get(&visitor.who, &path).await?;
+        let path = with_network(&format!("/v1/nodes/{}/history", escaped(&wanted)), &network);
+        let history: Vec<HistoryView> = gate.get(&visitor.who, &path).await?;
         let row = NodeRow::of(&node);
         Ok(Node {
             frame: visitor.live_frame(node.name.as_str(), "nodes"),
@@ -191,6 +200,8 @@ pub(super) async fn node(
             base: format!("/nodes/{}/{}", row.network, row.id),
             is_static: node.kind == MemberKind::Static,
             disabled: node.disabled.is_some(),
+            timeline: timeline(&history, now()),
+            happened: Happened::all(&history),
             node: row,
         })
     };
@@ -253,6 +264,9 @@ pub(super) struct Left {
     pub tokens: String,
     pub keys: String,
     pub laptops: String,
+    pub statics: String,
+    pub bookings: String,
+    pub rules: String,
     pub nodes: String,
 }
 

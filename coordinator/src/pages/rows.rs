@@ -53,6 +53,7 @@ impl NetworkRow {
 
 pub(super) struct NodeRow {
     pub id: String,
+    pub etag: String,
     pub name: String,
     pub network: String,
     pub state: &'static str,
@@ -77,6 +78,7 @@ impl NodeRow {
             .map(|at| if node.online { "now".to_owned() } else { shown_relative(at, now()) });
         Self {
             id: node.id.to_string(),
+            etag: node.etag.clone(),
             name: node.name.to_string(),
             network: node.network.to_string(),
             state,

@@ -48,6 +48,9 @@ pub struct ChangePolicy {
     /// Only tell what would come of it.
     #[serde(default)]
     pub dry_run: bool,
+    /// Also where it locks its author, or everybody, out.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A text that is to be the policy.
@@ -63,6 +66,9 @@ pub struct PutPolicy {
     /// Only tell what would come of it.
     #[serde(default)]
     pub dry_run: bool,
+    /// Also where it locks its author, or everybody, out.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What is wanted.

@@ -11,10 +11,12 @@
 
 pub mod api;
 pub mod ask;
+pub mod bookings;
 pub mod compile;
 pub mod difference;
 pub mod explain;
 pub mod grant;
+pub mod lockout;
 pub mod text;
 pub mod valid;
 pub mod words;

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::EditNodeError;
 use super::writer::Writer;
 use crate::audit::{Actor, Event};
+use crate::state::etag::{Etag, NodeChanged};
 use crate::state::{MemberEntry, Network};
 
 /// Tags that a member may have.
@@ -24,18 +25,33 @@ pub enum NodeEdit {
     Tag { add: Vec<Name>, remove: Vec<Name> },
 }
 
+/// The same by somebody who has seen the member before.
+#[derive(Debug, Clone)]
+pub struct SeenEdit {
+    pub edit: NodeEdit,
+    /// Absent: does not matter.
+    pub seen: Option<Etag>,
+}
+
+impl From<NodeEdit> for SeenEdit {
+    fn from(edit: NodeEdit) -> Self {
+        Self { edit, seen: None }
+    }
+}
+
 impl Writer {
     /// Changes a member; what is so already is no change.
     pub(super) async fn edit_node(
         &mut self,
         network: NetworkId,
         node: NodeId,
-        edit: NodeEdit,
+        SeenEdit { edit, seen }: SeenEdit,
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, EditNodeError> {
         let world = self.world();
         let network = world.networks.get(&network).ok_or(EditNodeError::NoNode)?;
         let before = network.members.get(&node).ok_or(EditNodeError::NoNode)?;
+        NodeChanged::check(seen.as_ref(), before)?;
         let (after, action) = match edit {
             NodeEdit::Rename(name) => (renamed(network, before, name)?, "node.renamed"),
             NodeEdit::Tag { add, remove } => (tagged(before, &add, &remove)?, "node.tagged"),

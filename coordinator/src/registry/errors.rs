@@ -5,6 +5,7 @@ use ria_protocol::id::KeyId;
 use ria_protocol::name::Name;
 
 use crate::state::address::PrefixError;
+use crate::state::etag::NodeChanged;
 use crate::store::StoreError;
 
 /// The writer could not do anything.
@@ -66,6 +67,8 @@ pub enum RemoveNodeError {
     #[error("there is no such node")]
     NoNode,
     #[error(transparent)]
+    Changed(#[from] NodeChanged),
+    #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
@@ -80,6 +83,8 @@ pub enum EditNodeError {
     NameTaken(Name),
     #[error("that would be too many tags; remove some with --remove")]
     TooManyTags,
+    #[error(transparent)]
+    Changed(#[from] NodeChanged),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -102,6 +107,8 @@ pub enum DecideError {
 pub enum SetNodeEnabledError {
     #[error("there is no such node")]
     NoNode,
+    #[error(transparent)]
+    Changed(#[from] NodeChanged),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }

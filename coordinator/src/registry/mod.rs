@@ -46,6 +46,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::state::domains::WantedDomains;
+use crate::state::etag::Etag;
 use crate::state::people::UserName;
 use crate::state::relay::RelayEntry;
 use crate::state::waiting::WaitingEntry;
@@ -55,7 +56,7 @@ use crate::tls::authority::Authority;
 use crate::witness::Testified;
 
 pub use draft::Changes;
-pub use edit::NodeEdit;
+pub use edit::{NodeEdit, SeenEdit};
 pub use errors::{
     AdmitError, CreateKeyError, CreateNetworkError, DecideError, EditNodeError, RemoveNodeError,
     RevokeKeyError, RotateKeyError, SetMulticastError, SetNodeEnabledError, Unavailable,
@@ -132,11 +133,13 @@ pub struct Contact {
 }
 
 /// Whether a member may take part.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NodeStanding {
     pub network: NetworkId,
     pub node: NodeId,
     pub enabled: bool,
+    /// What whoever decides has seen of it; absent: does not matter.
+    pub seen: Option<Etag>,
 }
 
 type Reply<T, E> = oneshot::Sender<Result<T, E>>;
@@ -151,8 +154,8 @@ enum Command {
     Admit(Box<ProvenEnrolment>, Reply<Admission, AdmitError>),
     Queue(QueueCommand),
     NoteFailedProof(IpAddr),
-    RemoveNode(NetworkId, NodeId, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
-    EditNode(NetworkId, NodeId, NodeEdit, Actor, Reply<Arc<MemberEntry>, EditNodeError>),
+    RemoveNode(NetworkId, NodeId, Option<Etag>, Actor, Reply<Arc<MemberEntry>, RemoveNodeError>),
+    EditNode(NetworkId, NodeId, SeenEdit, Actor, Reply<Arc<MemberEntry>, EditNodeError>),
     SweepLapsed(Vec<(NetworkId, NodeId)>, Reply<(), Unavailable>),
     SetNodeEnabled(NodeStanding, Actor, Reply<Arc<MemberEntry>, SetNodeEnabledError>),
     RotateKey(NetworkId, NodeId, WgPublicKey, Reply<(), RotateKeyError>),
@@ -312,9 +315,10 @@ impl Registry {
         &self,
         network: NetworkId,
         node: NodeId,
-        edit: NodeEdit,
+        edit: impl Into<SeenEdit>,
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, EditNodeError> {
+        let edit = edit.into();
         self.ask(|reply| Command::EditNode(network, node, edit, actor, reply)).await
     }
 
@@ -341,7 +345,18 @@ impl Registry {
         node: NodeId,
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
-        self.ask(|reply| Command::RemoveNode(network, node, actor, reply)).await
+        self.ask(|reply| Command::RemoveNode(network, node, None, actor, reply)).await
+    }
+
+    /// The same for somebody who has seen it before.
+    pub async fn remove_node_seen(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+        seen: Option<Etag>,
+        actor: Actor,
+    ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
+        self.ask(|reply| Command::RemoveNode(network, node, seen, actor, reply)).await
     }
 
     /// Takes members out of the maps whose time without contact is over; `online` are never among them.

@@ -14,9 +14,11 @@ use crate::audit::{Actor, Event};
 use crate::policy::ask::{Failed, Resolved, Roster, run_tests};
 use crate::policy::difference::{Difference, difference};
 use crate::policy::grant::{Grant, append};
+use crate::policy::lockout::{Hands, LockOut, lock_out};
 use crate::policy::text::{Problem, parse};
 use crate::policy::{Policy, Who};
 use crate::state::Network;
+use crate::state::people::{People, Reach, Role, UserEntry};
 use crate::state::policy::{InForce, PolicyVersion};
 use crate::store::{Store, StoreError};
 
@@ -28,6 +30,8 @@ pub struct PolicyEdit {
     pub base: Option<u64>,
     /// Why, for people.
     pub note: String,
+    /// Also where it locks its author, or everybody, out.
+    pub force: bool,
 }
 
 /// What is changed.
@@ -60,6 +64,11 @@ pub enum PolicyError {
     Mistakes(Vec<Problem>),
     #[error("tests of the policy fail, and nothing was changed:\n{}", failed(.0))]
     TestsFail(Vec<Failed>),
+    #[error(
+        "this policy would lock out who sets it, and nothing was changed: {0}. Add a rule that keeps it, or confirm that it is \
+         meant (`--force`, or \"force\": true)"
+    )]
+    LocksOut(LockOut),
     #[error(
         "somebody else has changed the policy meanwhile: it was version {base}, and is version {now}; look at it \
          (`ria-coordinator policy show`), and make your change again"
@@ -99,6 +108,29 @@ pub struct Checked {
     pub difference: Difference,
     /// What may be a mistake.
     pub warnings: Vec<String>,
+}
+
+impl Checked {
+    /// Whom it would lock out.
+    fn lock_out(&self, network: &Network, hands: &Hands, now: UnixTime) -> Option<LockOut> {
+        let roster = Roster::of(network);
+        let before = network.resolved_policy();
+        let before = before.as_ref().map(|(in_force, resolved)| (&in_force.policy, &**resolved));
+        let (_, policy) = self.policy.as_ref()?;
+        let resolved = Resolved::of(policy, &roster);
+        lock_out(hands, &roster, (before, Some((policy, &resolved))), now)
+    }
+}
+
+/// Whose hold counts when somebody changes the policy of a network.
+fn hands(people: &People, network: NetworkId, actor: &Actor) -> Hands {
+    let administers = |user: &&Arc<UserEntry>| match user.roles.reach(Role::Admin) {
+        Reach::All => true,
+        Reach::Only(networks) => networks.contains(&network),
+    };
+    let active = people.users.values().filter(|user| user.disabled.is_none());
+    let author = if let Actor::User(name, _) = actor { Some(name.clone()) } else { None };
+    Hands { author, admins: active.filter(administers).map(|user| user.name.clone()).collect() }
 }
 
 /// Checks a text (absent: no policy) against the members of now, without changing anything; its tests have to hold.
@@ -201,10 +233,18 @@ impl Registry {
         &self,
         network: NetworkId,
         what: &PolicyChange,
+        actor: &Actor,
     ) -> Result<Checked, PolicyError> {
-        let network = self.network(network).ok_or(PolicyError::NoNetwork)?;
-        let text = wanted(&self.store, &network, what).await?;
-        check(&network, text, UnixTime::from(SystemTime::now()))
+        let world = self.world();
+        let network = world.networks.get(&network).ok_or(PolicyError::NoNetwork)?;
+        let text = wanted(&self.store, network, what).await?;
+        let now = UnixTime::from(SystemTime::now());
+        let mut checked = check(network, text, now)?;
+        let hands = hands(&world.people, network.info.id, actor);
+        if let Some(out) = checked.lock_out(network, &hands, now) {
+            checked.warnings.insert(0, PolicyError::LocksOut(out).to_string());
+        }
+        Ok(checked)
     }
 
     /// All versions of a network's policy, oldest first.
@@ -253,6 +293,10 @@ impl Writer {
         let now = UnixTime::from(SystemTime::now());
         let text = wanted(self.store(), network, &edit.what).await?;
         let checked = check(network, text, now)?;
+        let out = checked.lock_out(network, &hands(&world.people, network.info.id, &actor), now);
+        if let Some(out) = out.as_ref().filter(|_| !edit.force) {
+            return Err(PolicyError::LocksOut(out.clone()));
+        }
         let version = PolicyVersion {
             version: last + 1,
             text: checked.policy.as_ref().map(|(text, _)| text.clone()),
@@ -260,7 +304,10 @@ impl Writer {
             actor: actor.to_string(),
             note: edit.note,
         };
-        let event = event(network, &version, &checked, (actor, edit.what.action()));
+        let mut event = event(network, &version, &checked, (actor, edit.what.action()));
+        if let (Some(out), Some(detail)) = (out, event.detail.as_object_mut()) {
+            detail.insert("locks_out".to_owned(), json!(out.to_string()));
+        }
         let mut changed = Network::clone(network);
         changed.policy.version = version.version;
         changed.policy.in_force = checked

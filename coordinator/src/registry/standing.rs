@@ -15,6 +15,7 @@ use serde_json::json;
 use super::writer::Writer;
 use super::{NodeStanding, SetNodeEnabledError, Unavailable};
 use crate::audit::{Actor, Event};
+use crate::state::etag::NodeChanged;
 use crate::state::{MemberEntry, Network};
 use crate::store::StoreError;
 
@@ -24,10 +25,11 @@ impl Writer {
         standing: NodeStanding,
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, SetNodeEnabledError> {
-        let NodeStanding { network, node, enabled } = standing;
+        let NodeStanding { network, node, enabled, seen } = standing;
         let world = self.world();
         let network = world.networks.get(&network).ok_or(SetNodeEnabledError::NoNode)?;
         let member = network.members.get(&node).ok_or(SetNodeEnabledError::NoNode)?;
+        NodeChanged::check(seen.as_ref(), member)?;
         if member.disabled.is_none() == enabled {
             return Ok(member.clone());
         }

@@ -24,6 +24,7 @@ use super::{
 use crate::audit::{Actor, Event};
 use crate::random;
 use crate::state::address::{self, PrefixError};
+use crate::state::etag::{Etag, NodeChanged};
 use crate::state::{JoinKeyEntry, MemberEntry, Network, World, domains};
 use crate::store::{Departure, Store, StoreError};
 
@@ -111,8 +112,8 @@ impl Writer {
                 let _ = reply.send(self.edit_node(network, node, edit, actor).await);
             }
             Command::NoteFailedProof(from) => self.limiter.handle_failure(from, Instant::now()),
-            Command::RemoveNode(network, node, actor, reply) => {
-                let _ = reply.send(self.remove_node(network, node, actor).await);
+            Command::RemoveNode(network, node, seen, actor, reply) => {
+                let _ = reply.send(self.remove_node((network, node), seen, actor).await);
             }
             Command::SweepLapsed(online, reply) => {
                 let _ = reply.send(self.sweep_lapsed(online).await);
@@ -329,13 +330,14 @@ impl Writer {
 
     async fn remove_node(
         &mut self,
-        network: NetworkId,
-        node: NodeId,
+        (network, node): (NetworkId, NodeId),
+        seen: Option<Etag>,
         actor: Actor,
     ) -> Result<Arc<MemberEntry>, RemoveNodeError> {
         let world = self.world();
         let network = world.networks.get(&network).ok_or(RemoveNodeError::NoNode)?;
         let member = network.members.get(&node).cloned().ok_or(RemoveNodeError::NoNode)?;
+        NodeChanged::check(seen.as_ref(), &member)?;
         let now = UnixTime::from(SystemTime::now());
         let departure = departure(&actor, node);
         let event = Event {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::caller::{ClientAddress, who_asks};
 use super::gate::{Gate, Who, refuse};
 use crate::admin::api::ProblemCode;
+use crate::links::board::Changed;
 use crate::state::World;
 use crate::state::people::{Area, Role};
 
@@ -47,6 +48,9 @@ struct Listener {
     who: Who,
     world: watch::Receiver<Arc<World>>,
     presence: watch::Receiver<u64>,
+    links: watch::Receiver<u64>,
+    /// The last change of links that was told.
+    link: u64,
     told: Option<(u64, BTreeMap<NetworkId, Told>)>,
     ends: Instant,
     _permit: OwnedSemaphorePermit,
@@ -72,6 +76,8 @@ pub(super) async fn stream(
     let listener = Listener {
         world: services.registry.watch(),
         presence: services.hub.watch(),
+        links: services.links.watch(),
+        link: 0,
         who,
         told: None,
         ends: Instant::now() + LIFE,
@@ -103,6 +109,7 @@ impl Listener {
                     tokio::select! {
                         changed = self.world.changed() => changed.is_ok(),
                         changed = self.presence.changed() => changed.is_ok(),
+                        changed = self.links.changed() => changed.is_ok(),
                         () = draining.cancelled() => false,
                     }
                 };
@@ -121,6 +128,7 @@ impl Listener {
     async fn look(&mut self) -> Option<Vec<Event>> {
         let world = self.world.borrow_and_update().clone();
         self.presence.borrow_and_update();
+        self.links.borrow_and_update();
         // Whoever may not any more hears nothing more.
         let user = world.people.users.get(&self.who.user.name)?;
         let may = match &self.who.token {
@@ -135,6 +143,8 @@ impl Listener {
         let hears_audit = self.who.reach(Area::Audit, false, Role::Admin).is_some();
         let presence = self.gate.admin.services.hub.presence().await.ok()?;
         let online = |network, node| presence.get(&(network, node)).is_some_and(|known| known.online);
+        let (link, links) = self.gate.admin.services.links.since(self.link).await.ok()?;
+        self.link = link;
         let head = world.audit_head.seq;
         let now: BTreeMap<NetworkId, Told> = world
             .within(&reach)
@@ -157,6 +167,7 @@ impl Listener {
             None => events.push(named("hello", &json!({ "version": env!("CARGO_PKG_VERSION") }))),
             Some((seq, before)) => {
                 differences(before, &now, &mut events);
+                events.extend(links.iter().filter_map(|changed| link_event(&now, changed)));
                 if hears_audit && *seq != head {
                     events.push(named("audit", &json!({ "seq": head })));
                 }
@@ -188,4 +199,26 @@ fn differences(before: &BTreeMap<NetworkId, Told>, now: &BTreeMap<NetworkId, Tol
     for (_, gone) in before.iter().filter(|(id, _)| !now.contains_key(*id)) {
         events.push(named("network", &json!({ "network": gone.name, "gone": true })));
     }
+}
+
+/// A change of links, for somebody who has to do with these networks.
+fn link_event(now: &BTreeMap<NetworkId, Told>, changed: &Changed) -> Option<Event> {
+    let told = now.get(&changed.network())?;
+    let name = |node: &NodeId| told.nodes.get(node).map(|(name, _)| name);
+    Some(match changed {
+        Changed::Link { node, peer, path, rtt, .. } => {
+            let rtt_ms = rtt.map(|rtt| f64::from(rtt) / 1000.0);
+            let data = json!({
+                "network": told.name, "node": node, "name": name(node), "peer": peer, "peer_name": name(peer),
+                "path": path, "rtt_ms": rtt_ms,
+            });
+            named("link", &data)
+        }
+        Changed::Links { node, .. } => {
+            named("link", &json!({ "network": told.name, "node": node, "name": name(node) }))
+        }
+        Changed::Uplink { node, .. } => {
+            named("uplink", &json!({ "network": told.name, "node": node, "name": name(node) }))
+        }
+    })
 }

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
+use axum::http::header::IF_MATCH;
 use axum::http::{Extensions, Method, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -127,10 +128,25 @@ impl Gate {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Problem> {
+        self.ask_seen(who, (method, path), body, None).await
+    }
+
+    /// The same by somebody who has seen what they change: `seen` is its word for `If-Match`.
+    pub async fn ask_seen<T: DeserializeOwned>(
+        &self,
+        who: &Who,
+        (method, path): (Method, &str),
+        body: &impl Serialize,
+        seen: Option<&str>,
+    ) -> Result<T, Problem> {
         let failed = |error: &dyn std::fmt::Display| refuse(ProblemCode::Unavailable, &error.to_string());
         let text = serde_json::to_vec(body).map_err(|e| failed(&e))?;
         let body = if method == Method::GET { Body::empty() } else { Body::from(text) };
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = match seen {
+            Some(word) => request.header(IF_MATCH, format!("\"{word}\"")),
+            None => request,
+        };
         let response = self.handle(who, request.body(body).map_err(|e| failed(&e))?).await;
         if let Some(problem) = response.extensions().get::<Problem>() {
             return Err(problem.clone());

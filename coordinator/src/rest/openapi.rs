@@ -70,7 +70,8 @@ fn described(operation: &Operation) -> Value {
         let required = ["from", "to"].contains(name);
         parameters.push(json!({ "name": name, "in": "query", "required": required, "schema": schema }));
     }
-    if operation.path == "/v1/policy" && operation.writes() {
+    let is_node = operation.path.starts_with("/v1/nodes/{node}");
+    if (is_node || operation.path == "/v1/policy") && operation.writes() {
         parameters.push(json!({ "name": "If-Match", "in": "header", "schema": { "type": "string" } }));
     }
     if listing && !operation.writes() {

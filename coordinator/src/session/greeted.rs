@@ -81,6 +81,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
             | NodeMessage::Report(_)
             | NodeMessage::Renew(_)
             | NodeMessage::Rotate(_)
+            | NodeMessage::Links(_)
             | NodeMessage::Changed(_)
             | NodeMessage::Leave => return Err(ErrorCode::BadMessage.into()),
         }

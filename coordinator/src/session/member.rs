@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use ria_protocol::enrol::MembershipNews;
 use ria_protocol::error::{ErrorCode, Refusal};
+use ria_protocol::id::NodeId;
+use ria_protocol::links::LinkNews;
 use ria_protocol::map::{Candidate, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage, Resume};
 use ria_protocol::name::Name;
@@ -22,6 +24,7 @@ use super::{End, Peer, Services};
 use crate::audit::Actor;
 use crate::enrol::{Challenge, check_request, verify_rotation};
 use crate::hub::{Begin, BeginError, Begun, NodeKey, SessionId};
+use crate::links::Report;
 use crate::person::Reported;
 use crate::registry::{RemoveNodeError, RotateKeyError};
 use crate::state::Change;
@@ -82,6 +85,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     // A hub that is gone knows that all sessions are.
     let removed = matches!(&end, End::Refused(refusal) if refusal.code == ErrorCode::NotAMember);
     let _ = if removed { services.hub.forget(node).await } else { services.hub.end(node, id).await };
+    let _ = if removed { services.links.forget(node).await } else { services.links.end(node, id).await };
     end
 }
 
@@ -254,6 +258,7 @@ impl Session<'_> {
             }
             NodeMessage::Renew(csr) => self.renew(socket, &csr).await,
             NodeMessage::Rotate(request) => self.rotate(&request).await,
+            NodeMessage::Links(news) => self.report_links(news).await,
             NodeMessage::Changed(change) => self.note(change).await,
             NodeMessage::Leave => self.leave().await,
             NodeMessage::Ack(_)
@@ -287,6 +292,19 @@ impl Session<'_> {
         }
     }
 
+    /// How the node reaches others. What it says of anybody who is no member is left out.
+    async fn report_links(&self, mut news: LinkNews) -> Result<(), End> {
+        let (network, node) = self.node;
+        let network = self.services.registry.network(network).ok_or(ErrorCode::NotAMember)?;
+        let member = network.members.get(&node).ok_or(ErrorCode::NotAMember)?;
+        let personal = member.laptop.is_some();
+        let is_member =
+            |peer: &NodeId| network.members.contains_key(peer) || network.static_peers.contains_key(peer);
+        news.links.retain(|link| is_member(&link.peer));
+        let report = Report { node: self.node, session: self.id, news, personal };
+        self.services.links.report(report).await.map_err(|_| End::Drained)
+    }
+
     /// Somebody changed something on the node.
     async fn note(&mut self, change: LocalChange) -> Result<(), End> {
         let (network, node) = self.node;
@@ -308,9 +326,10 @@ impl Session<'_> {
             None => Actor::Node(node),
         };
         match self.services.registry.remove_node(network, node, actor).await {
-            Ok(_) | Err(RemoveNodeError::NoNode) => {
+            Ok(_) | Err(RemoveNodeError::NoNode | RemoveNodeError::Changed(_)) => {
                 self.services.relays.revoke(node);
                 let _ = self.services.hub.forget(self.node).await;
+                let _ = self.services.links.forget(self.node).await;
                 Err(End::Left)
             }
             Err(RemoveNodeError::Unavailable(error)) => Err(End::Refused(Refusal {

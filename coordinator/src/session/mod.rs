@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept_gate::AnonymousSlot;
 use crate::config::LaptopSettings;
 use crate::hub::{Hub, NodeKey};
+use crate::links::Links;
 use crate::oidc::Provider;
 use crate::people::Logins;
 use crate::registry::Registry;
@@ -44,6 +45,8 @@ use socket::{Closed, Socket};
 pub struct Services {
     pub registry: Registry,
     pub hub: Hub,
+    /// How members reach each other.
+    pub links: Links,
     pub authorities: Authorities,
     pub lifetimes: NodeLifetimes,
     pub relays: Relays,

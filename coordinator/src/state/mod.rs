@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod domains;
+pub mod etag;
 pub mod people;
 pub mod policy;
 pub mod relay;

@@ -1,9 +1,10 @@
 //! People and their tokens in the database.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
-use ria_protocol::id::KeyId;
+use ria_protocol::id::{KeyId, NodeId};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
@@ -98,6 +99,18 @@ impl Store {
         let actor = format!("user:{user}");
         let rows = sqlx::query(sql).bind(actor).bind(action).fetch_all(&self.readers).await?;
         rows.iter().map(|row| text(row, "subject")).collect()
+    }
+
+    /// The static peers that somebody has added, by the audit log.
+    pub async fn static_peers_of(&self, user: &UserName) -> Result<BTreeSet<NodeId>, StoreError> {
+        let sql = "SELECT detail FROM audit WHERE actor = $1 AND action = 'static-peer.added'";
+        let rows = sqlx::query(sql).bind(format!("user:{user}")).fetch_all(&self.readers).await?;
+        let node = |row: &AnyRow| -> Result<Option<NodeId>, StoreError> {
+            let detail: serde_json::Value =
+                serde_json::from_str(&text(row, "detail")?).map_err(|e| damaged("detail", e))?;
+            Ok(detail.get("node").and_then(|node| node.as_str()?.parse().ok()))
+        };
+        rows.iter().filter_map(|row| node(row).transpose()).collect()
     }
 }
 

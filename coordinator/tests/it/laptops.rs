@@ -22,6 +22,15 @@ async fn poll(server: &Server, device_code: &str) -> serde_json::Value {
     Browser::new(server.address).form("/login/device/token", &fields).await.json()
 }
 
+/// A key by which a laptop of a person's joins, once they have let it in.
+pub async fn laptop_key(server: &Server, person: &Person, name: &str) -> ria_protocol::join_key::JoinKey {
+    let (long, short) = ask(server, name).await;
+    let fields = [("code", short.as_str()), ("network", "lab"), ("deed", "approve")];
+    assert_eq!(person.post("/account", "/device", &fields).await.status, 200);
+    let granted = poll(server, &long).await;
+    ria_protocol::join_key::JoinKey::parse(granted["access_token"].as_str().unwrap()).unwrap()
+}
+
 #[tokio::test]
 async fn a_person_lets_a_laptop_in_which_ends_with_them() {
     let server = Server::start();

@@ -55,7 +55,7 @@ function live(main) {
   };
   const source = new EventSource(main.dataset.live);
   source.addEventListener("hello", () => { state.textContent = "· live"; });
-  for (const name of ["network", "presence", "audit", "link"]) source.addEventListener(name, () => soon(200));
+  for (const name of ["network", "presence", "audit", "link", "uplink"]) source.addEventListener(name, () => soon(200));
   source.onerror = () => { state.textContent = "· not live: connecting"; };
 }
 

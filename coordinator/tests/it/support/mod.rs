@@ -19,3 +19,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("nothing happened in time")
 }
+
+/// Waits until something is so.
+pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "still not so: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
