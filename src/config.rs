@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::coordinator::reach::Reach;
 use crate::dds::config::DdsConfig;
+use crate::gateway::config::RoutesConfig;
 use crate::metrics::listen::MetricsConfig;
 use crate::names::NamesConfig;
 use crate::netdev::exclusions::Exclusions;
@@ -22,7 +23,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths], [dds] and [metrics]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths], [routes], [dds] and [metrics]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +54,8 @@ pub struct Config {
     pub names: NamesConfig,
     /// Figures for Prometheus.
     pub metrics: MetricsConfig,
+    /// Local networks that others may be let into.
+    pub routes: RoutesConfig,
 }
 
 impl Default for Config {
@@ -71,6 +74,7 @@ impl Default for Config {
             dds: DdsConfig::default(),
             names: NamesConfig::default(),
             metrics: MetricsConfig::default(),
+            routes: RoutesConfig::default(),
         }
     }
 }
@@ -165,6 +169,11 @@ impl Config {
                     .map_err(|e| e.to_string())
                     .and_then(MetricsConfig::checked)
                     .map(|v| self.metrics = v),
+                "routes" => value
+                    .try_into::<RoutesConfig>()
+                    .map_err(|e| e.to_string())
+                    .and_then(RoutesConfig::checked)
+                    .map(|v| self.routes = v),
                 "dds" => value
                     .try_into::<DdsConfig>()
                     .map_err(|e| e.to_string())

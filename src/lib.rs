@@ -9,6 +9,7 @@ mod daemon;
 mod dds;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod gateway;
 mod machine;
 mod metrics;
 mod names;

@@ -90,7 +90,15 @@ impl Node {
         let member = self.member.as_ref().context("not a member yet")?;
         let (network, node) = (member.network, member.node);
         let trusts = Some(member.certificate.authorities.iter().filter_map(|ca| pin_of(&ca.0)).collect());
-        let resume = Resume { network, node, revision: self.revision, boot: self.boot, clock: None, trusts };
+        let resume = Resume {
+            network,
+            node,
+            revision: self.revision,
+            boot: self.boot,
+            clock: None,
+            trusts,
+            routes: None,
+        };
         link.send(&NodeMessage::Resume(resume)).await?;
         loop {
             let message = link.next().await?;

@@ -9,6 +9,7 @@
 mod beacon;
 mod engine;
 mod ice;
+mod lan;
 mod map;
 mod multicast;
 mod offload;
@@ -21,6 +22,7 @@ use arbitrary::Unstructured;
 pub use beacon::beacon;
 pub use engine::{datagrams, tun_packets};
 pub use ice::ice_checks;
+pub use lan::lan;
 pub use map::fold as map_fold;
 pub use multicast::rtps;
 pub use offload::offload;
@@ -30,7 +32,7 @@ pub use parts::{path_probe, relay_client, session};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("beacon", beacon),
     ("datagrams", datagrams),
     ("tun_packets", tun_packets),
@@ -41,6 +43,7 @@ pub const TARGETS: [Target; 10] = [
     ("session", session),
     ("rtps", rtps),
     ("offload", offload),
+    ("lan", lan),
 ];
 
 /// Up to four seconds, mostly short.

@@ -89,6 +89,13 @@ impl<'a> IpPacket<'a> {
     }
 }
 
+/// A checksum after one of the words that it is about has become another (RFC 1624, equation 3).
+pub(crate) fn replaced(checksum: u16, before: u16, after: u16) -> u16 {
+    let sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 /// Takes one from a packet's hop limit (TTL), as every router does; `false`, and no change, when it is used up.
 pub(crate) fn decrement_hop_limit(packet: &mut [u8]) -> bool {
     match packet.first().map(|byte| byte >> 4) {

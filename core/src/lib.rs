@@ -20,6 +20,7 @@ pub mod fuzz;
 pub mod ice;
 mod icmp;
 pub mod ip;
+pub mod lan;
 pub mod map;
 mod marks;
 mod mss;

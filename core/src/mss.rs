@@ -4,7 +4,7 @@
 //! and what does not fit the overlay is dropped on the way, where the message that says so (RFC 1191) is often dropped too.
 //! So the offer in a SYN is lowered as it passes, in both directions.
 
-use crate::ip::IpPacket;
+use crate::ip::{IpPacket, replaced};
 
 /// Bytes of the largest SYN that is looked at: more would be data that few put in.
 const MAX_SYN: usize = 576;
@@ -86,12 +86,9 @@ pub(crate) fn with_clamped<T>(packet: &[u8], mtu: usize, pass: impl FnOnce(&[u8]
     }
 }
 
-/// RFC 1624, equation 3.
 fn replace_in_checksum(segment: &mut [u8], before: u16, after: u16) {
     let Some(field) = segment.get_mut(16..).and_then(|rest| rest.first_chunk_mut::<2>()) else { return };
-    let sum = u32::from(!u16::from_be_bytes(*field)) + u32::from(!before) + u32::from(after);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    *field = (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes();
+    *field = replaced(u16::from_be_bytes(*field), before, after).to_be_bytes();
 }
 
 #[cfg(test)]

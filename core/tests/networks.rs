@@ -58,6 +58,7 @@ fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
         kind: MemberKind::Node,
         stock: None,
         ros_domain: None,
+        routes: None,
     }
 }
 

@@ -104,6 +104,22 @@ pub struct Member {
     /// Its own ROS domain, in a network in which each has one ([`RosDomains::PerRobot`]).
     #[n(20)]
     pub ros_domain: Option<u8>,
+    /// What it forwards to on its own local networks. Only the member itself goes by it; the others go by the prefixes in
+    /// its record.
+    #[n(30)]
+    pub routes: Option<Vec<SubnetRoute>>,
+}
+
+/// A local network behind a member that others may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(map)]
+pub struct SubnetRoute {
+    /// How the others reach it; it is in the member's record.
+    #[n(0)]
+    pub prefix: Prefix,
+    /// What it is there; of the same length.
+    #[n(1)]
+    pub lan: Prefix,
 }
 
 /// How members talk to a static peer: a device with stock WireGuard, which hears nothing from a coordinator.

@@ -20,6 +20,7 @@ use crate::id::{BootId, NetworkId, NodeId};
 use crate::keys::{SpkiHash, WgPublicKey};
 use crate::links::LinkNews;
 use crate::map::{Candidate, Live, PatchSet, Relay, Revision, Snapshot};
+use crate::prefix::Prefix;
 use crate::requester::LocalChange;
 use crate::rotation::Rotate;
 use crate::time::UnixTime;
@@ -168,6 +169,9 @@ pub struct Resume {
     /// Public keys of the authorities that the node trusts.
     #[n(16)]
     pub trusts: Option<Vec<SpkiHash>>,
+    /// Local networks that the node offers to forward to; absent: none.
+    #[n(30)]
+    pub routes: Option<Vec<Prefix>>,
 }
 
 /// News of members.
@@ -218,6 +222,7 @@ mod tests {
             boot: BootId::from_bytes([3; 10]),
             clock: None,
             trusts: None,
+            routes: None,
         });
         let bytes = to_bytes(&message);
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 
 use crate::domains::domain_of_port;
 use crate::id::NodeId;
+use crate::prefix::Prefix;
 use crate::time::UnixTime;
 
 /// IP protocol numbers (RFC 791, RFC 8200).
@@ -86,12 +87,15 @@ pub struct Selector {
     /// Those with one of these tags.
     #[n(2)]
     pub tags: Vec<String>,
+    /// Devices with these addresses, on local networks behind members; nothing else above means them.
+    #[n(10)]
+    pub prefixes: Option<Vec<Prefix>>,
 }
 
 impl Selector {
     /// These members and no others.
     pub fn of(nodes: Vec<NodeId>) -> Self {
-        Self { all: false, nodes, tags: Vec::new() }
+        Self { nodes, ..Self::default() }
     }
 
     /// Whether a member is in it.
@@ -101,7 +105,12 @@ impl Selector {
 
     /// Whether nobody can be in it.
     pub fn is_empty(&self) -> bool {
-        !self.all && self.nodes.is_empty() && self.tags.is_empty()
+        !self.all && self.nodes.is_empty() && self.tags.is_empty() && self.devices().is_empty()
+    }
+
+    /// The prefixes of devices that it means.
+    pub fn devices(&self) -> &[Prefix] {
+        self.prefixes.as_deref().unwrap_or_default()
     }
 }
 
@@ -281,6 +290,7 @@ mod tests {
                     all: false,
                     nodes: vec![NodeId::from_bytes([1; 10])],
                     tags: vec!["arm".into()],
+                    prefixes: None,
                 },
                 to: Selector { all: true, ..Selector::default() },
                 permits: vec![Permit::range(PermitKind::TCP, 22, 22)],

@@ -44,6 +44,11 @@ impl Prefix {
         self.0.contains(&other.0.network()) || other.0.contains(&self.0.network())
     }
 
+    /// Whether each address of `other` is one of its own.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// As the library's type, for tables and iteration.
     pub fn to_net(self) -> IpNet {
         self.0

@@ -198,7 +198,7 @@ mod tests {
             };
             let record = SignedRecord::unsigned(&record);
             let name = format!("robot-{host}").parse().unwrap();
-            Member { record, name, kind: MemberKind::Node, stock: None, ros_domain: None }
+            Member { record, name, kind: MemberKind::Node, stock: None, ros_domain: None, routes: None }
         };
         Snapshot {
             revision: Revision(1),

@@ -185,6 +185,7 @@ impl World {
             kind: MemberKind::Node,
             stock: None,
             ros_domain: None,
+            routes: None,
         }
     }
 

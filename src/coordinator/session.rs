@@ -14,6 +14,7 @@ use ria_protocol::keys::WgPublicKey;
 use ria_protocol::links::LinkNews;
 use ria_protocol::map::{Candidate, PatchSet, Relay, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, LiveUpdate, NodeMessage, Resume};
+use ria_protocol::prefix::Prefix;
 use ria_protocol::requester::{LocalChange, LocalDeed, Requester};
 use ria_protocol::rotation::{self, Rotate};
 use ria_protocol::time::UnixTime;
@@ -74,6 +75,8 @@ pub struct SessionConfig {
     pub time: UnixTime,
     /// What is kept for the coordinator.
     pub kept: Kept,
+    /// Local networks that this node offers to forward to.
+    pub routes: Vec<Prefix>,
 }
 
 /// From the agent's loop.
@@ -500,6 +503,7 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<Open
         boot: config.boot,
         clock: Some(SystemTime::now().into()),
         trusts: Some(tls::pins(&config.certificate.authorities)),
+        routes: Some(config.routes.clone()).filter(|routes| !routes.is_empty()),
     };
     stream.send(&NodeMessage::Resume(resume)).await?;
     let (protocol, version) = (stream.protocol(), welcome.coordinator_version);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ria_api::state::{NetworkReport, Severity};
 use ria_core::{MulticastPolicy, PingOutcome, RelayServer};
 use ria_protocol::id::{BootId, NetworkId, NodeId};
+use ria_protocol::prefix::Prefix;
 use ria_protocol::requester::Requester;
 use ria_service::{Watchdog, notify};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,6 +35,7 @@ use crate::config::Config;
 use crate::coordinator::reach::Reach;
 use crate::coordinator::session::SessionEvent;
 use crate::dds::Profiles;
+use crate::gateway::Gateway;
 use crate::machine::News;
 use crate::metrics::listen::{self, MetricsConfig};
 use crate::names::{Names, Place};
@@ -123,6 +125,9 @@ pub struct Control {
     pub(super) clashes_at: Option<Instant>,
     pub(super) udp_port: u16,
     pub(super) reach: Reach,
+    /// Local networks that this machine offers to forward to.
+    pub(super) advertised: Vec<Prefix>,
+    pub(super) gateway: Gateway,
     pub(super) boot: BootId,
     pub(super) networks: BTreeMap<NetworkId, Network>,
     /// Networks that this machine waits to be let into.
@@ -211,6 +216,8 @@ impl Control {
             host,
             udp_port,
             reach: config.reach,
+            advertised: config.routes.advertise,
+            gateway: Gateway::new(&config.run_dir),
             boot: random_boot(),
             networks: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -272,6 +279,7 @@ impl Control {
         self.port_mapping.give_back().await;
         if ending == Ending::ForGood {
             self.remove_interfaces().await;
+            self.follow_gateway().await;
         }
         self.end();
     }
@@ -359,6 +367,7 @@ impl Control {
             self.save_live_when_due(id, now);
             self.retry_interface(id).await;
         }
+        self.follow_gateway().await;
         self.retry_storage(now).await;
         self.follow_router();
         self.netcheck_when_due(now).await;

@@ -39,6 +39,7 @@ mod relays;
 mod requests;
 mod roaming;
 mod rotation;
+mod routes;
 mod status;
 mod storage;
 mod suspension;

@@ -1,12 +1,13 @@
 //! One network in the agent's loop: what is stored of it, and what runs for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use rand_core::{OsRng, RngCore};
 use ria_api::error::ApiError;
 use ria_api::state::{CoordinatorState, Joined, NetworkReport, NetworkState, Severity};
 use ria_core::MulticastPolicy;
+use ria_core::lan::Lan;
 use ria_protocol::id::{BootId, NetworkId, NodeId};
 use ria_protocol::prefix::Prefix;
 use ria_protocol::requester::{LocalDeed, Requester};
@@ -74,6 +75,10 @@ pub struct Network {
     pub multicast_told: MulticastPolicy,
     /// What the coordinator is told of links.
     pub links: Links,
+    /// Local networks behind others that this machine has a way to.
+    pub routed: BTreeSet<Prefix>,
+    /// Local networks behind this node, as the engine was told.
+    pub lans_told: Vec<Lan>,
 }
 
 /// The overlay interface of a network.
@@ -171,6 +176,8 @@ impl Network {
             live_unsaved: None,
             multicast_told: MulticastPolicy::default(),
             links: Links::default(),
+            routed: BTreeSet::new(),
+            lans_told: Vec::new(),
         }
     }
 
@@ -190,7 +197,7 @@ impl Network {
     }
 
     /// What its session begins with.
-    pub fn session_config(&self, reach: &Reach) -> SessionConfig {
+    pub fn session_config(&self, reach: &Reach, routes: &[Prefix]) -> SessionConfig {
         let Membership { identity, keys, certificate, map, contact, .. } = &self.membership;
         SessionConfig {
             reach: reach.clone(),
@@ -203,6 +210,7 @@ impl Network {
             certificate: certificate.clone(),
             revision: map.as_ref().map(|map| map.revision),
             time: contact.time,
+            routes: routes.to_vec(),
         }
     }
 

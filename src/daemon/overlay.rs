@@ -28,8 +28,10 @@ impl Control {
         if network.session.is_none() {
             network.boot = random_boot();
             network.coordinator.state = CoordinatorState::Connecting;
-            network.session =
-                Some(Session::start(network.session_config(&self.reach), self.session_events.clone()));
+            network.session = Some(Session::start(
+                network.session_config(&self.reach, &self.advertised),
+                self.session_events.clone(),
+            ));
             if network.membership.identity.suspended.is_none() {
                 network.state = NetworkState::Joining;
             }
@@ -60,6 +62,7 @@ impl Control {
         let (time, latest) = (network.coordinator_time(&Look::now()), network.time(&Look::now()));
         let policy = domains::policy(&snapshot, &self.multicast);
         network.multicast_told = policy.clone();
+        network.lans_told.clear();
         self.engine(Command::AddNetwork(add)).await;
         self.engine(Command::SetMulticast { network: id, policy }).await;
         self.engine(Command::SetTime { network: id, time, latest }).await;
@@ -122,7 +125,11 @@ impl Control {
             return self.interface_failed(id, "prefix-collides", &text);
         }
         match tun::create(&plan, &self.netlink, &self.host).await {
-            Ok(tun) => self.interface_made(id, tun, plan.addresses, plan.mtu),
+            Ok(tun) => {
+                self.interface_made(id, tun, plan.addresses, plan.mtu);
+                self.follow_routes(id).await;
+                self.follow_gateway().await;
+            }
             Err(error) => self.interface_failed(id, "interface-failed", &error.to_string()),
         }
     }

@@ -442,6 +442,7 @@ impl Mover {
                     | Command::SetMappedAddress(_)
                     | Command::SetAvoided(_)
                     | Command::SetMulticast { .. }
+                    | Command::SetLans { .. }
                     | Command::SetBeaconPlaces(_)
                     | Command::StartPing { .. } => None,
                 };

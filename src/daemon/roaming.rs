@@ -50,8 +50,10 @@ impl Control {
                 self.start_interface(id).await;
             } else {
                 self.retry_interface(id).await;
+                self.follow_routes(id).await;
             }
         }
+        self.follow_gateway().await;
     }
 
     async fn follow_uplink(&mut self, change: &UplinkChange) {
@@ -114,8 +116,14 @@ impl Control {
 
     pub(super) async fn tell_host_candidates(&mut self) {
         let candidates = self.host.candidates(self.udp_port);
-        let avoided = self.host.avoided(self.netlink.exclusions());
-        self.engine(Command::SetAvoided(avoided)).await;
+        self.tell_avoided().await;
         self.engine(Command::SetHostCandidates(candidates)).await;
+    }
+
+    /// Where no path is to lead: the robot's own networks, and what is reached through tunnels itself.
+    pub(super) async fn tell_avoided(&mut self) {
+        let mut avoided = self.host.avoided(self.netlink.exclusions());
+        avoided.extend(self.networks.values().flat_map(|network| &network.routed));
+        self.engine(Command::SetAvoided(avoided)).await;
     }
 }

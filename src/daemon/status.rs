@@ -183,15 +183,31 @@ fn with_size(reason: &str, carries: Option<u16>) -> String {
     }
 }
 
+/// With the local networks that are reached through the peer.
+fn with_networks(network: &Network, peer: NodeId, reason: String) -> String {
+    let record =
+        network.membership.map.as_ref().and_then(|map| map::member(map, peer)).map(|(_, record)| record);
+    let is_network = |prefix: &&Prefix| prefix.length() < prefix.to_net().max_prefix_len();
+    let prefixes = record.iter().flat_map(|record| &record.prefixes);
+    let networks: Vec<String> = prefixes.filter(is_network).map(ToString::to_string).collect();
+    if networks.is_empty() { reason } else { format!("{reason}; gateway to {}", networks.join(", ")) }
+}
+
 /// A peer with what happened to its link last.
 fn with_last(network: &Network, status: &ria_core::PeerStatus) -> PeerStatus {
     let last = network.last_changes.get(&status.node);
+    let told = peer(status);
+    let path_reason = match told.kind {
+        PeerKind::Gateway => with_networks(network, status.node, told.path_reason),
+        PeerKind::Node | PeerKind::Static | PeerKind::Unknown => told.path_reason,
+    };
     PeerStatus {
+        path_reason,
         last_change: last.map(|last| last.text.clone()),
         last_change_at: last.map(|last| last.at),
         last_gap: last.and_then(|last| last.gap),
         ros_domains: ros_domains(network, status.node),
-        ..peer(status)
+        ..told
     }
 }
 

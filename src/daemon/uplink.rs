@@ -263,6 +263,8 @@ impl Control {
         self.follow_urls(id);
         self.follow_domains(id).await;
         self.fit_interface(id).await;
+        self.follow_routes(id).await;
+        self.follow_gateway().await;
     }
 
     async fn handle_live(&mut self, id: NetworkId, update: LiveUpdate) {

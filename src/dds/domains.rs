@@ -93,6 +93,7 @@ mod tests {
             kind: MemberKind::Node,
             stock: None,
             ros_domain,
+            routes: None,
         };
         Snapshot {
             revision: Revision(1),

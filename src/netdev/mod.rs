@@ -10,6 +10,7 @@ pub mod host;
 pub mod keep;
 pub mod netlink;
 pub mod room;
+pub mod routes;
 pub mod tun;
 pub mod udp;
 pub mod urgent;

@@ -45,6 +45,12 @@ pub enum NetlinkError {
     },
 }
 
+/// What becomes of a request's failure.
+pub(super) fn request(what: impl Into<String>) -> impl Fn(rtnetlink::Error) -> NetlinkError {
+    let what = what.into();
+    move |source| NetlinkError::Request { what: what.clone(), source }
+}
+
 /// An open netlink socket.
 #[derive(Debug, Clone)]
 pub struct Netlink {
@@ -58,6 +64,11 @@ impl Netlink {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         Ok(Self { handle, exclusions: Arc::new(exclusions) })
+    }
+
+    /// For requests about routes.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// What the user has excluded.
@@ -118,7 +129,7 @@ impl Netlink {
         ] {
             let mut routes = self.handle.route().get(query).execute();
             while let Some(message) = routes.try_next().await.map_err(read)? {
-                host.routes.extend(route(&message));
+                host.routes.extend(of_main_table(&message));
             }
         }
         host.judge(&self.exclusions);
@@ -255,7 +266,8 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     Some(Neighbour { interface: message.header.ifindex, address, resolution })
 }
 
-fn route(message: &RouteMessage) -> Option<Route> {
+/// A route as the rest of the program sees it; of other tables than the main one nothing.
+pub(super) fn of_main_table(message: &RouteMessage) -> Option<Route> {
     if message.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }

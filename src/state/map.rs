@@ -100,6 +100,7 @@ mod tests {
             kind: MemberKind::Node,
             stock: None,
             ros_domain: None,
+            routes: None,
         }
     }
 

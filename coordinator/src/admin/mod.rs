@@ -15,6 +15,7 @@ mod links;
 mod people;
 mod policy;
 mod relays;
+pub mod routes;
 mod seen;
 pub mod server;
 mod stock;

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use super::api::{Problem, ProblemCode};
 use super::desk::{Desk, Shared};
 use super::server::{Admin, Answer, Body, By, NetworkFilter, choose_network, presence, problem};
+use crate::policy::Who;
 use crate::policy::api::{
     ChangePolicy, Explain, Explained, PolicyChanged, PolicyView, PutPolicy, VersionView, What,
 };
@@ -249,6 +250,13 @@ async fn explained(Shared(admin): Shared, Body(request): Body<Explain>) -> Answe
             );
             problem(ProblemCode::NotFound, text)
         };
+        if let Ok(Who::Route(prefix)) = wanted.parse() {
+            return roster.devices(prefix).ok_or_else(|| {
+                let text =
+                    format!("nothing is reached at {prefix}; `ria-coordinator route list` shows what is");
+                problem(ProblemCode::NotFound, text)
+            });
+        }
         roster.find(wanted).cloned().ok_or_else(nobody)
     };
     let (from, to) = (find(&request.from)?, find(&request.to)?);

@@ -144,6 +144,7 @@ pub(crate) fn operations(admin: Arc<Admin>) -> Router {
         .merge(super::upkeep::routes())
         .merge(super::relays::routes())
         .merge(super::policy::routes())
+        .merge(super::routes::routes())
         .merge(super::authorities::routes())
         .merge(super::people::routes())
         .merge(super::links::routes())

@@ -15,6 +15,7 @@ use super::links::{self, LinkCommand};
 use super::people::{self, UserCommand};
 use super::policy::{self, PolicyCommand};
 use super::relays::{self, RelayCommand};
+use super::routes::{self, RouteCommand};
 use super::stock::{self, NewStatic};
 use super::table::{list, or_dash, table};
 use super::{
@@ -41,6 +42,7 @@ pub(super) enum Request {
     Url(UrlCommand),
     Relay(RelayCommand),
     User(UserCommand),
+    Route(RouteCommand),
 }
 
 /// What is printed, and whether all is well.
@@ -79,6 +81,7 @@ pub(super) fn run(request: Request) -> ExitCode {
             Request::Url(command) => url(command).await,
             Request::Relay(command) => relays::run(command).await,
             Request::User(command) => people::run(command).await,
+            Request::Route(command) => routes::run(command).await,
         }
     });
     match outcome {

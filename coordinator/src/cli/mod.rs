@@ -10,6 +10,7 @@ mod links;
 mod people;
 mod policy;
 mod relays;
+pub(crate) mod routes;
 mod serve;
 mod standalone;
 mod stock;
@@ -76,6 +77,9 @@ enum Command {
     /// Links: how members reach each other
     #[command(subcommand)]
     Link(links::LinkCommand),
+    /// Local networks behind nodes, such as a robot's LiDAR: offered by nodes, approved here
+    #[command(subcommand)]
+    Route(routes::RouteCommand),
     /// Policies: who may begin what with whom in a network
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -507,6 +511,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Audit(audit::AuditCommand::Verify(args)) => upkeep::verify(args),
         Command::Audit(command) => commands::run(commands::Request::Audit(command)),
         Command::Policy(command) => commands::run(commands::Request::Policy(Box::new(command))),
+        Command::Route(command) => commands::run(commands::Request::Route(command)),
         Command::User(command) => commands::run(commands::Request::User(command)),
         Command::Ca(command) => commands::run(commands::Request::Ca(command)),
         Command::Url(command) => commands::run(commands::Request::Url(command)),

@@ -113,6 +113,22 @@ pub(super) async fn node(
             let body = json!({ "add": add, "remove": remove });
             deed_on(who, (Method::POST, &api("/tag")), &body, (&here, "tagged")).await
         }
+        "route-approve" => {
+            let map = Some(field(&fields, "map").trim()).filter(|map| !map.is_empty());
+            let body = json!({ "lan": field(&fields, "lan"), "map": map });
+            deed((&gate, &visitor), (Method::POST, &api("/routes/approve")), &body, (&here, "route-approved"))
+                .await
+        }
+        "route-withdraw" => {
+            let body = json!({ "lan": field(&fields, "lan") });
+            deed(
+                (&gate, &visitor),
+                (Method::POST, &api("/routes/withdraw")),
+                &body,
+                (&here, "route-withdrawn"),
+            )
+            .await
+        }
         "disable" => deed_on(who, (Method::POST, &api("/disable")), &(), (&here, "disabled")).await,
         "enable" => deed_on(who, (Method::POST, &api("/enable")), &(), (&here, "enabled")).await,
         "remove" if field(&fields, "sure") == "yes" => {

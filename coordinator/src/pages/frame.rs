@@ -132,7 +132,7 @@ pub(super) struct Visitor {
 }
 
 /// What is said after something was done; the address says only which.
-const NOTICES: [(&str, &str); 16] = [
+const NOTICES: [(&str, &str); 18] = [
     ("renamed", "It has the new name."),
     ("tagged", "The tags are set."),
     ("disabled", "It is kept out now."),
@@ -140,6 +140,8 @@ const NOTICES: [(&str, &str); 16] = [
     ("removed", "It is removed."),
     ("approved", "It is a member now."),
     ("rejected", "It is not let in."),
+    ("route-approved", "Members reach the network now."),
+    ("route-withdrawn", "Nobody reaches the network any more."),
     ("revoked", "Nobody joins by this key any more."),
     ("network", "The network is there."),
     ("roles", "The role is set."),

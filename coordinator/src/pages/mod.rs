@@ -15,6 +15,7 @@ mod links;
 mod policy;
 mod provider;
 mod read;
+mod routes;
 mod rows;
 mod timeline;
 

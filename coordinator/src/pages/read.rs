@@ -12,6 +12,7 @@ use ria_protocol::map::MemberKind;
 use super::drawing::{self, Dot};
 use super::frame::{Fields, Frame, Visitor, field, page};
 use super::links::Happened;
+use super::routes::RouteRow;
 use super::rows::{
     KeyRow, NetworkRow, NodeRow, PendingRow, RelayRow, TokenRow, UserRow, facts, now, own_roles,
 };
@@ -23,6 +24,7 @@ use crate::admin::api::{
 use crate::admin::api_links::HistoryView;
 use crate::admin::api_people::{TokenView, UserView};
 use crate::admin::client::escaped;
+use crate::admin::routes::RouteView;
 use crate::duration::shown;
 use crate::rest::gate::Gate;
 use crate::state::people::Role;
@@ -181,6 +183,7 @@ struct Node {
     disabled: bool,
     timeline: String,
     happened: Vec<Happened>,
+    routes: Vec<RouteRow>,
 }
 
 pub(super) async fn node(
@@ -194,7 +197,9 @@ pub(super) async fn node(
         let path = with_network(&format!("/v1/nodes/{}/history", escaped(&wanted)), &network);
         let history: Vec<HistoryView> = gate.get(&visitor.who, &path).await?;
         let row = NodeRow::of(&node);
+        let routes: Vec<RouteView> = gate.get(&visitor.who, &with_network("/v1/routes", &network)).await?;
         Ok(Node {
+            routes: RouteRow::all(routes.iter().filter(|route| route.node_id == node.id)),
             frame: visitor.live_frame(node.name.as_str(), "nodes"),
             facts: facts(&node),
             base: format!("/nodes/{}/{}", row.network, row.id),

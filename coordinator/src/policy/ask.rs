@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ria_protocol::id::NodeId;
 use ria_protocol::name::Name;
 use ria_protocol::policy::Selector;
+use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 
 use super::words::Question;
@@ -21,6 +22,20 @@ pub struct Entry {
     /// Whose laptop it is, and the groups that the provider puts that person into.
     pub owner: Option<UserName>,
     pub groups: Vec<String>,
+    /// Networks that are reached behind it.
+    pub routes: Vec<Prefix>,
+    /// These devices behind it are meant, not the member itself.
+    pub devices: Option<Prefix>,
+}
+
+impl Entry {
+    /// Whether somebody is among those that a selector means.
+    pub fn is_in(&self, selector: &Selector) -> bool {
+        match self.devices {
+            Some(own) => selector.devices().iter().any(|prefix| prefix.covers(&own)),
+            None => selector.contains(self.node, &self.tags),
+        }
+    }
 }
 
 /// All members, static peers too, in order of their names.
@@ -37,6 +52,8 @@ impl Roster {
             tags: m.tags.clone(),
             owner: m.laptop.as_ref().map(|laptop| laptop.owner.clone()),
             groups: m.laptop.as_ref().map(|laptop| laptop.groups.clone()).unwrap_or_default(),
+            routes: network.routed_by(m.node).map(|route| route.prefix).collect(),
+            devices: None,
         });
         let statics = network.static_peers.values();
         let statics = statics.map(|s| Entry {
@@ -45,6 +62,8 @@ impl Roster {
             tags: s.tags.clone(),
             owner: None,
             groups: Vec::new(),
+            routes: Vec::new(),
+            devices: None,
         });
         let mut all: Vec<Entry> = nodes.chain(statics).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -59,6 +78,12 @@ impl Roster {
     /// The one of this name.
     pub fn named(&self, name: &Name) -> Option<&Entry> {
         self.0.binary_search_by(|entry| entry.name.cmp(name)).ok().and_then(|at| self.0.get(at))
+    }
+
+    /// Devices on a network behind a member, as somebody of their own.
+    pub fn devices(&self, prefix: Prefix) -> Option<Entry> {
+        let behind = |entry: &&Entry| entry.routes.iter().any(|route| route.covers(&prefix));
+        Some(Entry { devices: Some(prefix), ..self.0.iter().find(behind)?.clone() })
     }
 
     /// The one of this name or identity.
@@ -103,12 +128,16 @@ fn selector(whos: &[Who], groups: &BTreeMap<String, Vec<Who>>, roster: &Roster) 
                 made.nodes.extend(theirs.map(|entry| entry.node));
             }
             Who::Tag(tag) => made.tags.push(tag.clone()),
+            Who::Route(prefix) => made.prefixes.get_or_insert_default().push(*prefix),
             Who::Group(group) => {
                 let inner =
                     selector(groups.get(group).map_or(&[][..], Vec::as_slice), &BTreeMap::new(), roster);
                 made.all |= inner.all;
                 made.nodes.extend(inner.nodes);
                 made.tags.extend(inner.tags);
+                if let Some(prefixes) = inner.prefixes {
+                    made.prefixes.get_or_insert_default().extend(prefixes);
+                }
             }
         }
     }
@@ -116,6 +145,10 @@ fn selector(whos: &[Who], groups: &BTreeMap<String, Vec<Who>>, roster: &Roster) 
     made.nodes.dedup();
     made.tags.sort();
     made.tags.dedup();
+    if let Some(prefixes) = &mut made.prefixes {
+        prefixes.sort_unstable();
+        prefixes.dedup();
+    }
     made
 }
 
@@ -138,9 +171,8 @@ pub fn ask<'p>(
 ) -> Answer<'p> {
     let mut at_other_times = None;
     for (rule, froms, tos) in resolved.rules(policy) {
-        let forth = froms.contains(from.node, &from.tags) && tos.contains(to.node, &to.tags);
-        let back =
-            question.is_mutual() && froms.contains(to.node, &to.tags) && tos.contains(from.node, &from.tags);
+        let forth = from.is_in(froms) && to.is_in(tos);
+        let back = question.is_mutual() && to.is_in(froms) && from.is_in(tos);
         if !(forth || back) || !rule.permits.iter().any(|permit| question.is_allowed_by(permit)) {
             continue;
         }
@@ -179,18 +211,32 @@ fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) 
     let failed = |text: String| Some(Failed { line: test.line, text });
     let all_of = |who: &Who| -> Result<Vec<Entry>, String> {
         let selector = selector(std::slice::from_ref(who), &policy.groups, roster);
-        let found: Vec<Entry> =
-            roster.iter().filter(|entry| selector.contains(entry.node, &entry.tags)).cloned().collect();
+        let found: Vec<Entry> = if let Who::Route(prefix) = who {
+            roster.devices(*prefix).into_iter().collect()
+        } else {
+            roster.iter().filter(|entry| entry.is_in(&selector)).cloned().collect()
+        };
         match who {
             _ if !found.is_empty() => Ok(found),
             // The first one with the tag is to find what the test says.
             Who::Tag(tag) => {
                 let name = "nobody-yet".parse::<Name>().map_err(|error| error.to_string())?;
                 let (node, tags) = (NodeId::from_bytes([0; NodeId::LEN]), vec![tag.clone()]);
-                Ok(vec![Entry { node, name, tags, owner: None, groups: Vec::new() }])
+                Ok(vec![Entry {
+                    node,
+                    name,
+                    tags,
+                    owner: None,
+                    groups: Vec::new(),
+                    routes: Vec::new(),
+                    devices: None,
+                }])
             }
             // People come and go; what has to hold for their laptops holds while there are none.
             Who::Person(_) | Who::People(_) => Ok(Vec::new()),
+            Who::Route(_) => {
+                Err(format!("{who} is no approved network behind a node (ria-coordinator route list)"))
+            }
             Who::Node(_) | Who::Group(_) | Who::Everybody => Err(format!("{who} is nobody in this network")),
         }
     };
@@ -203,7 +249,12 @@ fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) 
         let answer = ask(policy, resolved, (from, to), test.question, None);
         let told = |entry: &Entry, who: &Who| match who {
             Who::Node(_) => entry.name.to_string(),
-            Who::Tag(_) | Who::Group(_) | Who::Person(_) | Who::People(_) | Who::Everybody => {
+            Who::Tag(_)
+            | Who::Group(_)
+            | Who::Person(_)
+            | Who::People(_)
+            | Who::Route(_)
+            | Who::Everybody => {
                 format!("{} ({who})", entry.name)
             }
         };
@@ -236,6 +287,8 @@ mod tests {
             tags: tags.iter().map(ToString::to_string).collect(),
             owner: None,
             groups: Vec::new(),
+            routes: Vec::new(),
+            devices: None,
         };
         Roster(vec![
             entry(1, "laptop-1", &[]),

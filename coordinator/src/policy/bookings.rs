@@ -23,7 +23,7 @@ impl Holder {
         match who {
             Who::Person(name) => *name == self.name,
             Who::Node(node) => self.laptops.contains(node),
-            Who::Everybody | Who::Tag(_) | Who::Group(_) | Who::People(_) => false,
+            Who::Everybody | Who::Tag(_) | Who::Group(_) | Who::People(_) | Who::Route(_) => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use ria_protocol::id::NodeId;
 use ria_protocol::policy::{NodePolicy, Rule, Selector};
+use ria_protocol::prefix::Prefix;
 
 use super::Policy;
 use super::ask::{Entry, Resolved};
@@ -17,7 +18,16 @@ pub fn compile(policy: &Policy, resolved: &Resolved, version: u64, locals: &[&En
             let inside = locals.iter().filter(|entry| selector.contains(entry.node, &entry.tags));
             inside.map(|entry| entry.node).collect()
         };
-        let (from_here, to_here) = (local(from), local(to));
+        // Devices answer only, so they are never on the other side.
+        let (from_here, mut to_here) = (Selector::of(local(from)), Selector::of(local(to)));
+        let routes = || locals.iter().flat_map(|entry| &entry.routes);
+        let behind: Vec<Prefix> = to
+            .devices()
+            .iter()
+            .filter(|prefix| routes().any(|route| route.overlaps(prefix)))
+            .copied()
+            .collect();
+        to_here.prefixes = Some(behind).filter(|prefixes| !prefixes.is_empty());
         let mut add = |from: Selector, to: Selector| {
             if from.is_empty() || to.is_empty() {
                 return;
@@ -26,8 +36,8 @@ pub fn compile(policy: &Policy, resolved: &Resolved, version: u64, locals: &[&En
             let permits = rule.permits.clone();
             rules.push(Rule { number: rule.number, from, to, permits, not_before, until });
         };
-        add(Selector::of(from_here), to.clone());
-        add(from.clone(), Selector::of(to_here));
+        add(from_here, to.clone());
+        add(from.clone(), to_here);
     }
     NodePolicy { version, rules: Some(rules) }
 }

@@ -93,8 +93,8 @@ impl<'p> Table<'p> {
         Self(Some(
             lasting
                 .map(|(rule, from, to)| Row {
-                    from: roster.iter().map(|e| from.contains(e.node, &e.tags)).collect(),
-                    to: roster.iter().map(|e| to.contains(e.node, &e.tags)).collect(),
+                    from: roster.iter().map(|e| e.is_in(from)).collect(),
+                    to: roster.iter().map(|e| e.is_in(to)).collect(),
                     permits: &rule.permits,
                     period: rule.period,
                 })

@@ -30,9 +30,8 @@ pub fn explain(
     };
     let Some(question) = question else {
         let about = |from: &Entry, to: &Entry, mutual: bool| -> Vec<RuleView> {
-            let rules = resolved.rules(&in_force.policy).filter(|(_, froms, tos)| {
-                froms.contains(from.node, &from.tags) && tos.contains(to.node, &to.tags)
-            });
+            let rules =
+                resolved.rules(&in_force.policy).filter(|(_, froms, tos)| from.is_in(froms) && to.is_in(tos));
             let rules = rules.filter(|(rule, ..)| !mutual || rule.permits.iter().any(|p| p.is_mutual()));
             rules.map(|(rule, ..)| view(rule, now)).collect()
         };

@@ -26,6 +26,7 @@ use std::fmt;
 
 use ria_protocol::name::Name;
 use ria_protocol::policy::Permit;
+use ria_protocol::prefix::Prefix;
 use valid::Period;
 use words::Question;
 
@@ -50,6 +51,8 @@ pub enum Who {
     Person(UserName),
     /// The laptops of everybody in a group of the login provider's.
     People(String),
+    /// Devices on a local network behind a member, by the addresses under which members reach them.
+    Route(Prefix),
 }
 
 impl fmt::Display for Who {
@@ -61,6 +64,7 @@ impl fmt::Display for Who {
             Self::Group(group) => write!(f, "group:{group}"),
             Self::Person(name) => write!(f, "person:{}", name.as_str()),
             Self::People(group) => write!(f, "people:{group}"),
+            Self::Route(prefix) => write!(f, "route:{prefix}"),
         }
     }
 }
@@ -113,6 +117,18 @@ impl Policy {
         let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
         let all = rules.chain(self.groups.values().flatten());
         all.filter(|who| matches!(who, Who::Person(_) | Who::People(_)))
+    }
+
+    /// The devices behind nodes that it mentions.
+    pub fn routes(&self) -> impl Iterator<Item = Prefix> {
+        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
+        let all = rules.chain(self.groups.values().flatten());
+        all.filter_map(|who| if let Who::Route(prefix) = who { Some(*prefix) } else { None })
+    }
+
+    /// Whether it says anything of devices at these addresses.
+    pub fn reaches(&self, prefix: Prefix) -> bool {
+        self.routes().any(|named| named.overlaps(&prefix))
     }
 
     /// The tags that it mentions.

@@ -187,6 +187,12 @@ impl Reader<'_> {
                 None
             }
         });
+        for text in from.iter().filter(|text| matches!(text.get_ref().parse(), Ok(Who::Route(_)))) {
+            self.complain(
+                text.span().start,
+                "devices behind a node only answer; name a route in to, and the node itself in from",
+            );
+        }
         PolicyRule {
             number,
             line,

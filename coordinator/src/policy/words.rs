@@ -37,13 +37,18 @@ pub enum WordError {
     #[error("{0:?} is no multicast group; IPv4 has 224.0.0.0 to 239.255.255.255, IPv6 ff00::/8")]
     Group(String),
     #[error(
-        "{0:?} is nobody; write the name of a node, tag:NAME, group:NAME, person:NAME, people:GROUP or *"
+        "{0:?} is nobody; write the name of a node, tag:NAME, group:NAME, person:NAME, people:GROUP, route:PREFIX or *"
     )]
     Who(String),
     #[error(
         "{0:?} is nobody; a person is written as person:ada@uni.example, a group of the login provider's as people:GROUP"
     )]
     Person(String),
+    #[error(
+        "{0:?} is no network behind a node; write it as route:10.66.3.0/24, a device in it as route:10.66.3.7/32, by the \
+         addresses under which members reach it (`ria-coordinator route list`)"
+    )]
+    Route(String),
     #[error("{0:?} can't be asked for; ask for tcp/22, udp/5000, icmp, ros/7 or multicast/239.1.2.3:5000")]
     Question(String),
 }
@@ -137,6 +142,10 @@ impl FromStr for Who {
                 known.map(Self::Person).map_err(|_| WordError::Person(text.to_owned()))
             }
             Some(("people", group)) if is_group(group) => Ok(Self::People(group.to_owned())),
+            Some(("route", prefix)) => {
+                let read = prefix.parse().map(Self::Route);
+                read.map_err(|_| WordError::Route(text.to_owned()))
+            }
             Some(("people" | "user", _)) => Err(WordError::Person(text.to_owned())),
             Some(_) => Err(wrong()),
         }
@@ -285,13 +294,14 @@ mod tests {
 
     #[test]
     fn who_is_meant_reads_back_as_it_was_written() {
-        for text in ["*", "robot-7", "tag:arm", "group:team-a"] {
+        for text in ["*", "robot-7", "tag:arm", "group:team-a", "route:10.66.3.0/24", "route:10.66.3.7/32"] {
             assert_eq!(text.parse::<Who>().unwrap().to_string(), text);
         }
         for text in ["", "Robot 7", "tag:", "grp:x", "tag:a b"] {
             assert!(matches!(text.parse::<Who>(), Err(WordError::Who(_))), "{text}");
         }
         assert_eq!("person:Eva".parse::<Who>().unwrap().to_string(), "person:eva");
+        assert!(matches!("route:robot-3".parse::<Who>(), Err(WordError::Route(_))));
         assert!("user:eva".parse::<Who>().unwrap_err().to_string().contains("person:"));
         assert!("people:a\"b".parse::<Who>().is_err() && "people:a\\b".parse::<Who>().is_err());
     }

@@ -23,7 +23,7 @@ pub(super) struct RowLimiter(BTreeMap<NodeId, (Instant, u32)>);
 
 impl RowLimiter {
     /// Whether this node may write another one now.
-    fn allows(&mut self, node: NodeId, now: Instant) -> bool {
+    pub(super) fn allows(&mut self, node: NodeId, now: Instant) -> bool {
         self.0.retain(|_, (since, _)| now.duration_since(*since) < HOUR);
         let (_, count) = self.0.entry(node).or_insert((now, 0));
         *count += 1;

@@ -21,6 +21,7 @@ pub mod people;
 pub mod policy;
 mod relays;
 mod rotate;
+pub mod routes;
 mod standing;
 pub mod stock;
 mod testify;
@@ -162,6 +163,7 @@ enum Command {
     NoteAuthority(Arc<Authority>, Event, Reply<(), Unavailable>),
     NoteLocalChange(NetworkId, NodeId, LocalChange, oneshot::Sender<Result<(), Unavailable>>),
     StaticPeer(stock::StaticPeerCommand),
+    Route(routes::RouteCommand),
     SetPolicy(Box<policy::Wanted>),
     Record(Box<Event>, oneshot::Sender<Result<(), Unavailable>>),
     NoteContacts(Vec<Contact>, oneshot::Sender<Result<(), Unavailable>>),

@@ -192,12 +192,15 @@ fn warnings(policy: &Policy, roster: &Roster, now: UnixTime) -> Vec<String> {
         roster.iter().any(|entry| match who {
             Who::Person(name) => entry.owner.as_ref() == Some(name),
             Who::People(group) => entry.groups.contains(group),
-            Who::Everybody | Who::Node(_) | Who::Tag(_) | Who::Group(_) => true,
+            Who::Everybody | Who::Node(_) | Who::Tag(_) | Who::Group(_) | Who::Route(_) => true,
         })
     };
     all.extend(
         policy.people().filter(|who| !has_laptop(who)).map(|who| format!("{who} has no laptop here (yet)")),
     );
+    for prefix in policy.routes().filter(|prefix| roster.devices(*prefix).is_none()) {
+        all.push(format!("nothing is reached at {prefix} (yet): ria-coordinator route list"));
+    }
     let has = |tag: &str| roster.iter().any(|entry| entry.tags.iter().any(|own| own == tag));
     for tag in policy.tags().filter(|tag| !has(tag)) {
         all.push(format!("nobody has tag {tag} (yet)"));

@@ -131,6 +131,7 @@ impl Writer {
                 let _ = reply.send(self.note_local_change(network, node, &change).await);
             }
             Command::StaticPeer(command) => self.handle_static_peer(command).await,
+            Command::Route(command) => self.handle_route(command).await,
             Command::SetPolicy(wanted) => self.handle_policy(*wanted).await,
             Command::Record(event, reply) => drop(reply.send(self.record(&event).await)),
             Command::NoteContacts(contacts, reply) => {

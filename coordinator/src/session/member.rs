@@ -114,8 +114,9 @@ impl Session<'_> {
         // Listening begins before the state is read, so that no change is missed between the two.
         let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         let mut changes = network.feed.subscribe();
-        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         self.check_standing()?;
+        self.offer_routes(resume).await;
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         let reader = Reader { node: self.node.1, protocol: socket.protocol() };
         socket.send(&view::catch_up(&network, resume.revision, reader)).await?;
         self.told = network.revision;
@@ -167,6 +168,14 @@ impl Session<'_> {
                 Ok(()) = authorities.changed() => self.send_authorities(socket).await?,
                 message = socket.next() => self.handle_message(socket, message?).await?,
             }
+        }
+    }
+
+    /// Notes which local networks the node offers to forward to.
+    async fn offer_routes(&self, resume: &Resume) {
+        let lans = resume.routes.clone().unwrap_or_default();
+        if let Err(error) = self.services.registry.offer_routes(self.node.0, self.node.1, lans).await {
+            tracing::debug!(%error, node = %self.node.1, "what a node offers can't be noted at the moment");
         }
     }
 

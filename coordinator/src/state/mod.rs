@@ -9,6 +9,7 @@ pub mod etag;
 pub mod people;
 pub mod policy;
 pub mod relay;
+pub mod routes;
 pub mod stock;
 pub mod view;
 pub mod waiting;
@@ -34,6 +35,7 @@ use crate::audit::Head;
 use crate::epoch::Began;
 use people::{People, Reach, UserName};
 use relay::RelayEntry;
+use routes::RouteEntry;
 use stock::StaticEntry;
 use waiting::WaitingEntry;
 
@@ -112,6 +114,8 @@ pub struct Network {
     pub revision: Revision,
     pub members: BTreeMap<NodeId, Arc<MemberEntry>>,
     pub static_peers: BTreeMap<NodeId, Arc<StaticEntry>>,
+    /// Local networks behind members, by node and what they are there; `None` stands before all of a node's.
+    pub routes: BTreeMap<(NodeId, Option<Prefix>), RouteEntry>,
     /// Nodes that wait for approval, or were rejected not long ago.
     pub waiting: BTreeMap<NodeId, Arc<WaitingEntry>>,
     /// How long a member may stay unheard of; the same as [`World::membership`].
@@ -140,6 +144,7 @@ impl Network {
             membership: DEFAULT_MEMBERSHIP,
             members: BTreeMap::new(),
             static_peers: BTreeMap::new(),
+            routes: BTreeMap::new(),
             waiting: BTreeMap::new(),
             freed: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -305,6 +310,7 @@ impl MemberEntry {
             kind,
             stock: None,
             ros_domain: self.ros_domain,
+            routes: None,
         }
     }
 

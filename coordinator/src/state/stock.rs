@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::keys::{PresharedKey, WgPublicKey};
-use ria_protocol::map::{Member, MemberKind, StockPeer};
+use ria_protocol::map::{Member, MemberKind, StockPeer, SubnetRoute};
 use ria_protocol::name::Name;
 use ria_protocol::prefix::Prefix;
 use ria_protocol::record::{MemberRecord, SignedRecord};
@@ -58,6 +58,7 @@ impl StaticEntry {
                 keepalive: self.keepalive,
             }),
             ros_domain: None,
+            routes: None,
         }
     }
 
@@ -75,8 +76,11 @@ impl Network {
 
     /// A member as the map lists it: with the addresses that it forwards for behind its own.
     pub fn listed(&self, member: &MemberEntry) -> Member {
-        let prefixes: Vec<Prefix> = self.behind(member.node).flat_map(|peer| peer.prefixes()).collect();
-        member.to_member(self.info.id, prefixes)
+        let routes: Vec<SubnetRoute> = self.routed_by(member.node).collect();
+        let stock = self.behind(member.node).flat_map(|peer| peer.prefixes());
+        let prefixes = stock.chain(routes.iter().map(|route| route.prefix)).collect();
+        let listed = member.to_member(self.info.id, prefixes);
+        Member { routes: Some(routes).filter(|routes| !routes.is_empty()), ..listed }
     }
 
     /// Whether a member or a static peer has this key.

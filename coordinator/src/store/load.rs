@@ -185,6 +185,7 @@ impl Store {
             network.freed.insert(parsed(&row, "address")?, time(&row, "freed")?);
         }
         network.static_peers = self.load_static_peers(&id).await?;
+        network.routes = self.load_routes(&id).await?;
         network.waiting = self.load_waiting(&id).await?;
         let tombstones = "SELECT * FROM tombstones WHERE network = $1";
         for row in sqlx::query(tombstones).bind(&id).fetch_all(&self.writer).await? {

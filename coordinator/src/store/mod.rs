@@ -10,6 +10,7 @@ mod load;
 mod people;
 mod policy;
 mod relays;
+mod routes;
 mod shared;
 mod stock;
 mod write;

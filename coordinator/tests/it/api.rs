@@ -82,7 +82,9 @@ async fn every_operation_works_and_answers_as_the_document_says() {
     let server = Server::start();
     let owner = program(&server, "ada", "owner");
     let key = server.key(&["--reusable"]);
-    Robot::new("robot", &key).enrol(server.address, &key).await;
+    let mut robot = Robot::new("robot", &key);
+    robot.routes = vec!["192.168.10.0/24".parse().unwrap()];
+    robot.join(server.address, &key).await;
     let waiting = server.key(&["--approve", "--reusable"]);
     for name in ["late", "later"] {
         let robot = Robot::new(name, &waiting);
@@ -112,6 +114,19 @@ async fn every_operation_works_and_answers_as_the_document_says() {
         ("enableNode", "POST", "/v1/nodes/robot-7/enable".into(), Value::Null),
         ("nodeHistory", "GET", "/v1/nodes/robot-7/history".into(), Value::Null),
         ("listLinks", "GET", "/v1/links".into(), Value::Null),
+        ("listRoutes", "GET", "/v1/routes?network=lab".into(), Value::Null),
+        (
+            "approveRoute",
+            "POST",
+            "/v1/nodes/robot-7/routes/approve".into(),
+            json!({ "lan": "192.168.10.0/24", "map": "auto" }),
+        ),
+        (
+            "withdrawRoute",
+            "POST",
+            "/v1/nodes/robot-7/routes/withdraw".into(),
+            json!({ "lan": "192.168.10.0/24" }),
+        ),
         ("listPending", "GET", "/v1/pending".into(), Value::Null),
         ("approveNode", "POST", "/v1/pending/late/approve".into(), json!({ "name": null })),
         ("rejectNode", "POST", "/v1/pending/later/reject".into(), Value::Null),

@@ -23,6 +23,7 @@ mod policy;
 mod postgres;
 mod restore;
 mod robustness;
+mod routes;
 mod schedule;
 mod static_peers;
 mod stores;

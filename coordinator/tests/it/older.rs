@@ -73,6 +73,7 @@ fn robot(name: &'static str) -> Robot {
         node: NodeId::from_bytes([0; 10]),
         boot: BootId::from_bytes([7; 10]),
         pin: SpkiHash::of(&rcgen::PublicKeyData::subject_public_key_info(&authority)),
+        routes: Vec::new(),
     }
 }
 

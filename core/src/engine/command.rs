@@ -11,6 +11,7 @@ use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use zeroize::Zeroizing;
 
+use crate::lan::Lan;
 use crate::multicast::MulticastPolicy;
 use crate::packet::SocketIndex;
 
@@ -106,6 +107,14 @@ pub enum Command {
         network: NetworkId,
         /// What.
         policy: MulticastPolicy,
+    },
+    /// The local networks behind this node that others reach through it. Packets between them and peers are translated, and
+    /// pass the interface with the addresses that these networks have here. Without any, only what is for the node itself does.
+    SetLans {
+        /// Which network of the overlay.
+        network: NetworkId,
+        /// Which local networks.
+        lans: Vec<Lan>,
     },
     /// The addresses from which beacons can go to everybody on their link, link-local ones too (with their scope), each
     /// with the UDP port's number. None: no beacons are sent.

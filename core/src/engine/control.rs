@@ -165,6 +165,11 @@ impl Control {
                 self.to_shard.push_back(ShardCommand::SetMulticast { network, policy });
                 Ok(())
             }
+            Command::SetLans { network, lans } => {
+                self.network(network)?;
+                self.to_shard.push_back(ShardCommand::SetLans { network, lans });
+                Ok(())
+            }
             Command::StartPing { network, peer, id, timeout } => {
                 let known = self.network(network)?.peers.contains_key(&peer);
                 if known {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::keys::WgPublicKey;
 use ria_protocol::map::MemberKind;
-use ria_protocol::policy::{NodePolicy, Permit, PermitKind, Rule, Selector};
+use ria_protocol::policy::{NodePolicy, Permit, PermitKind, Rule, Selector, Traffic};
 use ria_protocol::record::MemberRecord;
 use ria_protocol::time::UnixTime;
 
@@ -327,6 +327,48 @@ fn rules_with_a_period_hold_in_it() {
     for (time, involved) in [(None, 0), (Some(99), 0), (Some(100), 2), (Some(200), 0)] {
         assert_eq!(built(vec![booked.clone()], time).involved().len(), involved, "{time:?}");
     }
+}
+
+#[test]
+fn devices_behind_a_member_are_reached_where_a_rule_names_them() {
+    let prefix = |text: &str| text.parse::<ria_protocol::prefix::Prefix>().unwrap();
+    let mut members: Vec<_> = (1..=3).map(member).collect();
+    members[1].1.record.prefixes.extend([prefix("10.66.3.0/24"), prefix("10.213.0.3/32")]);
+    let to = |prefixes: &[&str]| Selector {
+        prefixes: Some(prefixes.iter().map(|text| prefix(text)).collect()),
+        ..Selector::default()
+    };
+    let rules = |to: Selector, permit: Permit| {
+        let rule = Rule { to, permits: vec![permit], ..rule(1, 1, permit) };
+        let all = Selector { all: true, ..Selector::default() };
+        let pings = Rule {
+            from: all.clone(),
+            to: all,
+            permits: vec![Permit::plain(PermitKind::ICMP)],
+            ..rule.clone()
+        };
+        let policy = NodePolicy { version: 1, rules: Some(vec![rule, pings]) };
+        let members = members.iter().map(|(node, member)| (*node, member));
+        Rules::build(&policy, members, None).unwrap()
+    };
+    let lidar = IpAddr::from([10, 66, 3, 7]);
+    let (scan, ping) = (Traffic { protocol: UDP, port: Some(2368) }, Traffic { protocol: 1, port: None });
+    let whole = rules(to(&["10.66.3.0/24"]), ports(PermitKind::UDP, 2368));
+    assert!(
+        whole.allow(v4(1), lidar, scan)
+            && !whole.allow(v4(3), lidar, scan)
+            && !whole.allow(lidar, v4(1), scan)
+    );
+    assert!(!whole.allow(v4(1), v4(2), scan), "not the member in front of them");
+    assert!(whole.allow(v4(1), v4(2), ping) && !whole.allow(v4(1), lidar, ping), "`*` means members");
+    assert!(!whole.allow(v4(1), [10, 66, 4, 7].into(), scan) && whole.connect(lidar, v4(1)));
+    assert!(whole.involved().contains(&node(2)), "the way leads through it");
+    let one = rules(to(&["10.66.3.7/32"]), ports(PermitKind::UDP, 2368));
+    assert!(one.allow(v4(1), lidar, scan) && !one.allow(v4(1), [10, 66, 3, 8].into(), scan));
+    let wide = rules(to(&["10.66.0.0/16", "10.66.3.7/32"]), ports(PermitKind::UDP, 2368));
+    assert!(wide.allow(v4(1), lidar, scan) && wide.allow(v4(1), [10, 66, 3, 8].into(), scan));
+    let other = rules(to(&["10.77.0.0/16"]), ports(PermitKind::UDP, 2368));
+    assert!(!other.allow(v4(1), lidar, scan) && !other.allow(v4(1), [10, 77, 0, 1].into(), scan));
 }
 
 proptest! {

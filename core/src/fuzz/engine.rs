@@ -188,6 +188,7 @@ fn member(side: usize, name: &Name) -> Member {
         kind: MemberKind::Node,
         stock: None,
         ros_domain: None,
+        routes: None,
     }
 }
 

@@ -42,7 +42,7 @@ fn member(input: &mut Unstructured<'_>) -> Option<Member> {
     }
     let name: Name = format!("robot-{}", draw(input)).parse().ok()?;
     let kind = [MemberKind::Node, MemberKind::Static, MemberKind::Gateway][usize::from(key) % 3];
-    Some(Member { record, name, kind, stock: None, ros_domain: None })
+    Some(Member { record, name, kind, stock: None, ros_domain: None, routes: None })
 }
 
 /// Rules of any kind between a few members, or none.
@@ -53,6 +53,8 @@ fn policy(input: &mut Unstructured<'_>) -> NodePolicy {
             all: node > 200,
             nodes: vec![NodeId::from_bytes([node % NODES; 10])],
             tags: if node.is_multiple_of(2) { vec![format!("tag-{node}")] } else { Vec::new() },
+            prefixes: (node % 5 == 0)
+                .then(|| Prefix::new([10, 66, node, 0].into(), 16 + node % 17).into_iter().collect()),
         }
     };
     let rule = |input: &mut Unstructured<'_>| {

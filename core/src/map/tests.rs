@@ -63,6 +63,7 @@ fn member(node: u8, version: u8, signed: Signed) -> Member {
         kind: MemberKind::Node,
         stock: None,
         ros_domain: None,
+        routes: None,
     }
 }
 

@@ -27,6 +27,11 @@ pub(super) use crate::icmp::Refused;
 const ICMP: Limit = Limit { per_second: 100, at_once: 20 };
 
 impl ShardNetwork {
+    /// Whether nothing is behind this node, so that all packets are for itself.
+    pub(super) fn is_end(&self) -> bool {
+        self.stock_peers == 0 && self.lans.is_none()
+    }
+
     /// Whether a packet ends at this node: it has the address, or it is for everybody.
     pub(super) fn is_for_us(&self, packet: &IpPacket<'_>) -> bool {
         packet.is_multicast() || self.own.contains(&packet.destination)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ria_protocol::id::{NetworkId, NodeId};
 
 use crate::filter::{Filter, Rules};
+use crate::lan::Lan;
 use crate::multicast::MulticastPolicy;
 use crate::packet::{Class, Destination, Lane, SocketIndex, Treatment};
 use crate::routes::Routes;
@@ -28,6 +29,11 @@ pub(crate) enum ShardCommand {
         routes: Box<Routes>,
         /// This node's own overlay addresses.
         own: Vec<IpAddr>,
+    },
+    /// The local networks behind this node.
+    SetLans {
+        network: NetworkId,
+        lans: Vec<Lan>,
     },
     SetFilter {
         network: NetworkId,

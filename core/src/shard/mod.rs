@@ -22,6 +22,7 @@ use crate::budget::Bucket;
 use crate::counters::{DropCounters, DropReason};
 use crate::filter::{Gate, Verdict};
 use crate::ip::IpPacket;
+use crate::lan::Lans;
 use crate::marks::{self, Ecn};
 use crate::mss;
 use crate::multicast::Multicast;
@@ -48,6 +49,8 @@ struct ShardNetwork {
     stock_peers: usize,
     icmp: Bucket,
     multicast: Multicast,
+    /// The local networks behind this node, while there are any.
+    lans: Option<Box<Lans>>,
 }
 
 /// Where what comes out of a datagram goes.
@@ -102,6 +105,7 @@ impl Shard {
                     stock_peers: 0,
                     icmp: Bucket::default(),
                     multicast: Multicast::default(),
+                    lans: None,
                 };
                 self.networks.insert(network, made);
             }
@@ -111,6 +115,11 @@ impl Shard {
             ShardCommand::SetRoutes { network, routes, own } => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     (network.routes, network.own) = (*routes, own);
+                }
+            }
+            ShardCommand::SetLans { network, lans } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.lans = Lans::new(&lans, network.mtu).map(Box::new);
                 }
             }
             ShardCommand::SetFilter { network, filter } => {
@@ -206,11 +215,22 @@ impl Shard {
         now: Instant,
         out: &mut DatagramBatch,
     ) {
+        // Put aside, since what it holds is lent to the packet on its way.
+        let mut lans = self.networks.get_mut(&network).and_then(|network| network.lans.take());
         let unreadable = packets.drain(|packet| {
+            let packet = match &mut lans {
+                None => packet,
+                Some(lans) => lans.leaving(packet),
+            };
             if let Err(reason) = self.send_packet(network, packet, now, out) {
                 self.drops.count(reason);
             }
         });
+        if let Some(lans) = lans
+            && let Some(network) = self.networks.get_mut(&network)
+        {
+            network.lans = Some(lans);
+        }
         for _ in 0..unreadable {
             self.drops.count(DropReason::Malformed);
         }
@@ -346,11 +366,15 @@ impl Shard {
             accepted?;
         }
         network.multicast.listen(&packet, &mut peer.multicast, now);
-        if network.stock_peers > 0 && !network.is_for_us(&packet) {
-            return self.forward(slot, room, now, sinks.udp);
+        if network.is_end() || network.is_for_us(&packet) {
+            packets.commit(len);
+            return Ok(());
         }
-        packets.commit(len);
-        Ok(())
+        if network.lans.as_ref().is_some_and(|lans| lans.enter(room)) {
+            packets.commit(len);
+            return Ok(());
+        }
+        self.forward(slot, room, now, sinks.udp)
     }
 
     /// A handshake message for one of this shard's peers; the answer goes back the way it came.

@@ -319,6 +319,7 @@ impl World {
             kind: MemberKind::Node,
             stock: None,
             ros_domain: None,
+            routes: None,
         }
     }
 

@@ -171,6 +171,7 @@ impl World {
             kind: MemberKind::Static,
             stock: Some(stock),
             ros_domain: None,
+            routes: None,
         }
     }
 

@@ -14,12 +14,14 @@ use super::super::output::with_progress;
 use super::files::{CONFIG_DIR, UNIT_FILE};
 use super::machine::Machine;
 use super::{DIRECTORY, PACKAGED_UNITS, PROGRAM, can_not, files, group, need_root};
+use crate::gateway;
 use crate::names::{HOSTS, clear};
 use crate::netdev::exclusions::Exclusions;
 use crate::netdev::netlink::Netlink;
 use crate::netdev::tun;
 
 const STATE_DIR: &str = "/var/lib/ria";
+const RUN_DIR: &str = "/run/ria";
 
 /// What else was made on this machine by Ria, and goes with `--purge`.
 const LEFT_OVERS: [&str; 4] = [STATE_DIR, CONFIG_DIR, "/run/ria", "/etc/sysctl.d/60-ria.conf"];
@@ -55,6 +57,11 @@ pub async fn uninstall(context: &Context, args: &UninstallArgs) -> Result<(), Fa
     }
     if machine.image().is_none() {
         report.removed.extend(left_interfaces().await.into_iter().map(|name| format!("interface {name}")));
+        match gateway::clear(Path::new(RUN_DIR)).await {
+            Ok(true) => report.removed.push("rules of forwarding".to_owned()),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::new(FAILED, error.to_string())),
+        }
     }
     if clear(&machine.at(HOSTS), &machine.at(STATE_DIR))
         .map_err(|e| can_not("change", &machine.at(HOSTS), &e))?

@@ -14,6 +14,7 @@ use ria_protocol::join_key::JoinKey;
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::map::{Live, PatchSet, Relay, Revision, Snapshot};
 use ria_protocol::message::{CoordinatorMessage, Hello, NodeMessage, Resume, Welcome, from_bytes, to_bytes};
+use ria_protocol::prefix::Prefix;
 use ria_protocol::{ALPN_NODE, COORDINATOR_TLS_NAME, STREAM_PATH};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -39,6 +40,8 @@ pub struct Robot {
     pub node: NodeId,
     pub boot: BootId,
     pub pin: SpkiHash,
+    /// Local networks that it offers to forward to.
+    pub routes: Vec<Prefix>,
 }
 
 impl Robot {
@@ -53,6 +56,7 @@ impl Robot {
             node: NodeId::from_bytes([0; 10]),
             boot: BootId::from_bytes([7; 10]),
             pin: key.ca_pin,
+            routes: Vec::new(),
         }
     }
 
@@ -160,6 +164,7 @@ impl Robot {
             boot: self.boot,
             clock: None,
             trusts: self.certificate.as_ref().map(pins),
+            routes: Some(self.routes.clone()),
         })
     }
 
