@@ -97,9 +97,9 @@ pub(super) async fn certificate(
         if authorization.status == AuthorizationStatus::Valid {
             continue;
         }
-        let name = match authorization.identifier().identifier {
-            Identifier::Dns(name) => name.clone(),
-            other => return Err(OrderError::NoChallenge(format!("{other:?}"))),
+        // Nothing but names was asked for.
+        let Identifier::Dns(name) = authorization.identifier().identifier.clone() else {
+            return Err(OrderError::NoChallenge(names.join(", ")));
         };
         let challenge = authorization.challenge(ChallengeType::TlsAlpn01);
         let mut challenge = challenge.ok_or_else(|| OrderError::NoChallenge(name.clone()))?;
