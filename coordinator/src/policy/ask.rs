@@ -207,6 +207,14 @@ pub fn run_tests(policy: &Policy, resolved: &Resolved, roster: &Roster) -> Vec<F
     policy.tests.iter().filter_map(|test| run_test(policy, resolved, roster, test)).collect()
 }
 
+/// A member that there might be.
+fn nobody_yet(tag: String) -> Result<Entry, String> {
+    let name = "nobody-yet".parse::<Name>().map_err(|error| error.to_string())?;
+    let node = NodeId::from_bytes([0; NodeId::LEN]);
+    let (groups, routes) = (Vec::new(), Vec::new());
+    Ok(Entry { node, name, tags: vec![tag], owner: None, groups, routes, devices: None })
+}
+
 fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) -> Option<Failed> {
     let failed = |text: String| Some(Failed { line: test.line, text });
     let all_of = |who: &Who| -> Result<Vec<Entry>, String> {
@@ -219,19 +227,7 @@ fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) 
         match who {
             _ if !found.is_empty() => Ok(found),
             // The first one with the tag is to find what the test says.
-            Who::Tag(tag) => {
-                let name = "nobody-yet".parse::<Name>().map_err(|error| error.to_string())?;
-                let (node, tags) = (NodeId::from_bytes([0; NodeId::LEN]), vec![tag.clone()]);
-                Ok(vec![Entry {
-                    node,
-                    name,
-                    tags,
-                    owner: None,
-                    groups: Vec::new(),
-                    routes: Vec::new(),
-                    devices: None,
-                }])
-            }
+            Who::Tag(tag) => nobody_yet(tag.clone()).map(|entry| vec![entry]),
             // People come and go; what has to hold for their laptops holds while there are none.
             Who::Person(_) | Who::People(_) => Ok(Vec::new()),
             Who::Route(_) => {
@@ -254,9 +250,7 @@ fn run_test(policy: &Policy, resolved: &Resolved, roster: &Roster, test: &Test) 
             | Who::Person(_)
             | Who::People(_)
             | Who::Route(_)
-            | Who::Everybody => {
-                format!("{} ({who})", entry.name)
-            }
+            | Who::Everybody => format!("{} ({who})", entry.name),
         };
         let (from, to) = (told(from, &test.from), told(to, &test.to));
         match answer {

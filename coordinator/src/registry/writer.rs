@@ -137,9 +137,7 @@ impl Writer {
             Command::NoteContacts(contacts, reply) => {
                 let _ = reply.send(self.note_contacts(contacts).await);
             }
-            Command::Testify(testified, reply) => {
-                let _ = reply.send(self.testify(*testified).await);
-            }
+            Command::Testify(testified, reply) => drop(reply.send(self.testify(*testified).await)),
             Command::AddUrl(url, actor, reply) => {
                 let _ = reply.send(self.add_url(url, actor).await);
             }

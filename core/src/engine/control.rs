@@ -13,7 +13,7 @@ use ria_protocol::record::RecordError;
 use ria_protocol::time::UnixTime;
 use x25519_dalek::StaticSecret;
 
-use super::command::{AddNetwork, Command, CommandError};
+use super::command::{AddNetwork, Command, CommandError, PingId};
 use super::event::{Event, PingOutcome, Warning};
 use super::ice::Checks;
 use super::network::Network;
@@ -160,27 +160,39 @@ impl Control {
                 Ok(())
             }
             Command::SetMulticast { network, policy } => {
-                self.network(network)?;
                 let policy = Box::new(policy);
-                self.to_shard.push_back(ShardCommand::SetMulticast { network, policy });
-                Ok(())
+                self.pass_on(network, ShardCommand::SetMulticast { network, policy })
             }
             Command::SetLans { network, lans } => {
-                self.network(network)?;
-                self.to_shard.push_back(ShardCommand::SetLans { network, lans });
-                Ok(())
+                self.pass_on(network, ShardCommand::SetLans { network, lans })
             }
             Command::StartPing { network, peer, id, timeout } => {
-                let known = self.network(network)?.peers.contains_key(&peer);
-                if known {
-                    self.with_peer((network, peer), now, |peer| peer.start_ping(id, now + timeout, now));
-                } else {
-                    let outcome = PingOutcome::UnknownPeer;
-                    self.events.push_back(Event::PingFinished { id, network, peer, outcome });
-                }
-                Ok(())
+                self.start_ping((network, peer), id, now + timeout, now)
             }
         }
+    }
+
+    /// What concerns packets alone.
+    fn pass_on(&mut self, network: NetworkId, command: ShardCommand) -> Result<(), CommandError> {
+        self.network(network)?;
+        self.to_shard.push_back(command);
+        Ok(())
+    }
+
+    fn start_ping(
+        &mut self,
+        (network, peer): (NetworkId, NodeId),
+        id: PingId,
+        until: Instant,
+        now: Instant,
+    ) -> Result<(), CommandError> {
+        if self.network(network)?.peers.contains_key(&peer) {
+            self.with_peer((network, peer), now, |peer| peer.start_ping(id, until, now));
+        } else {
+            let outcome = PingOutcome::UnknownPeer;
+            self.events.push_back(Event::PingFinished { id, network, peer, outcome });
+        }
+        Ok(())
     }
 
     pub(super) fn set_filter(

@@ -53,7 +53,8 @@ fn policy(input: &mut Unstructured<'_>) -> NodePolicy {
             all: node > 200,
             nodes: vec![NodeId::from_bytes([node % NODES; 10])],
             tags: if node.is_multiple_of(2) { vec![format!("tag-{node}")] } else { Vec::new() },
-            prefixes: (node % 5 == 0)
+            prefixes: node
+                .is_multiple_of(5)
                 .then(|| Prefix::new([10, 66, node, 0].into(), 16 + node % 17).into_iter().collect()),
         }
     };

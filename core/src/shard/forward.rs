@@ -27,11 +27,6 @@ pub(super) use crate::icmp::Refused;
 const ICMP: Limit = Limit { per_second: 100, at_once: 20 };
 
 impl ShardNetwork {
-    /// Whether nothing is behind this node, so that all packets are for itself.
-    pub(super) fn is_end(&self) -> bool {
-        self.stock_peers == 0 && self.lans.is_none()
-    }
-
     /// Whether a packet ends at this node: it has the address, or it is for everybody.
     pub(super) fn is_for_us(&self, packet: &IpPacket<'_>) -> bool {
         packet.is_multicast() || self.own.contains(&packet.destination)
@@ -59,14 +54,6 @@ impl ShardNetwork {
 }
 
 impl Shard {
-    pub(super) fn count_stock_peers(&mut self, id: ria_protocol::id::NetworkId) {
-        let peers = self.slots.iter().flatten().filter(|peer| peer.network == id && peer.is_stock());
-        let count = peers.count();
-        if let Some(network) = self.networks.get_mut(&id) {
-            network.stock_peers = count;
-        }
-    }
-
     /// Sends a packet on that came from the peer in slot `from` and is for another one. Source, size and the filter's
     /// verdict on its way in have been checked.
     pub(super) fn forward(

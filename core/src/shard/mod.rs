@@ -45,12 +45,24 @@ struct ShardNetwork {
     filter: Gate,
     /// This node's own addresses.
     own: Vec<IpAddr>,
-    /// Its stock peers; while there are any, packets between them and others pass through here.
-    stock_peers: usize,
     icmp: Bucket,
     multicast: Multicast,
     /// The local networks behind this node, while there are any.
     lans: Option<Box<Lans>>,
+}
+
+impl ShardNetwork {
+    fn new(mtu: u16) -> Self {
+        Self {
+            mtu: usize::from(mtu),
+            routes: Routes::default(),
+            filter: Gate::default(),
+            own: Vec::new(),
+            icmp: Bucket::default(),
+            multicast: Multicast::default(),
+            lans: None,
+        }
+    }
 }
 
 /// Where what comes out of a datagram goes.
@@ -97,17 +109,7 @@ impl Shard {
     pub(crate) fn handle_command(&mut self, command: ShardCommand, now: Instant, out: &mut DatagramBatch) {
         match command {
             ShardCommand::AddNetwork { network, mtu } => {
-                let made = ShardNetwork {
-                    mtu: usize::from(mtu),
-                    routes: Routes::default(),
-                    filter: Gate::default(),
-                    own: Vec::new(),
-                    stock_peers: 0,
-                    icmp: Bucket::default(),
-                    multicast: Multicast::default(),
-                    lans: None,
-                };
-                self.networks.insert(network, made);
+                self.networks.insert(network, ShardNetwork::new(mtu));
             }
             ShardCommand::RemoveNetwork(network) => {
                 self.networks.remove(&network);
@@ -143,13 +145,9 @@ impl Shard {
                     self.slots.resize_with(index + 1, || None);
                 }
                 self.slots[index] = Some(PeerSlot::new(slot, (network, node), session, conduct));
-                self.count_stock_peers(network);
             }
             ShardCommand::RemovePeer(slot) => {
-                let removed = self.slots.get_mut(slot as usize).and_then(Option::take);
-                if let Some(peer) = removed {
-                    self.count_stock_peers(peer.network);
-                }
+                let _ = self.slots.get_mut(slot as usize).and_then(Option::take);
             }
             ShardCommand::SetRoute { slot, route } => {
                 self.with_slot(slot, now, out, |peer| peer.set_route(route, now));
@@ -366,7 +364,8 @@ impl Shard {
             accepted?;
         }
         network.multicast.listen(&packet, &mut peer.multicast, now);
-        if network.is_end() || network.is_for_us(&packet) {
+        // The kernel of a machine that forwards would carry anything else on into its other networks.
+        if network.is_for_us(&packet) {
             packets.commit(len);
             return Ok(());
         }
