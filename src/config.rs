@@ -368,7 +368,7 @@ mod tests {
         let lines =
             text.lines().map(|line| line.strip_prefix("# ").filter(|l| is_setting(l)).unwrap_or(line));
         let on = lines.collect::<Vec<_>>().join("\n");
-        assert!(on.matches("\n[").count() == 4 && on.contains("\nudp_port = "), "{on}");
+        assert!(on.matches("\n[").count() == 5 && on.contains("\nudp_port = "), "{on}");
         assert_eq!(load(&on, Overrides::default(), &[]).unwrap(), Config::default());
     }
 
