@@ -42,10 +42,14 @@ const GRAPH_TOPIC: &str = "ros_discovery_info";
 /// What Fast DDS takes by itself.
 const GRAPH_HEARTBEAT: Duration = Duration::from_secs(3);
 
+/// By so much Fast DDS goes beyond the size that it is given, where announcements that were lost are sent again together. More
+/// room than that is no good: with 20 bytes less, participants that know each other by unicast alone took half a minute longer.
+const BEYOND: u32 = 4;
+
 pub(super) fn profile(overlay: &Overlay, version: Version) -> String {
     let (interfaces, peers) = (interfaces(overlay, version), peers(overlay, version));
     let size = if overlay.is_up() {
-        format!("\n        <maxMessageSize>{}</maxMessageSize>", overlay.message_size())
+        format!("\n        <maxMessageSize>{}</maxMessageSize>", overlay.message_size() - BEYOND)
     } else {
         String::new()
     };
@@ -177,7 +181,7 @@ mod tests {
         let by_address = profile(&overlay(1), Version::V2);
         assert!(by_address.contains("<interfaceWhiteList>\n          <address>10.213.0.1</address>"));
         assert!(!by_address.contains("<interface>"));
-        assert!(by_name.contains("<maxMessageSize>1252</maxMessageSize>"));
+        assert!(by_name.contains("<maxMessageSize>1248</maxMessageSize>"));
     }
 
     #[test]
