@@ -13,8 +13,8 @@ use ria_protocol::record::RecordError;
 use ria_protocol::time::UnixTime;
 use x25519_dalek::StaticSecret;
 
-use super::command::{AddNetwork, Command, CommandError, PingId};
-use super::event::{Event, PingOutcome, Warning};
+use super::command::{AddNetwork, Command, CommandError};
+use super::event::{Event, Warning};
 use super::ice::Checks;
 use super::network::Network;
 use super::relay::Relay;
@@ -176,22 +176,6 @@ impl Control {
     fn pass_on(&mut self, network: NetworkId, command: ShardCommand) -> Result<(), CommandError> {
         self.network(network)?;
         self.to_shard.push_back(command);
-        Ok(())
-    }
-
-    fn start_ping(
-        &mut self,
-        (network, peer): (NetworkId, NodeId),
-        id: PingId,
-        until: Instant,
-        now: Instant,
-    ) -> Result<(), CommandError> {
-        if self.network(network)?.peers.contains_key(&peer) {
-            self.with_peer((network, peer), now, |peer| peer.start_ping(id, until, now));
-        } else {
-            let outcome = PingOutcome::UnknownPeer;
-            self.events.push_back(Event::PingFinished { id, network, peer, outcome });
-        }
         Ok(())
     }
 

@@ -24,6 +24,7 @@ mod control;
 pub mod event;
 mod ice;
 mod network;
+mod pings;
 mod rekey;
 mod relay;
 mod relays;
