@@ -88,11 +88,13 @@ impl Keeper {
     }
 
     async fn obtain(&mut self) -> Result<(), OrderError> {
-        if self.account.is_none() {
-            self.account = Some(order::account(&self.settings, &self.https, &self.files).await?);
-        }
-        let Some(account) = &self.account else { return Ok(()) };
-        let issued = order::certificate(account, &self.settings.names, &self.challenges).await;
+        let account = match &self.account {
+            Some(known) => known.clone(),
+            None => {
+                self.account.insert(order::account(&self.settings, &self.https, &self.files).await?).clone()
+            }
+        };
+        let issued = order::certificate(&account, &self.settings.names, &self.challenges).await;
         self.challenges.clear();
         let (chain, key) = issued?;
         self.files.store(&chain, &key)?;
