@@ -100,7 +100,7 @@ impl Leaver<'_> {
         for network in self.world.networks.values() {
             for peer in network.static_peers.values().filter(|peer| made.contains(&peer.node)) {
                 let (id, actor) = (network.info.id, self.actor.clone());
-                self.admin.services.registry.remove_static_peer(id, peer.node, actor).await?;
+                self.admin.services.registry.remove_static_peer((id, peer.node), None, actor).await?;
                 removed.push(format!("{}/{}", network.info.name, peer.name));
             }
         }

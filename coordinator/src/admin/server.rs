@@ -470,11 +470,7 @@ async fn remove_node(
 ) -> Answer<NodeView> {
     let world = admin.world();
     if let Some(found) = stock::find_static(&world, &wanted, filter.network.as_deref())? {
-        if seen.is_some_and(|seen| seen != found.1.etag()) {
-            let text = "somebody else has given this device another gateway meanwhile; look at it again, then decide";
-            return Err(problem(ProblemCode::Changed, text));
-        }
-        return stock::remove_static(&admin, found, actor).await;
+        return stock::remove_static(&admin, found, seen, actor).await;
     }
     let (network, member) = find_node(&world, &wanted, filter.network.as_deref())?;
     let (network_id, node) = (network.info.id, member.node);

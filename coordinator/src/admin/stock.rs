@@ -10,11 +10,13 @@ use ria_protocol::version::Protocol;
 
 use super::api::{AddStatic, NodeView, Problem, ProblemCode, StaticPeerView, StaticView, StaticWay};
 use super::desk::Shared;
+use super::seen::Seen;
 use super::server::{
     Answer, Body, By, NetworkFilter, choose_network, find_network, find_node, presence, problem,
 };
 use super::views::{self, PresenceTable};
 use crate::registry::stock::{NewStaticPeer, StaticPeerError, StaticPeerRoute};
+use crate::state::etag::Etag;
 use crate::state::stock::StaticEntry;
 use crate::state::{MemberEntry, Network, World};
 
@@ -22,6 +24,7 @@ impl From<StaticPeerError> for Problem {
     fn from(error: StaticPeerError) -> Self {
         match error {
             StaticPeerError::Unavailable(error) => error.into(),
+            StaticPeerError::Changed(_) => problem(ProblemCode::Changed, error),
             StaticPeerError::NoNetwork | StaticPeerError::NoPeer | StaticPeerError::NoGateway => {
                 problem(ProblemCode::NotFound, error)
             }
@@ -89,6 +92,7 @@ pub(super) async fn set_gateway(
     UrlPath(wanted): UrlPath<String>,
     Query(filter): Query<NetworkFilter>,
     axum::Extension(actor): By,
+    Seen(seen): Seen,
     Body(way): Body<StaticWay>,
 ) -> Answer<StaticView> {
     let presence = presence(&admin).await?;
@@ -101,6 +105,7 @@ pub(super) async fn set_gateway(
         node: entry.node,
         gateway: plan.gateway.as_ref().map(|gateway| gateway.node),
         psk: psk(&way)?,
+        seen,
     };
     let entry = admin.services.registry.route_static_peer(route, actor).await?;
     let network = admin.services.registry.network(network.info.id).unwrap_or_else(|| network.clone());
@@ -110,9 +115,11 @@ pub(super) async fn set_gateway(
 pub(super) async fn remove_static(
     admin: &super::server::Admin,
     (network, entry): (&Arc<Network>, &Arc<StaticEntry>),
+    seen: Option<Etag>,
     actor: crate::audit::Actor,
 ) -> Answer<NodeView> {
-    let removed = admin.services.registry.remove_static_peer(network.info.id, entry.node, actor).await?;
+    let peer = (network.info.id, entry.node);
+    let removed = admin.services.registry.remove_static_peer(peer, seen, actor).await?;
     Ok(Json(views::static_node(network, &removed)))
 }
 

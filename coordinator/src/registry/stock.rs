@@ -15,6 +15,7 @@ use super::writer::Writer;
 use super::{Registry, Reply, Unavailable};
 use crate::audit::{Actor, Event};
 use crate::random;
+use crate::state::etag::{Etag, StaticChanged};
 use crate::state::stock::StaticEntry;
 use crate::state::{Network, address};
 use crate::store::StoreError;
@@ -36,6 +37,8 @@ pub enum StaticPeerError {
     KeyTaken,
     #[error("the network has no free address; remove nodes first")]
     NetworkFull,
+    #[error(transparent)]
+    Changed(#[from] StaticChanged),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -67,6 +70,8 @@ pub struct StaticPeerRoute {
     pub gateway: Option<NodeId>,
     /// What the old gateway knows is of no use any more.
     pub psk: Option<PresharedKey>,
+    /// What whoever decides has seen of it; absent: does not matter.
+    pub seen: Option<Etag>,
 }
 
 /// What is asked about static peers.
@@ -74,7 +79,7 @@ pub struct StaticPeerRoute {
 pub(super) enum StaticPeerCommand {
     Add(NewStaticPeer, Actor, Reply<Arc<StaticEntry>, StaticPeerError>),
     Route(StaticPeerRoute, Actor, Reply<Arc<StaticEntry>, StaticPeerError>),
-    Remove(NetworkId, NodeId, Actor, Reply<Arc<StaticEntry>, StaticPeerError>),
+    Remove((NetworkId, NodeId), Option<Etag>, Actor, Reply<Arc<StaticEntry>, StaticPeerError>),
 }
 
 impl Registry {
@@ -96,14 +101,14 @@ impl Registry {
         self.ask(|reply| super::Command::StaticPeer(StaticPeerCommand::Route(route, actor, reply))).await
     }
 
-    /// Removes a static peer.
+    /// Removes a static peer; with what was seen of it, only while it is so.
     pub async fn remove_static_peer(
         &self,
-        network: NetworkId,
-        node: NodeId,
+        peer: (NetworkId, NodeId),
+        seen: Option<Etag>,
         actor: Actor,
     ) -> Result<Arc<StaticEntry>, StaticPeerError> {
-        let command = |reply| StaticPeerCommand::Remove(network, node, actor, reply);
+        let command = |reply| StaticPeerCommand::Remove(peer, seen, actor, reply);
         self.ask(|reply| super::Command::StaticPeer(command(reply))).await
     }
 }
@@ -116,8 +121,8 @@ impl Writer {
             StaticPeerCommand::Route(route, actor, reply) => {
                 (self.route_static_peer(route, actor).await, reply)
             }
-            StaticPeerCommand::Remove(network, node, actor, reply) => {
-                (self.remove_static_peer(network, node, actor).await, reply)
+            StaticPeerCommand::Remove(peer, seen, actor, reply) => {
+                (self.remove_static_peer(peer, seen, actor).await, reply)
             }
         };
         let _ = reply.send(done);
@@ -176,6 +181,7 @@ impl Writer {
         let world = self.world();
         let network = world.networks.get(&route.network).ok_or(StaticPeerError::NoNetwork)?;
         let before = network.static_peers.get(&route.node).ok_or(StaticPeerError::NoPeer)?;
+        StaticChanged::check(route.seen.as_ref(), before, network)?;
         check_gateway(network, route.gateway)?;
         let entry = StaticEntry { gateway: route.gateway, psk: route.psk, ..StaticEntry::clone(before) };
         let entry = Arc::new(entry);
@@ -195,13 +201,14 @@ impl Writer {
 
     async fn remove_static_peer(
         &mut self,
-        network: NetworkId,
-        node: NodeId,
+        (network, node): (NetworkId, NodeId),
+        seen: Option<Etag>,
         actor: Actor,
     ) -> Result<Arc<StaticEntry>, StaticPeerError> {
         let world = self.world();
         let network = world.networks.get(&network).ok_or(StaticPeerError::NoNetwork)?;
         let entry = network.static_peers.get(&node).cloned().ok_or(StaticPeerError::NoPeer)?;
+        StaticChanged::check(seen.as_ref(), &entry, network)?;
         let now = UnixTime::from(SystemTime::now());
         let mut without = Network::clone(network);
         without.static_peers.remove(&node);

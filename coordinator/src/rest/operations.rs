@@ -97,6 +97,7 @@ pub static OPERATIONS: &[Operation] = operations! {
     POST "/v1/pending/{node}/approve" "approveNode" "Lets a waiting node in", Nodes, Operator Somewhere, "Approve" => One "Node", NETWORK;
     POST "/v1/pending/{node}/reject" "rejectNode" "Does not let a waiting node in", Nodes, Operator Somewhere, => One "Pending", NETWORK;
     POST "/v1/static-peers" "addStaticPeer" "Adds a device with stock WireGuard", Nodes, Admin Somewhere, "AddStatic" => One "Static", &[];
+    POST "/v1/static-peers/{node}/gateway" "setGateway" "Gives a device with stock WireGuard another gateway, or none", Nodes, Admin Somewhere, "StaticWay" => One "Static", NETWORK;
     GET "/v1/routes" "listRoutes" "Lists local networks behind nodes", Nodes, Viewer Somewhere, => Many "Route", NETWORK;
     POST "/v1/nodes/{node}/routes/approve" "approveRoute" "Has members reach a local network behind a node", Nodes, Admin Somewhere, "ApproveRoute" => One "Route", NETWORK;
     POST "/v1/nodes/{node}/routes/withdraw" "withdrawRoute" "Has nobody reach it any more", Nodes, Admin Somewhere, "WithdrawRoute" => One "Route", NETWORK;

@@ -3,8 +3,8 @@
 
 use data_encoding::HEXLOWER;
 
-use super::MemberEntry;
 use super::stock::StaticEntry;
+use super::{MemberEntry, Network};
 
 /// The word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,31 @@ impl NodeChanged {
         };
         let standing = if member.disabled.is_some() { "kept out" } else { "taking part" };
         Err(Self { name: member.name.to_string(), standing, tags })
+    }
+}
+
+/// The same of a device with stock WireGuard.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "somebody else has changed this device meanwhile: it is {name} now, {way}; look at it, and make your change again"
+)]
+pub struct StaticChanged {
+    name: String,
+    way: String,
+}
+
+impl StaticChanged {
+    /// Whether a static peer is still as whoever changes it has seen it; nothing seen fits everything.
+    pub fn check(seen: Option<&Etag>, peer: &StaticEntry, network: &Network) -> Result<(), Self> {
+        if seen.is_none_or(|seen| *seen == peer.etag()) {
+            return Ok(());
+        }
+        let way = match peer.gateway.map(|gateway| network.members.get(&gateway)) {
+            Some(Some(gateway)) => format!("reached through {}", gateway.name),
+            Some(None) => "without its gateway".to_owned(),
+            None => "reached by each member itself".to_owned(),
+        };
+        Err(Self { name: peer.name.to_string(), way })
     }
 }
 

@@ -131,6 +131,12 @@ async fn every_operation_works_and_answers_as_the_document_says() {
         ("approveNode", "POST", "/v1/pending/late/approve".into(), json!({ "name": null })),
         ("rejectNode", "POST", "/v1/pending/later/reject".into(), Value::Null),
         ("addStaticPeer", "POST", "/v1/static-peers".into(), device_through(&device, "robot-7")),
+        (
+            "setGateway",
+            "POST",
+            "/v1/static-peers/phone/gateway".into(),
+            device_through(&device, "robot-7")["way"].clone(),
+        ),
         ("showNode", "GET", "/v1/nodes/phone".into(), Value::Null),
         (
             "createKey",

@@ -74,6 +74,40 @@ async fn of_two_who_change_a_node_at_once_the_second_is_told() {
 }
 
 #[tokio::test]
+async fn of_two_who_give_a_device_another_gateway_at_once_one_is_told() {
+    let server = Server::start();
+    let admin = program(&server, "adam", "admin");
+    let key = server.key(&["--reusable"]);
+    for name in ["one", "two", "three"] {
+        Robot::new(name, &key).join(server.address, &key).await;
+    }
+    let endpoint = ["--endpoint", "gate.example:41820"];
+    server.text(&[&["node", "add-static", "phone", "--via", "one"][..], &endpoint].concat());
+    let seen = admin.get("/api/v1/nodes/phone").await.header("etag").to_owned();
+    let give = async |via: &str, seen: &str| {
+        let way = json!({ "via": via, "endpoints": ["gate.example:41820"], "psk": null }).to_string();
+        let path = "/api/v1/static-peers/phone/gateway";
+        admin.clone().with("if-match", seen).send("POST", path, "application/json", &way).await
+    };
+    let (a, b) = tokio::join!(give("two", &seen), give("three", &seen));
+    let (done, late) = if a.status == 200 { (a, b) } else { (b, a) };
+    assert_eq!((done.status.as_u16(), late.status.as_u16()), (200, 412), "{} {}", done.text, late.text);
+    let now = server.json(&["node", "show", "phone"])["gateway"].as_str().unwrap().to_owned();
+    assert_eq!(done.json()["node"]["gateway"], json!(now));
+    let told = format!("it is phone now, reached through {now}");
+    assert!(late.json()["code"] == "changed" && late.text.contains(&told), "{}", late.text);
+    let gone = admin.clone().with("if-match", &seen).send("DELETE", "/api/v1/nodes/phone", "", "").await;
+    assert_eq!(gone.status, 412, "{}", gone.text);
+    // Who has seen what it is may; and of two who do so at once, one does.
+    let seen = format!("\"{}\"", done.json()["node"]["etag"].as_str().unwrap());
+    let delete =
+        async || admin.clone().with("if-match", &seen).send("DELETE", "/api/v1/nodes/phone", "", "").await;
+    let (a, b) = tokio::join!(delete(), delete());
+    assert_eq!(std::cmp::min(a.status, b.status).as_u16(), 200);
+    assert_eq!(std::cmp::max(a.status, b.status).as_u16(), 404);
+}
+
+#[tokio::test]
 async fn a_policy_that_locks_its_author_out_takes_a_confirmation() {
     let server = Server::start();
     let ada = Person::owner(&server).await;
