@@ -5,6 +5,7 @@
 //! GET  /v1/policy/history?network=       GET, POST /v1/policy/explain
 //! ```
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
 use serde::Deserialize;
@@ -224,6 +226,15 @@ fn told(network: &Network, checked: Checked, dry_run: bool) -> PolicyChanged {
     }
 }
 
+/// The member that has an address in the overlay.
+fn member_at(network: &Network, address: IpAddr) -> Option<Name> {
+    let members = network.members.values().map(|m| (m.address_v4, m.address_v6, &m.name));
+    let statics = network.static_peers.values().map(|s| (s.address_v4, s.address_v6, &s.name));
+    let mut all = members.chain(statics);
+    let found = all.find(|(v4, v6, _)| IpAddr::from(*v4) == address || IpAddr::from(*v6) == address);
+    found.map(|(.., name)| name.clone())
+}
+
 #[derive(Debug, Deserialize)]
 struct Explaining {
     network: Option<Name>,
@@ -250,7 +261,12 @@ async fn explained(Shared(admin): Shared, Body(request): Body<Explain>) -> Answe
             );
             problem(ProblemCode::NotFound, text)
         };
-        if let Ok(Who::Route(prefix)) = wanted.parse() {
+        if let Some(member) = wanted.parse().ok().and_then(|address| member_at(&network, address)) {
+            return roster.named(&member).cloned().ok_or_else(nobody);
+        }
+        let address = wanted.parse().map(Prefix::host).ok();
+        let route = || if let Ok(Who::Route(prefix)) = wanted.parse() { Some(prefix) } else { None };
+        if let Some(prefix) = address.or_else(route) {
             return roster.devices(prefix).ok_or_else(|| {
                 let text =
                     format!("nothing is reached at {prefix}; `ria-coordinator route list` shows what is");

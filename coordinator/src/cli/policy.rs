@@ -78,12 +78,13 @@ pub(super) enum PolicyCommand {
     /// Tell whether one member may begin something with another, and by which rule
     #[command(
         after_help = "Exits with 1 when it may not.\n\nExamples:\n  ria-coordinator policy explain laptop-1 robot-3 22\n  \
-        ria-coordinator policy explain robot-1 robot-3 ros/7\n  ria-coordinator policy explain robot-1 robot-3"
+        ria-coordinator policy explain robot-1 robot-3 ros/7\n  ria-coordinator policy explain robot-1 robot-3\n  \
+        ria-coordinator policy explain laptop-1 10.66.3.7 80"
     )]
     Explain {
         /// Who begins
         from: String,
-        /// With whom
+        /// With whom; route:PREFIX or an address for devices behind a member
         to: String,
         /// tcp/22, udp/5000, icmp, ros/7, multicast/239.1.2.3:5000 [default: all that may be begun]
         port: Option<Question>,
@@ -325,21 +326,20 @@ fn changed_text(made: &PolicyChanged) -> String {
 
 fn difference_text(difference: &Difference) -> String {
     let mut text = String::new();
-    let mut left = difference.pairs;
+    let mut left = difference.pairs + difference.device_pairs;
     for changed in difference.changed.iter().take(MOST_LINES) {
-        let to = changed.to.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-        left -= changed.to.len().min(left);
+        left -= changed.count().min(left);
         let part =
             |word: &str, what: &[String]| (!what.is_empty()).then(|| format!("{word} {}", what.join(", ")));
         let parts =
             [part("gains", &changed.gains), part("loses", &changed.loses), part("keeps", &changed.keeps)];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        let _ = writeln!(text, "{} -> {to}: {}", changed.from, parts.join("; "));
+        let _ = writeln!(text, "{} -> {}: {}", changed.from, changed.whom(), parts.join("; "));
     }
     if left > 0 {
-        let _ = writeln!(text, "... and {left} more pairs of members (--json has more of them)");
+        let _ = writeln!(text, "... and {left} more pairs (--json has more of them)");
     }
-    if difference.pairs == 0 {
+    if difference.changed.is_empty() {
         text += "Nobody gains or loses anything.\n";
     }
     text
@@ -361,10 +361,12 @@ fn explained_text(answer: &Explained) -> String {
             let verdict = if allowed { "ALLOWED" } else { "DENIED" };
             format!(
                 "{verdict}: {question} from {} to {}: {}.\n{rules}",
-                answer.from, answer.to, answer.reason
+                answer.from,
+                answer.whom(),
+                answer.reason
             )
         }
-        (None, _) => format!("From {} to {}: {}.\n{rules}", answer.from, answer.to, answer.reason),
+        (None, _) => format!("From {} to {}: {}.\n{rules}", answer.from, answer.whom(), answer.reason),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::admin::api::{NodeView, Problem, ProblemCode};
 use crate::admin::client::escaped;
 use crate::duration::shown;
 use crate::policy::api::{Explained, PolicyChanged, PolicyView, VersionView};
+use crate::policy::difference::Changed;
 use crate::rest::gate::Gate;
 
 /// Versions that are listed; `policy history` lists all.
@@ -220,7 +221,7 @@ fn why(explained: Explained) -> Why {
     let what = explained.question.map_or_else(|| "something".to_owned(), |question| question.to_string());
     Why {
         allowed: explained.allowed,
-        question: format!("{} to {}, {what}", explained.from, explained.to),
+        question: format!("{} to {}, {what}", explained.from, explained.whom()),
         reason: explained.reason,
         rules: explained.rules.into_iter().map(rule).collect(),
     }
@@ -231,22 +232,23 @@ fn dry(changed: PolicyChanged) -> Dry {
         .difference
         .changed
         .iter()
-        .map(|change| {
-            let names: Vec<&str> = change.to.iter().map(|name| name.as_str()).collect();
-            Effect {
-                from: change.from.to_string(),
-                to: names.join(", "),
-                gains: change.gains.join(", "),
-                loses: change.loses.join(", "),
-                keeps: change.keeps.join(", "),
-            }
+        .map(|change| Effect {
+            from: change.from.to_string(),
+            to: change.whom(),
+            gains: change.gains.join(", "),
+            loses: change.loses.join(", "),
+            keeps: change.keeps.join(", "),
         })
         .collect();
-    let pairs = changed.difference.pairs;
-    let shown_pairs: usize = changed.difference.changed.iter().map(|change| change.to.len()).sum();
+    let pairs = changed.difference.pairs + changed.difference.device_pairs;
+    let shown_pairs: usize = changed.difference.changed.iter().map(Changed::count).sum();
+    let behind = match changed.difference.device_pairs {
+        0 => String::new(),
+        some => format!(", {some} of them with devices behind a member"),
+    };
     Dry {
         summary: format!(
-            "{} rules, {} tests, all of which hold; something changes for {pairs} pairs of members. Nothing was changed yet.",
+            "{} rules, {} tests, all of which hold; something changes for {pairs} pairs{behind}. Nothing was changed yet.",
             changed.rules, changed.tests
         ),
         effects: told,

@@ -1,6 +1,7 @@
 //! Policies as they are asked for and told, in JSON: by the admin socket, and by whatever else serves people.
 
 use ria_protocol::name::Name;
+use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,7 @@ pub struct PolicyChanged {
 pub struct Explain {
     /// May be left out while there is one network.
     pub network: Option<Name>,
-    /// Names or identities.
+    /// Names or identities; `route:PREFIX` or an address for devices behind a member.
     pub from: String,
     pub to: String,
     /// Absent: everything that it may begin.
@@ -116,6 +117,9 @@ pub struct Explain {
 pub struct Explained {
     pub from: Name,
     pub to: Name,
+    /// Devices behind `to` are meant, not itself.
+    #[serde(default)]
+    pub to_devices: Option<Prefix>,
     pub question: Option<Question>,
     pub allowed: bool,
     /// Version of the policy; 0 when there was never one.
@@ -124,6 +128,13 @@ pub struct Explained {
     pub reason: String,
     /// The rules about the two; with a question, the one that decides.
     pub rules: Vec<RuleView>,
+}
+
+impl Explained {
+    /// With whom, in words.
+    pub fn whom(&self) -> String {
+        self.to_devices.map_or_else(|| self.to.to_string(), |prefix| format!("{prefix} behind {}", self.to))
+    }
 }
 
 /// A rule.

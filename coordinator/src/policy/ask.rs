@@ -29,6 +29,19 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Devices behind it, as somebody of their own.
+    pub fn part(&self, prefix: Prefix) -> Self {
+        Self { devices: Some(prefix), ..self.clone() }
+    }
+
+    /// Who is meant, in words.
+    pub fn label(&self) -> String {
+        match self.devices {
+            Some(prefix) => format!("{prefix} behind {}", self.name),
+            None => self.name.to_string(),
+        }
+    }
+
     /// Whether somebody is among those that a selector means.
     pub fn is_in(&self, selector: &Selector) -> bool {
         match self.devices {
@@ -83,7 +96,7 @@ impl Roster {
     /// Devices on a network behind a member, as somebody of their own.
     pub fn devices(&self, prefix: Prefix) -> Option<Entry> {
         let behind = |entry: &&Entry| entry.routes.iter().any(|route| route.covers(&prefix));
-        Some(Entry { devices: Some(prefix), ..self.0.iter().find(behind)?.clone() })
+        Some(self.0.iter().find(behind)?.part(prefix))
     }
 
     /// The one of this name or identity.

@@ -1,14 +1,16 @@
 //! Who gains and who loses what when one policy takes the place of another.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use ria_protocol::name::Name;
 use ria_protocol::policy::{Permit, PermitKind};
+use ria_protocol::prefix::Prefix;
 use ria_protocol::time::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use super::Policy;
-use super::ask::{Resolved, Roster};
+use super::ask::{Entry, Resolved, Roster};
 use super::valid::Period;
 use super::words::permit_text;
 
@@ -20,10 +22,39 @@ const MOST_TOLD: usize = 2000;
 pub struct Changed {
     pub from: Name,
     pub to: Vec<Name>,
+    /// The same with devices on networks behind members.
+    #[serde(default)]
+    pub to_devices: Vec<Devices>,
     pub gains: Vec<String>,
     pub loses: Vec<String>,
     /// What stays allowed although something is lost.
     pub keeps: Vec<String>,
+}
+
+/// Devices on a network behind a member, by the addresses under which members reach them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    pub prefix: Prefix,
+    pub behind: Name,
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} behind {}", self.prefix, self.behind)
+    }
+}
+
+impl Changed {
+    /// With whom, in words.
+    pub fn whom(&self) -> String {
+        let members = self.to.iter().map(ToString::to_string);
+        members.chain(self.to_devices.iter().map(ToString::to_string)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Of how many pairs it tells.
+    pub fn count(&self) -> usize {
+        self.to.len() + self.to_devices.len()
+    }
 }
 
 /// All differences.
@@ -32,12 +63,18 @@ pub struct Difference {
     pub changed: Vec<Changed>,
     /// Pairs of members for which something changes.
     pub pairs: usize,
+    /// Pairs of a member and devices behind another for which something changes.
+    #[serde(default)]
+    pub device_pairs: usize,
 }
 
 type Allowed = BTreeSet<(Permit, Option<(u64, u64)>)>;
 
 /// A policy with whom it means.
 pub type Meant<'p> = (&'p Policy, &'p Resolved);
+
+/// What somebody gains, loses and keeps.
+type Effect = [Vec<String>; 3];
 
 /// From one policy to another; absent: everything is allowed. What has ended by `now` does not count.
 pub fn difference(
@@ -46,33 +83,84 @@ pub fn difference(
     roster: &Roster,
     now: UnixTime,
 ) -> Difference {
-    let (before, after) = (Table::of(before, roster, now), Table::of(after, roster, now));
-    let names: Vec<&Name> = roster.iter().map(|entry| &entry.name).collect();
+    let named = [before, after].into_iter().flatten().flat_map(|(policy, _)| policy.routes()).collect();
+    let targets = Targets::of(roster, &named);
+    let (before, after) = (Table::of(before, roster, &targets, now), Table::of(after, roster, &targets, now));
     let mut made = Difference::default();
-    for (from, name) in names.iter().enumerate() {
-        let mut alike: BTreeMap<[Vec<String>; 3], Vec<Name>> = BTreeMap::new();
-        for (to, other) in names.iter().enumerate().filter(|(to, _)| *to != from) {
-            let (old, new) = (before.between(from, to), after.between(from, to));
-            let (gains, loses) = (beyond(&new, &old), beyond(&old, &new));
-            if !gains.is_empty() || !loses.is_empty() {
-                made.pairs += 1;
-                if made.pairs <= MOST_TOLD {
-                    let is_kept = |text: &String| !loses.is_empty() && !gains.contains(text);
-                    let kept = new.iter().map(text).filter(is_kept).collect();
-                    alike.entry([gains, loses, kept]).or_default().push((*other).clone());
+    for (from, member) in roster.iter().enumerate() {
+        let mut alike: BTreeMap<Effect, (Vec<Name>, Vec<Devices>)> = BTreeMap::new();
+        let mut known: Vec<(Prefix, Effect)> = Vec::new();
+        for (to, target) in targets.0.iter().enumerate().filter(|(_, target)| target.node != member.node) {
+            let new = after.between(from, to);
+            let mut effect = effect(&before.between(from, to), &new);
+            if let Some(prefix) = target.devices {
+                // Of a part, only what is otherwise than with all around it; also that it stays as it is.
+                let wider = known.iter().rev().find(|(wider, _)| wider.covers(&prefix));
+                let (is_told, stays) = match wider {
+                    Some((_, whole)) => (*whole == effect, is_change(whole) && !is_change(&effect)),
+                    None => (false, false),
+                };
+                known.push((prefix, effect.clone()));
+                if is_told {
+                    continue;
+                }
+                if stays {
+                    effect[2] = new.iter().map(text).collect();
+                }
+            }
+            if effect.iter().all(Vec::is_empty) {
+                continue;
+            }
+            let count = if target.devices.is_some() { &mut made.device_pairs } else { &mut made.pairs };
+            *count += 1;
+            if *count <= MOST_TOLD {
+                let (members, devices) = alike.entry(effect).or_default();
+                match target.devices {
+                    None => members.push(target.name.clone()),
+                    Some(prefix) => devices.push(Devices { prefix, behind: target.name.clone() }),
                 }
             }
         }
         let changed = alike.into_iter();
-        made.changed.extend(changed.map(|([gains, loses, keeps], to)| Changed {
-            from: (*name).clone(),
+        made.changed.extend(changed.map(|([gains, loses, keeps], (to, to_devices))| Changed {
+            from: member.name.clone(),
             to,
+            to_devices,
             gains,
             loses,
             keeps,
         }));
     }
     made
+}
+
+fn is_change([gains, loses, _]: &Effect) -> bool {
+    !gains.is_empty() || !loses.is_empty()
+}
+
+fn effect(old: &Allowed, new: &Allowed) -> Effect {
+    let (gains, loses) = (beyond(new, old), beyond(old, new));
+    let is_kept = |text: &String| !loses.is_empty() && !gains.contains(text);
+    let kept = new.iter().map(text).filter(is_kept).collect();
+    [gains, loses, kept]
+}
+
+/// With whom something may be begun: members in the order of the roster, then the devices behind them. Of networks behind a member
+/// each as a whole, and each part of it that a rule names, wider ones first.
+struct Targets(Vec<Entry>);
+
+impl Targets {
+    fn of(roster: &Roster, named: &BTreeSet<Prefix>) -> Self {
+        let mut all: Vec<Entry> = roster.iter().cloned().collect();
+        for gateway in roster.iter().filter(|entry| !entry.routes.is_empty()) {
+            let parts = named.iter().filter(|part| gateway.routes.iter().any(|route| route.covers(part)));
+            let prefixes: BTreeSet<Prefix> = gateway.routes.iter().chain(parts).copied().collect();
+            let mut prefixes: Vec<Prefix> = prefixes.into_iter().collect();
+            prefixes.sort_by_key(Prefix::length);
+            all.extend(prefixes.into_iter().map(|prefix| gateway.part(prefix)));
+        }
+        Self(all)
+    }
 }
 
 /// For each rule, who is on its sides.
@@ -86,7 +174,7 @@ struct Row<'p> {
 }
 
 impl<'p> Table<'p> {
-    fn of(meant: Option<Meant<'p>>, roster: &Roster, now: UnixTime) -> Self {
+    fn of(meant: Option<Meant<'p>>, roster: &Roster, targets: &Targets, now: UnixTime) -> Self {
         let Some((policy, resolved)) = meant else { return Self(None) };
         let rules = resolved.rules(policy);
         let lasting = rules.filter(|(rule, ..)| rule.period.is_none_or(|period| now < period.until));
@@ -94,7 +182,7 @@ impl<'p> Table<'p> {
             lasting
                 .map(|(rule, from, to)| Row {
                     from: roster.iter().map(|e| e.is_in(from)).collect(),
-                    to: roster.iter().map(|e| e.is_in(to)).collect(),
+                    to: targets.0.iter().map(|e| e.is_in(to)).collect(),
                     permits: &rule.permits,
                     period: rule.period,
                 })
@@ -108,6 +196,7 @@ impl<'p> Table<'p> {
         let mut allowed = Allowed::new();
         for row in rows {
             let forth = is(&row.from, from) && is(&row.to, to);
+            // Devices begin nothing: they are on no rule's first side.
             let back = is(&row.from, to) && is(&row.to, from);
             let period = row.period.map(|period| (period.from.0, period.until.0));
             let permits = row.permits.iter().filter(|permit| forth || (back && permit.is_mutual()));
@@ -175,6 +264,46 @@ mod tests {
             format!("{}>{} +{gains} -{loses} ={keeps}", c.from, to(c))
         };
         made.changed.iter().map(text).collect()
+    }
+
+    #[test]
+    fn devices_behind_a_member_are_told_beside_it() {
+        let mut lab = crate::state::routes::tests::lab();
+        lab.members.retain(|_, entry| entry.name.as_str() != "robot-2");
+        let roster = Roster::of(&lab);
+        let told = |before: Option<&str>, after: Option<&str>| -> (Vec<String>, [usize; 2]) {
+            let read = |text: Option<&str>| text.map(|text| parse(text).unwrap());
+            let (before, after) = (read(before), read(after));
+            let resolved =
+                |policy: &Option<Policy>| policy.as_ref().map(|policy| Resolved::of(policy, &roster));
+            let (old, new) = (resolved(&before), resolved(&after));
+            let (before, after) = (before.as_ref().zip(old.as_ref()), after.as_ref().zip(new.as_ref()));
+            let made = difference(before, after, &roster, UnixTime(9));
+            let text = |c: &Changed| {
+                let [gains, loses, keeps] = [&c.gains, &c.loses, &c.keeps].map(|texts| texts.join(","));
+                format!("{}>{} +{gains} -{loses} ={keeps}", c.from, c.whom())
+            };
+            (made.changed.iter().map(text).collect(), [made.pairs, made.device_pairs])
+        };
+        let all = rule("*", "*", "any");
+        let lost = "laptop>10.66.1.0/24 behind robot-1 + -any =";
+        assert_eq!(told(None, Some(&all)), (vec![lost.to_owned()], [0, 1]), "\"*\" means no devices");
+        let page = format!("{all}{}", rule("laptop", "route:10.66.1.7/32", "tcp/80"));
+        let but = "laptop>10.66.1.7/32 behind robot-1 + -any =tcp/80";
+        assert_eq!(told(None, Some(&page)).0, [lost, but]);
+        let gained = "laptop>10.66.1.7/32 behind robot-1 +tcp/80 - =";
+        assert_eq!(told(Some(&all), Some(&page)), (vec![gained.to_owned()], [0, 1]));
+        // A part that fares as the whole is not told again, and a wider prefix means all of it.
+        let wide = format!("{page}{}", rule("laptop", "route:10.64.0.0/12", "tcp/80"));
+        assert_eq!(told(Some(&all), Some(&wide)).0, ["laptop>10.66.1.0/24 behind robot-1 +tcp/80 - ="]);
+        let stays = "laptop>10.66.1.7/32 behind robot-1 + - =tcp/80";
+        assert_eq!(
+            told(Some(&page), Some(&wide)).0,
+            [stays, "laptop>10.66.1.0/24 behind robot-1 +tcp/80 - ="]
+        );
+        let narrow = format!("{all}{}", rule("*", "route:10.66.1.0/24", "ros/7"));
+        let both = ["laptop>10.66.1.0/24 behind robot-1 +ros/7 - ="];
+        assert_eq!(told(Some(&all), Some(&narrow)).0, both, "its own robot is beside it already");
     }
 
     fn rule(from: &str, to: &str, allow: &str) -> String {

@@ -19,12 +19,17 @@ pub fn explain(
     let told = |allowed: bool, reason: String, rules: Vec<RuleView>| Explained {
         from: from.name.clone(),
         to: to.name.clone(),
+        to_devices: to.devices,
         question,
         allowed,
         version,
         reason,
         rules,
     };
+    if from.devices.is_some() {
+        let reason = format!("{} are devices, which only answer; ask for {} itself", from.label(), from.name);
+        return told(false, reason, Vec::new());
+    }
     let Some((in_force, resolved)) = network.resolved_policy() else {
         return told(true, "the network has no policy, so everything is allowed".to_owned(), Vec::new());
     };
@@ -41,10 +46,11 @@ pub fn explain(
             back.into_iter().filter(|rule| rules.iter().all(|r| r.number != rule.number)).collect::<Vec<_>>(),
         );
         let allowed = rules.iter().any(|rule| rule.holds);
+        let both = format!("{} and {}", from.label(), to.label());
         let reason = match rules.len() {
-            0 => format!("no rule of version {version} is about {} and {}", from.name, to.name),
-            1 => format!("one rule of version {version} is about {} and {}", from.name, to.name),
-            many => format!("{many} rules of version {version} are about {} and {}", from.name, to.name),
+            0 => format!("no rule of version {version} is about {both}"),
+            1 => format!("one rule of version {version} is about {both}"),
+            many => format!("{many} rules of version {version} are about {both}"),
         };
         return told(allowed, reason, rules);
     };

@@ -351,6 +351,7 @@ fn event(
             "after": version.text.as_deref().map(|text| json!({ "sha256": digest(text) })),
             "rules": checked.policy.as_ref().map(|(_, policy)| policy.rules.len()),
             "pairs_changed": checked.difference.pairs,
+            "device_pairs_changed": checked.difference.device_pairs,
         }),
     }
 }

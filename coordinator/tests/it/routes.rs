@@ -98,6 +98,24 @@ async fn a_rule_about_devices_is_told_to_both_ends() {
         assert_eq!(rules.len(), 1, "{}", robot.name);
         assert_eq!(rules[0].to.devices(), [prefix("10.66.3.0/24")]);
     }
+    // A dry run tells of devices, too; and one may be asked for by its address.
+    std::fs::write(&file, text("route:10.66.3.7/32")).unwrap();
+    let tried = server.text(&["policy", "set", "--file", path, "--dry-run"]);
+    assert!(tried.contains("laptop -> 10.66.3.0/24 behind robot-3: loses udp/2368\n"), "{tried}");
+    assert!(tried.contains("laptop -> 10.66.3.7/32 behind robot-3: keeps udp/2368\n"), "{tried}");
+    let tried = server.json(&["policy", "set", "--file", path, "--dry-run"]);
+    let (pairs, devices) = (&tried["difference"]["pairs"], &tried["difference"]["device_pairs"]);
+    assert_eq!((pairs.as_u64(), devices.as_u64()), (Some(0), Some(2)), "{tried}");
+    let lidar = server.json(&["policy", "explain", "laptop", "10.66.3.7", "udp/2368"]);
+    assert_eq!(
+        (&lidar["to"], &lidar["to_devices"], &lidar["allowed"]),
+        (&"robot-3".into(), &"10.66.3.7/32".into(), &true.into())
+    );
+    let address = server.json(&["node", "show", "robot-3"])["addresses"][0].as_str().unwrap().to_owned();
+    let itself = server.command(&["policy", "explain", "laptop", &address, "udp/2368"]);
+    assert!(String::from_utf8_lossy(&itself.stdout).starts_with("DENIED: udp/2368 from laptop to robot-3: "));
+    let nowhere = server.command(&["policy", "explain", "laptop", "10.9.9.9", "22"]);
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("route list"), "{nowhere:?}");
     std::fs::write(&file, text("laptop").replace("from = [\"laptop\"]", "from = [\"route:10.66.3.0/24\"]"))
         .unwrap();
     let refused = server.command(&["policy", "set", "--file", path]);
