@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::coordinator::reach::Reach;
+use crate::daemon::demand::PeersConfig;
 use crate::dds::config::DdsConfig;
 use crate::gateway::config::RoutesConfig;
 use crate::metrics::listen::MetricsConfig;
@@ -23,7 +24,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths], [routes], [dds] and [metrics]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths], [peers], [routes], [dds] and [metrics]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +53,8 @@ pub struct Config {
     pub dds: DdsConfig,
     /// Names of members for all programs.
     pub names: NamesConfig,
+    /// Whom on-demand networks hold.
+    pub peers: PeersConfig,
     /// Figures for Prometheus.
     pub metrics: MetricsConfig,
     /// Local networks that others may be let into.
@@ -73,6 +76,7 @@ impl Default for Config {
             paths: Exclusions::default(),
             dds: DdsConfig::default(),
             names: NamesConfig::default(),
+            peers: PeersConfig::default(),
             metrics: MetricsConfig::default(),
             routes: RoutesConfig::default(),
         }
@@ -164,6 +168,11 @@ impl Config {
                 }
                 "paths" => value.try_into::<Exclusions>().map(|v| self.paths = v).map_err(|e| e.to_string()),
                 "names" => value.try_into::<NamesConfig>().map(|v| self.names = v).map_err(|e| e.to_string()),
+                "peers" => value
+                    .try_into::<PeersConfig>()
+                    .map_err(|e| e.to_string())
+                    .and_then(PeersConfig::checked)
+                    .map(|v| self.peers = v),
                 "metrics" => value
                     .try_into::<MetricsConfig>()
                     .map_err(|e| e.to_string())

@@ -105,6 +105,9 @@ fn where_programs_ask_systemd_resolved_it_asks_the_agent() {
     let mut daemon = start();
     bus.wait_for("org.freedesktop.resolve1");
 
+    for name in ["robot-a", "robot-b"] {
+        fs::write(team.host(name).path("/etc/ria/agent.toml"), "[peers]\nrelease_after = 1\n").unwrap();
+    }
     let (mut a, b) = team.pair();
     let address = b.address();
     let found = || resolves(&a, "robot-b", &address) && resolves(&a, "robot-b.lab.ria.internal", &address);
@@ -128,7 +131,8 @@ fn where_programs_ask_systemd_resolved_it_asks_the_agent() {
     a.start(&[]);
     eventually("they are back", || resolves(&a, "robot-c", &address));
     daemon.kill().unwrap();
-    fs::write(host.path("/etc/ria/agent.toml"), "[names]\nmode = \"auto\"\n").unwrap();
+    fs::write(host.path("/etc/ria/agent.toml"), "[names]\nmode = \"auto\"\n[peers]\nrelease_after = 1\n")
+        .unwrap();
     a.stop(Signal::SIGTERM);
     a.start(&[]);
     eventually("the hosts file has them", || {
@@ -139,4 +143,10 @@ fn where_programs_ask_systemd_resolved_it_asks_the_agent() {
     eventually_within(Duration::from_secs(60), "resolved is asked again", || {
         resolves(&a, "robot-c", &address) && fs::read_to_string(host.path("/etc/hosts")).unwrap() == hosts
     });
+
+    // Whom an on-demand network does not hold, it asks for.
+    assert_eq!(team.admin(&["network", "peers", "lab", "on-demand"]).code, 0);
+    eventually("they let go", || a.peers().is_empty() && b.peers().is_empty());
+    assert!(resolves(&a, "robot-c.lab.ria.internal", &address), "at once");
+    assert_eq!(a.peers().len(), 1);
 }

@@ -5,6 +5,7 @@
 #[path = "../../src/coordinator/backoff.rs"]
 mod backoff;
 mod crowd;
+mod first_packet;
 mod node;
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "that of the tests, which panic")]
 #[path = "../../coordinator/tests/it/support/postgres.rs"]
@@ -35,6 +36,8 @@ const CHANGES: usize = 40;
 const SETTLING: Duration = Duration::from_secs(5);
 /// How long processor time is counted.
 const WATCHED: Duration = Duration::from_secs(20);
+/// The first packet to a peer, in either kind of network.
+const FIRST_PACKETS: [&str; 2] = ["on_demand_first_packet_ms", "push_first_packet_ms"];
 /// What takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -45,8 +48,18 @@ pub fn run(thousands: usize, only: &[String]) -> Result<Figures> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let needed = u64::try_from(thousands * MEMBERS + ROAMING + 1000)?;
     ensure!(most >= needed, "{needed} open files are needed, {most} are allowed: ulimit -Hn");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut figures = Figures::new();
+    let is_first = |metric: &String| FIRST_PACKETS.contains(&metric.as_str());
+    if only.is_empty() || only.iter().any(is_first) {
+        eprintln!("first packets");
+        figures.extend(
+            FIRST_PACKETS.iter().zip(first_packet::measure()?).map(|(m, v)| ((*m).to_owned(), json!(v))),
+        );
+    }
+    if !only.is_empty() && only.iter().all(is_first) {
+        return Ok(figures);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     for suffix in ["", "_pg"] {
         if !only.is_empty() && !only.iter().any(|metric| metric.ends_with("_pg") != suffix.is_empty()) {
             continue;

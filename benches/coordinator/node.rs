@@ -98,6 +98,7 @@ impl Node {
             clock: None,
             trusts,
             routes: None,
+            holds: Some(Vec::new()),
         };
         link.send(&NodeMessage::Resume(resume)).await?;
         loop {

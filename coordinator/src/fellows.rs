@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::hub::{HubGone, Report, Told};
+use crate::interest::Tie;
 use crate::session::Services;
 use crate::state::World;
 use crate::store::{Instance, STORED, Store, StoreError};
@@ -59,17 +60,20 @@ enum What {
     /// It stops.
     #[n(3)]
     Bye,
+    /// In this network, a node that is connected to it asks for another, or lets go of it.
+    #[n(61)]
+    Tie(#[n(0)] NetworkId, #[n(1)] NodeId, #[n(2)] NodeId, #[n(3)] bool),
 }
 
 /// Works until the coordinator drains.
 pub async fn run(
     (store, instance): (Store, Instance),
-    mut reports: mpsc::Receiver<Report>,
+    (mut reports, mut ties): (mpsc::Receiver<Report>, mpsc::Receiver<Tie>),
     services: Arc<Services>,
 ) {
     let mut fellows = Fellows { store, instance, services, heard: BTreeMap::new() };
     let draining = fellows.services.draining.clone();
-    while let Some(listened) = draining.run_until_cancelled(fellows.listen(&mut reports)).await {
+    while let Some(listened) = draining.run_until_cancelled(fellows.listen(&mut reports, &mut ties)).await {
         match listened {
             Ok(HubGone) => return,
             Err(error) => {
@@ -91,7 +95,11 @@ struct Fellows {
 
 impl Fellows {
     /// Until the database can't be reached, or the hub is gone.
-    async fn listen(&mut self, reports: &mut mpsc::Receiver<Report>) -> Result<HubGone, StoreError> {
+    async fn listen(
+        &mut self,
+        reports: &mut mpsc::Receiver<Report>,
+        ties: &mut mpsc::Receiver<Tie>,
+    ) -> Result<HubGone, StoreError> {
         let Some(mut listener) = self.store.listen().await? else { return Ok(HubGone) };
         // What was stored while nobody listened is seen, too.
         self.catch_up().await;
@@ -110,11 +118,15 @@ impl Fellows {
                     self.tell(network, told).await;
                     Ok(())
                 }
+                Some(Tie { network, node, peer, held }) = ties.recv() => {
+                    self.say(What::Tie(network, node, peer, held)).await;
+                    Ok(())
+                }
                 _ = alive.tick() => {
                     self.say(What::Alive).await;
                     self.end_silent().await
                 }
-                _ = all.tick() => self.services.hub.tell_all().await,
+                _ = all.tick() => self.tell_all().await,
             };
             if done.is_err() {
                 return Ok(HubGone);
@@ -144,7 +156,10 @@ impl Fellows {
         }
         let hub = &self.services.hub;
         match said.what {
-            What::Hello => hub.tell_all().await,
+            What::Hello => self.tell_all().await,
+            What::Tie(network, node, peer, held) => {
+                self.services.interests.told(Tie { network, node, peer, held }).await
+            }
             What::Alive => Ok(()),
             What::Nodes(network, told) => hub.told(said.by, network, told).await,
             What::Bye => self.end(said.by).await,
@@ -156,6 +171,11 @@ impl Fellows {
         if let Err(error) = self.services.registry.catch_up().await {
             tracing::debug!(%error, "what another coordinator has stored is not seen yet");
         }
+    }
+
+    async fn tell_all(&self) -> Result<(), HubGone> {
+        self.services.hub.tell_all().await?;
+        self.services.interests.tell_all().await
     }
 
     async fn end_silent(&mut self) -> Result<(), HubGone> {
@@ -257,8 +277,10 @@ mod tests {
     #[test]
     fn what_is_said_is_read_as_it_was_meant() {
         let by = Instance::from_bytes([7; 10]);
-        for what in [What::Hello, What::Alive, What::Nodes(NetworkId::from_bytes([1; 10]), vec![]), What::Bye]
-        {
+        let network = NetworkId::from_bytes([1; 10]);
+        let [one, other] = [2, 3].map(|n| NodeId::from_bytes([n; 10]));
+        let tie = What::Tie(network, one, other, true);
+        for what in [What::Hello, What::Alive, What::Nodes(network, vec![]), What::Bye, tie] {
             let said = Said { by, what };
             assert_eq!(from_bytes::<Said>(&to_bytes(&said)).unwrap(), said);
         }

@@ -119,6 +119,7 @@ enum Command {
     Gone(Instance),
     TellAll,
     Store(oneshot::Sender<()>),
+    LiveOf(NetworkId, Vec<NodeId>, oneshot::Sender<Vec<Live>>),
 }
 
 /// A node of a network.
@@ -384,6 +385,7 @@ impl Owner {
             Command::Present(reply) => {
                 let _ = reply.send(self.present());
             }
+            Command::LiveOf(network, nodes, reply) => drop(reply.send(self.live_of(network, nodes))),
             Command::Store(reply) => {
                 self.store_contacts().await;
                 let _ = reply.send(());

@@ -22,6 +22,7 @@ pub mod fuzz;
 pub mod housekeeping;
 pub mod https;
 pub mod hub;
+pub mod interest;
 pub mod links;
 pub mod metrics;
 pub mod oidc;

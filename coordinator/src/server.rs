@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use crate::acme::challenge::Challenges;
 use crate::acme::{self, Keeper};
@@ -31,12 +32,13 @@ use crate::config::{Config, PublicUrl};
 use crate::fellows;
 use crate::housekeeping;
 use crate::hub::{Hub, Report};
+use crate::interest::{Interests, Tie};
 use crate::links::Links;
 use crate::metrics;
 use crate::oidc::{OidcStartError, Provider};
 use crate::people::Logins;
 use crate::registry::{self, AuthorityMismatch, Registry, Unavailable};
-use crate::relays::Relays;
+use crate::relays::{RelayStartError, Relays};
 use crate::rest::gate::Gate;
 use crate::session::{Counters, Services};
 use crate::store::{self, PasswordError, Store, StoreError};
@@ -138,17 +140,13 @@ impl Coordinator {
         let authorities = Authorities::new(Identity::path(&config.data_dir), identity.authority);
 
         // Sockets are bound before anything runs, so that a mistake shows at once.
-        let hosts = config.public_urls.iter().map(|url| url.host().to_owned());
-        let (source, challenges) = page_source(config)?;
-        let tls = Tls::new(&authorities, accept::page_names(hosts), source)?;
-        let keeper = acme_keeper(config, challenges, &tls)?;
+        let (tls, keeper) = page_tls(config, &authorities)?;
         let listener = listen(config.listen)?;
         let metrics_listener = config.metrics_listen.map(listen).transpose()?;
         let address = listener.local_addr().map_err(|e| StartError::Listen(e.to_string()))?;
         let draining = CancellationToken::new();
-        let tls_port = config.public_urls.first().map_or(address.port(), PublicUrl::port);
         let (relays, relay_task) =
-            Relays::start(&config.relay, tls_port, identity.relay_secret, draining.clone())?;
+            start_relays(config, address.port(), identity.relay_secret, draining.clone())?;
         let provider = Provider::of(config)?;
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
@@ -159,11 +157,15 @@ impl Coordinator {
         refuse_again(&relays, &store, &registry).await?;
         store.end_turn().await;
         let (others, reports) = mpsc::channel(REPORTS);
-        let (hub, hub_task) = Hub::start(registry.clone(), store.instance().map(|_| others));
+        let (ties_out, ties) = mpsc::channel(REPORTS);
+        let is_shared = store.instance().is_some();
+        let (hub, hub_task) = Hub::start(registry.clone(), is_shared.then_some(others));
+        let interests = Interests::start(is_shared.then_some(ties_out));
         let services = Arc::new(Services {
             registry,
             hub,
             links: Links::start(),
+            interests,
             authorities,
             lifetimes: config.lifetimes,
             relays,
@@ -179,7 +181,7 @@ impl Coordinator {
         let mut parts = spawn_parts(sockets, tls, (services.clone(), store.clone()), config);
         parts.extend(relay_task);
         parts.extend(keeper.map(|keeper| tokio::spawn(keeper.run(services.draining.clone()))));
-        parts.extend(spawn_by_settings(config, &services, store, reports));
+        parts.extend(spawn_by_settings(config, &services, store, (reports, ties)));
         let coordinator = Self {
             address,
             services,
@@ -330,6 +332,26 @@ async fn renew_certificates(tls: Tls, authorities: Authorities, draining: Cancel
     }
 }
 
+/// What the TLS port shows itself with, and who keeps a certificate by ACME, if one does.
+fn page_tls(config: &Config, authorities: &Authorities) -> Result<(Tls, Option<Keeper>), StartError> {
+    let hosts = config.public_urls.iter().map(|url| url.host().to_owned());
+    let (source, challenges) = page_source(config)?;
+    let tls = Tls::new(authorities, accept::page_names(hosts), source)?;
+    let keeper = acme_keeper(config, challenges, &tls)?;
+    Ok((tls, keeper))
+}
+
+/// The relay of this process, unless it is switched off, and what is known of all others.
+fn start_relays(
+    config: &Config,
+    own_port: u16,
+    secret: Zeroizing<[u8; 32]>,
+    stop: CancellationToken,
+) -> Result<(Relays, Option<JoinHandle<()>>), RelayStartError> {
+    let tls_port = config.public_urls.first().map_or(own_port, PublicUrl::port);
+    Relays::start(&config.relay, tls_port, secret, stop)
+}
+
 /// Opens the database, and what belongs to it. A new database would know no member, and all of them would take that for their removal.
 async fn open_store(config: &Config) -> Result<(Store, Identity), StartError> {
     let (url, present) = (config.database_url()?, Identity::directory(&config.data_dir));
@@ -410,7 +432,7 @@ fn spawn_by_settings(
     config: &Config,
     services: &Arc<Services>,
     store: Store,
-    reports: mpsc::Receiver<Report>,
+    told: (mpsc::Receiver<Report>, mpsc::Receiver<Tie>),
 ) -> Vec<JoinHandle<()>> {
     let mut parts = Vec::new();
     if let Some(schedule) = config.backup.clone() {
@@ -418,7 +440,7 @@ fn spawn_by_settings(
         parts.push(tokio::spawn(schedule::run(schedule, services.clone(), source)));
     }
     if let Some(instance) = store.instance() {
-        parts.push(tokio::spawn(fellows::run((store, instance), reports, services.clone())));
+        parts.push(tokio::spawn(fellows::run((store, instance), told, services.clone())));
         parts.push(tokio::spawn(fellows::refuse_whom_others_put_out(services.clone())));
     }
     parts

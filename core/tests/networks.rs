@@ -73,6 +73,7 @@ fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
         urls: vec![],
         ros_domains: None,
         multicast: None,
+        peers: None,
     };
     let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
     Snapshot { revision: Revision(1), network: info, members, policy: None }

@@ -9,6 +9,7 @@
 
 pub mod authority;
 pub mod behaviour;
+pub mod demand;
 pub mod domains;
 mod drop_reasons;
 pub mod enrol;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::demand::PeerMode;
 use crate::domains::RosDomains;
 use crate::enrol::Authority;
 use crate::id::{BootId, NetworkId, NodeId};
@@ -67,6 +68,16 @@ pub struct NetworkInfo {
     /// Multicast groups that are carried beside discovery.
     #[n(21)]
     pub multicast: Option<MulticastGroups>,
+    /// Of whom its members are told; absent: of everybody.
+    #[n(61)]
+    pub peers: Option<PeerMode>,
+}
+
+impl NetworkInfo {
+    /// Whether members are told of those only that they have to do with.
+    pub fn is_on_demand(&self) -> bool {
+        self.peers == Some(PeerMode::OnDemand)
+    }
 }
 
 /// What a member is.

@@ -14,6 +14,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::demand::Sought;
 use crate::enrol::{Authority, Certificate, Enrol, Enrolled, MembershipNews};
 use crate::error::Refusal;
 use crate::id::{BootId, NetworkId, NodeId};
@@ -62,6 +63,12 @@ pub enum NodeMessage {
     /// How the node reaches its peers, for people. Version 2.
     #[n(30)]
     Links(#[n(0)] LinkNews),
+    /// This node has something to say to this member, in an on-demand network.
+    #[n(61)]
+    Seek(#[n(0)] Sought),
+    /// This node has had nothing to do with these for a while.
+    #[n(62)]
+    Release(#[n(0)] Vec<NodeId>),
 }
 
 /// From a coordinator to a node.
@@ -106,6 +113,9 @@ pub enum CoordinatorMessage {
     /// The authorities to trust from now on, in place of those before; never empty.
     #[n(10)]
     Authorities(#[n(0)] Vec<Authority>),
+    /// Answer to Seek: this node can have nothing to do with such a member, whether there is one or not.
+    #[n(61)]
+    Absent(#[n(0)] Sought),
 }
 
 /// A node's first words.
@@ -172,6 +182,9 @@ pub struct Resume {
     /// Local networks that the node offers to forward to; absent: none.
     #[n(30)]
     pub routes: Option<Vec<Prefix>>,
+    /// The members that it holds, in an on-demand network; empty in others. Absent: it knows no such networks.
+    #[n(61)]
+    pub holds: Option<Vec<NodeId>>,
 }
 
 /// News of members.
@@ -223,6 +236,7 @@ mod tests {
             clock: None,
             trusts: None,
             routes: None,
+            holds: None,
         });
         let bytes = to_bytes(&message);
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();

@@ -74,7 +74,12 @@ impl NodeMessage {
             | Self::Report(_)
             | Self::Renew(_)
             | Self::Leave => Protocol::V1,
-            Self::Changed(_) | Self::Testify(_) | Self::Rotate(_) | Self::Links(_) => Protocol::V2,
+            Self::Changed(_)
+            | Self::Testify(_)
+            | Self::Rotate(_)
+            | Self::Links(_)
+            | Self::Seek(_)
+            | Self::Release(_) => Protocol::V2,
         }
     }
 }
@@ -93,7 +98,7 @@ impl CoordinatorMessage {
             | Self::Renewed(_)
             | Self::Drain(_)
             | Self::Left => Protocol::V1,
-            Self::Membership(_) | Self::Keep(_) | Self::Authorities(_) => Protocol::V2,
+            Self::Membership(_) | Self::Keep(_) | Self::Authorities(_) | Self::Absent(_) => Protocol::V2,
         }
     }
 }

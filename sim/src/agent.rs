@@ -363,7 +363,16 @@ fn public(key: [u8; 32]) -> WgPublicKey {
 }
 
 fn resume(node: NodeId, revision: Option<Revision>, boot: BootId) -> Resume {
-    Resume { network: network(), node, revision, boot, clock: None, trusts: None, routes: None }
+    Resume {
+        network: network(),
+        node,
+        revision,
+        boot,
+        clock: None,
+        trusts: None,
+        holds: Some(Vec::new()),
+        routes: None,
+    }
 }
 
 /// The records of a map's members.

@@ -379,6 +379,7 @@ impl World {
                 Event::MapChanged { .. } => self.check_map(host),
                 Event::PeerAdded { .. }
                 | Event::PeerRemoved { .. }
+                | Event::PeerWanted { .. }
                 | Event::LinkStateChanged { .. }
                 | Event::PathChanged { .. }
                 | Event::RelayUp { .. }
@@ -564,6 +565,7 @@ pub(crate) fn info(name: &str) -> NetworkInfo {
         urls: vec![],
         ros_domains: None,
         multicast: None,
+        peers: None,
     }
 }
 

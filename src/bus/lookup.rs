@@ -71,7 +71,7 @@ mod tests {
             addresses: vec!["10.213.0.1/16".into()],
             ..NetworkStatus::default()
         };
-        NetworkView { status, peers: vec![(id, peer)] }
+        NetworkView { status, on_demand: false, peers: vec![(id, peer)] }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use ria_protocol::name::Name;
 use tokio::sync::{Semaphore, broadcast};
 use tracing::info;
 
+use crate::daemon::demand;
 use crate::daemon::handle::{DaemonHandle, NetworkView, PingPlan, State};
 use crate::dds::Profiles;
 
@@ -60,6 +61,21 @@ struct LocalApi {
 }
 
 impl LocalApi {
+    /// A peer that answers probes; in an on-demand network also one that is not held yet.
+    async fn find(&self, network: NetworkId, wanted: &str) -> Result<NodeId, ApiError> {
+        let found = || self.with_network(network, |_, view| probed(view, lookup::peer(view, wanted)?));
+        let unknown = match found().await {
+            Err(unknown @ ApiError::NoSuchPeer(_)) => unknown,
+            other => return other,
+        };
+        let Some(sought) = demand::sought(wanted) else { return Err(unknown) };
+        match self.handle.seek(network, sought).await {
+            Ok(()) => found().await,
+            Err(ApiError::NoSuchPeer(_)) => Err(unknown),
+            Err(other) => Err(other),
+        }
+    }
+
     /// Does something with one network as it is now.
     async fn with_network<T>(
         &self,
@@ -101,7 +117,7 @@ impl Backend for LocalApi {
                 "{PINGS_AT_ONCE} pings are running already; try again when some have ended"
             ))
         })?;
-        let id = self.with_network(network, |_, view| probed(view, lookup::peer(view, peer)?)).await?;
+        let id = self.find(network, peer).await?;
         self.handle.ping(network, id, plan).await
     }
 

@@ -60,7 +60,16 @@ impl Farewell {
         let tls = tls::client_config(trust, self.time, &self.keys, Some(&self.certificate.leaf))?;
         let Greeted { mut stream, time, .. } = greet(&self.reach, &self.urls, &tls).await?;
         let (network, node, boot) = (self.network, self.node, self.boot);
-        let resume = Resume { network, node, revision: None, boot, clock: None, trusts: None, routes: None };
+        let resume = Resume {
+            network,
+            node,
+            revision: None,
+            boot,
+            clock: None,
+            trusts: None,
+            routes: None,
+            holds: Some(Vec::new()),
+        };
         stream.send(&NodeMessage::Resume(resume)).await?;
         for note in &self.notes {
             stream.send(&note.message(time.now(Instant::now()))).await?;

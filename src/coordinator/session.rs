@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use ria_protocol::demand::Sought;
 use ria_protocol::enrol::MembershipNews;
 use ria_protocol::enrol::{Authority, Certificate};
 use ria_protocol::error::{ErrorCode, Refusal};
@@ -71,6 +72,8 @@ pub struct SessionConfig {
     pub certificate: Certificate,
     /// Revision of the stored map.
     pub revision: Option<Revision>,
+    /// Whom it lists beside this node, in an on-demand network.
+    pub holds: Option<Vec<NodeId>>,
     /// The coordinator's clock at the last contact.
     pub time: UnixTime,
     /// What is kept for the coordinator.
@@ -92,6 +95,14 @@ pub enum Order {
     Resynchronise,
     /// The coordinator may be found at these URLs from now on.
     Urls(Vec<String>),
+    /// In an on-demand network this node holds these members; absent: its network is another one.
+    Holds(Option<Vec<NodeId>>),
+    /// There is something to say to this member, in an on-demand network. Without a stream this is nothing: whoever has
+    /// something to say orders it again.
+    Seek(Sought),
+    /// There was nothing to say to these members for a while. Without a stream this is nothing: the next one begins with
+    /// whom this node holds.
+    Release(Vec<NodeId>),
     /// Tell the coordinator what was changed on this machine. Without a stream this is nothing: whoever orders it does
     /// so again when there is one.
     Note(Note),
@@ -145,6 +156,8 @@ pub enum SessionEvent {
     Authorities(Vec<Authority>),
     /// The coordinator was told of what had happened to links up to this number.
     LinksTold(u64),
+    /// Nobody is there whom this node sought, or may have to do with.
+    Absent(Sought),
     /// The coordinator was told of all notes up to this number.
     Told(u64),
 }
@@ -161,7 +174,7 @@ impl Session {
     pub fn start(config: SessionConfig, events: mpsc::Sender<(NetworkId, SessionEvent)>) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let runner = Runner {
-            revision: config.revision,
+            known: Known { revision: config.revision, holds: config.holds.clone() },
             config,
             events,
             inbox,
@@ -199,8 +212,7 @@ struct Runner {
     config: SessionConfig,
     events: mpsc::Sender<(NetworkId, SessionEvent)>,
     inbox: mpsc::UnboundedReceiver<Order>,
-    /// Revision passed on to the agent's loop.
-    revision: Option<Revision>,
+    known: Known,
     report: Option<Vec<Candidate>>,
     /// When the report is to be sent; `None` while the coordinator has it.
     report_at: Option<Instant>,
@@ -214,6 +226,15 @@ struct Runner {
     new_urls: Option<Vec<String>>,
     /// The last note that was told.
     told: u64,
+}
+
+/// What this node knows of the network.
+#[derive(Debug, Clone)]
+struct Known {
+    /// Revision passed on to the agent's loop.
+    revision: Option<Revision>,
+    /// Whom this node holds, in an on-demand network.
+    holds: Option<Vec<NodeId>>,
 }
 
 /// What a proof is bound to.
@@ -307,8 +328,8 @@ impl Runner {
             self.config.urls = urls;
         }
         let opened = tokio::select! {
-            opened = open(&self.config, self.revision) => opened,
-            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.revision, &mut self.new_urls) => {
+            opened = open(&self.config, self.known.clone()) => opened,
+            end = orders_while_away(&mut self.inbox, &mut self.report, &mut self.known, &mut self.new_urls) => {
                 return (end, false);
             }
         };
@@ -365,12 +386,12 @@ impl Runner {
         let event = match message {
             CoordinatorMessage::Snapshot(mut snapshot) => {
                 self.config.kept.sift(&mut snapshot);
-                self.revision = Some(snapshot.revision);
+                self.known.revision = Some(snapshot.revision);
                 SessionEvent::Snapshot(snapshot)
             }
             CoordinatorMessage::Patches(mut patches) => {
                 self.config.kept.sift_patches(&mut patches);
-                self.revision = Some(patches.to);
+                self.known.revision = Some(patches.to);
                 SessionEvent::Patches(patches)
             }
             CoordinatorMessage::Live(update) => SessionEvent::Live(update),
@@ -395,6 +416,7 @@ impl Runner {
             }
             CoordinatorMessage::Refused(refusal) => return Err(End::Refused(refusal)),
             CoordinatorMessage::Membership(news) => SessionEvent::Membership(news),
+            CoordinatorMessage::Absent(sought) => SessionEvent::Absent(sought),
             CoordinatorMessage::Welcome(_) | CoordinatorMessage::Enrolled(_) | CoordinatorMessage::Left => {
                 return Err(unexpected("a map or news").into());
             }
@@ -413,10 +435,13 @@ impl Runner {
                 }
             }
             Order::Urls(urls) => self.config.urls = urls,
+            Order::Holds(holds) => self.known.holds = holds,
+            Order::Seek(sought) => stream.send(&NodeMessage::Seek(sought)).await?,
+            Order::Release(nodes) => stream.send(&NodeMessage::Release(nodes)).await?,
             Order::Rotate(key) => self.rotate(&key, stream).await?,
             Order::Reconnect => return Err(End::Reconnect),
             Order::Resynchronise => {
-                self.revision = None;
+                self.known.revision = None;
                 return Err(End::Reconnect);
             }
             // One that came while the stream was being replaced is ordered twice.
@@ -459,10 +484,10 @@ impl Runner {
     /// Waits before the next attempt; tells what ended the waiting before its time.
     async fn wait(&mut self, mut wait: Duration) -> Option<End> {
         loop {
-            let Self { inbox, report, revision, new_urls, .. } = self;
+            let Self { inbox, report, known, new_urls, .. } = self;
             let end = tokio::select! {
                 () = tokio::time::sleep(wait) => return None,
-                end = orders_while_away(inbox, report, revision, new_urls) => end,
+                end = orders_while_away(inbox, report, known, new_urls) => end,
             };
             let End::Paused(closed) = end else { return Some(end) };
             let _ = closed.send(());
@@ -489,7 +514,7 @@ impl Runner {
 type Opened = (Stream, SessionEvent, Challenge);
 
 /// Connects and resumes.
-async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<Opened, End> {
+async fn open(config: &SessionConfig, Known { revision, holds }: Known) -> Result<Opened, End> {
     let trust = Trust::Authorities(config.certificate.authorities.clone());
     let tls = tls::client_config(trust, config.time, &config.keys, Some(&config.certificate.leaf))
         .map_err(|error| End::Failed(error.to_string()))?;
@@ -499,11 +524,13 @@ async fn open(config: &SessionConfig, revision: Option<Revision>) -> Result<Open
     let resume = Resume {
         network: config.network,
         node: config.node,
-        revision,
+        // The map of an on-demand network says nothing of members that are not held: it is told whole each time.
+        revision: revision.filter(|_| holds.is_none()),
         boot: config.boot,
         clock: Some(SystemTime::now().into()),
         trusts: Some(tls::pins(&config.certificate.authorities)),
         routes: Some(config.routes.clone()).filter(|routes| !routes.is_empty()),
+        holds: Some(holds.unwrap_or_default()),
     };
     stream.send(&NodeMessage::Resume(resume)).await?;
     let (protocol, version) = (stream.protocol(), welcome.coordinator_version);
@@ -532,7 +559,7 @@ async fn leave(stream: &mut Stream, change: LocalChange) -> bool {
 async fn orders_while_away(
     inbox: &mut mpsc::UnboundedReceiver<Order>,
     report: &mut Option<Vec<Candidate>>,
-    revision: &mut Option<Revision>,
+    known: &mut Known,
     new_urls: &mut Option<Vec<String>>,
 ) -> End {
     loop {
@@ -541,11 +568,12 @@ async fn orders_while_away(
             Some(Order::Report(candidates)) => *report = Some(candidates),
             Some(Order::Reconnect) => return End::Reconnect,
             Some(Order::Urls(urls)) => *new_urls = Some(urls),
-            Some(Order::Resynchronise) => *revision = None,
+            Some(Order::Resynchronise) => known.revision = None,
+            Some(Order::Holds(holds)) => known.holds = holds,
             // The next Resume tells the revision, and the map that comes then whether a key is wanted.
             Some(Order::Acknowledge(_) | Order::Rotate(_)) => {}
-            // What is not told yet comes again with the next stream.
-            Some(Order::Note(_) | Order::Links(..)) => {}
+            // What is not told yet comes again with the next stream, and whoever has something to say says so again.
+            Some(Order::Note(_) | Order::Links(..) | Order::Seek(_) | Order::Release(_)) => {}
             Some(Order::Pause(closed)) => return End::Paused(closed),
             Some(Order::Retire) => return End::Stop,
             Some(Order::Leave(_, reply)) => {

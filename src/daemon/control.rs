@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::conditions::Conditions;
+use super::demand::PeersConfig;
 use super::events::EventLog;
 use super::farewell::Leaving;
 use super::handle::{Command, DaemonHandle, Reply, State};
@@ -100,6 +101,8 @@ pub enum Input {
     Machine(News),
     /// Whether names of members could be made known.
     NamesPut(Result<Place, io::Error>),
+    /// A program asks for the address of a member by this name, which is not known.
+    NameSought(String),
     /// One probe of a ping.
     StartPing { network: NetworkId, peer: NodeId, timeout: Duration, reply: oneshot::Sender<PingOutcome> },
 }
@@ -121,6 +124,8 @@ pub struct Control {
     /// Where names are now.
     pub(super) names_place: Option<Place>,
     pub(super) multicast: MulticastPolicy,
+    /// Whom on-demand networks hold.
+    pub(super) peers: PeersConfig,
     /// When clashes between robots are looked for next.
     pub(super) clashes_at: Option<Instant>,
     pub(super) udp_port: u16,
@@ -209,6 +214,7 @@ impl Control {
             names: super::naming::start(&config, &inputs_in),
             names_place: None,
             multicast: config.dds.multicast(),
+            peers: config.peers,
             clashes_at: None,
             state,
             netlink,
@@ -342,9 +348,13 @@ impl Control {
             }
             Input::Machine(news) => self.handle_machine_news(news).await,
             Input::NamesPut(done) => self.handle_names(done),
+            Input::NameSought(name) => self.handle_name_sought(&name),
             Input::PortMapped(state) => self.handle_port_mapped(state).await,
             Input::Netchecked(network, report) => self.handle_netchecked(network, *report).await,
             Input::StartPing { network, peer, timeout, reply } => {
+                if let Some(network) = self.networks.get_mut(&network) {
+                    network.demand.touch(peer);
+                }
                 let id = self.pings.begin(reply);
                 if !self.engine(ria_core::Command::StartPing { network, peer, id, timeout }).await {
                     self.pings.end(id, PingOutcome::UnknownPeer);
@@ -365,6 +375,7 @@ impl Control {
             self.expire_waiting(id, now);
             self.expire_rotating(id, now);
             self.save_live_when_due(id, now);
+            self.release_when_due(id, now).await;
             self.retry_interface(id).await;
         }
         self.follow_gateway().await;

@@ -13,6 +13,7 @@ use ria_api::server::BusState;
 use ria_api::state::{
     AgentStatus, Event, JoinOptions, Joined, NetworkReport, NetworkStatus, PeerStatus, PingReply,
 };
+use ria_protocol::demand::Sought;
 use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::requester::Requester;
@@ -35,6 +36,8 @@ pub struct State {
 pub struct NetworkView {
     /// The network on this machine.
     pub status: NetworkStatus,
+    /// Whether there may be more members than these, to be had when they are asked for.
+    pub on_demand: bool,
     /// All other members, by name, each with its id.
     pub peers: Vec<(NodeId, PeerStatus)>,
 }
@@ -58,6 +61,8 @@ pub enum Command {
     RotateKey { network: NetworkId, by: Requester, reply: Reply<()> },
     /// Probe a peer over its current path.
     Ping { network: NetworkId, peer: NodeId, plan: PingPlan, reply: Reply<Vec<PingReply>> },
+    /// Hold this member, in an on-demand network.
+    Seek { network: NetworkId, sought: Sought, reply: Reply<()> },
     /// Measure the network below.
     Netcheck { network: NetworkId, reply: Reply<NetworkReport> },
     /// Know how the local API fares on the system bus.
@@ -152,6 +157,11 @@ impl DaemonHandle {
         plan: PingPlan,
     ) -> Result<Vec<PingReply>, ApiError> {
         self.ask(|reply| Command::Ping { network, peer, plan, reply }).await
+    }
+
+    /// Has this machine hold a member of an on-demand network; returns when it does.
+    pub async fn seek(&self, network: NetworkId, sought: Sought) -> Result<(), ApiError> {
+        self.ask(|reply| Command::Seek { network, sought, reply }).await
     }
 
     /// Measures the network that this machine is in.

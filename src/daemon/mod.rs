@@ -19,6 +19,7 @@
 mod clashes;
 mod conditions;
 mod control;
+pub mod demand;
 mod events;
 mod farewell;
 pub mod handle;

@@ -3,22 +3,42 @@
 use std::io;
 
 use ria_api::state::Severity;
+use ria_protocol::demand::Sought;
 use tokio::sync::mpsc;
 
 use super::control::{Control, Input};
+use super::network::Network;
 use crate::config::Config;
-use crate::names::{Mode, Names, Place};
+use crate::coordinator::session::Order;
+use crate::names::{DOMAIN, Mode, Names, Place};
 
 const IN_HOSTS: &str = "in /etc/hosts";
 
 /// Begins with none.
 pub fn start(config: &Config, inputs: &mpsc::UnboundedSender<Input>) -> Names {
-    let inputs = inputs.clone();
-    // Only fails while the agent stops.
-    Names::start(&config.names, &config.state_dir, move |done| _ = inputs.send(Input::NamesPut(done)))
+    let (inputs, names) = (inputs.clone(), inputs.clone());
+    // These only fail while the agent stops.
+    let tell = move |done| _ = inputs.send(Input::NamesPut(done));
+    let seek = move |name| _ = names.send(Input::NameSought(name));
+    Names::start(&config.names, &config.state_dir, tell, seek)
 }
 
 impl Control {
+    /// A program asks for the address of somebody who is not held.
+    pub(super) fn handle_name_sought(&self, full: &str) {
+        let Some((label, zone)) = full.split_once('.') else { return };
+        let Ok(name) = label.parse() else { return };
+        let is_zone = |network: &&Network| {
+            zone.strip_suffix(DOMAIN).and_then(|rest| rest.strip_suffix('.'))
+                == Some(network.membership.identity.network_name.as_str())
+        };
+        if let Some(network) =
+            self.networks.values().find(is_zone).filter(|network| network.holds().is_some())
+        {
+            network.order(Order::Seek(Sought::Name(name)));
+        }
+    }
+
     /// That names could not be put where they should be is worth a word, and nothing else depends on it.
     pub(super) fn handle_names(&mut self, done: Result<Place, io::Error>) {
         let place = done.as_ref().ok().copied();

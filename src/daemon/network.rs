@@ -15,6 +15,7 @@ use ria_protocol::version::Protocol;
 use tokio::time::Instant;
 
 use super::conditions::Conditions;
+use super::demand::Demand;
 use super::handle::Reply;
 use super::links::Links;
 use super::rotation::Rotating;
@@ -79,6 +80,8 @@ pub struct Network {
     pub routed: BTreeSet<Prefix>,
     /// Local networks behind this node, as the engine was told.
     pub lans_told: Vec<Lan>,
+    /// Whom it holds, in an on-demand network.
+    pub demand: Demand,
 }
 
 /// The overlay interface of a network.
@@ -178,6 +181,7 @@ impl Network {
             links: Links::default(),
             routed: BTreeSet::new(),
             lans_told: Vec::new(),
+            demand: Demand::default(),
         }
     }
 
@@ -209,6 +213,7 @@ impl Network {
             keys: keys.clone(),
             certificate: certificate.clone(),
             revision: map.as_ref().map(|map| map.revision),
+            holds: self.holds(),
             time: contact.time,
             routes: routes.to_vec(),
         }

@@ -284,6 +284,7 @@ impl Control {
         match event {
             Event::PingFinished { id, outcome, .. } => return self.pings.end(id, outcome),
             Event::BeaconDue { from, datagram, .. } => return self.beacons.send(from, &datagram),
+            Event::PeerWanted { network, address } => return self.handle_wanted(network, address),
             Event::CandidatesChanged { network, candidates } => {
                 if let Some(network) = self.networks.get(&network) {
                     network.order(Order::Report(candidates));

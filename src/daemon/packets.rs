@@ -434,6 +434,7 @@ impl Mover {
                     | Command::ApplyPatches { .. }
                     | Command::ApplyLive { .. }
                     | Command::SetRelays { .. }
+                    | Command::SetAbsent { .. }
                     | Command::SetTime { .. }
                     | Command::SetCoordinatorReached { .. }
                     | Command::RelayStream { .. }

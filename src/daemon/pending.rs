@@ -266,7 +266,7 @@ impl Pending {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             ..NetworkStatus::default()
         };
-        NetworkView { status, peers: Vec::new() }
+        NetworkView { status, on_demand: false, peers: Vec::new() }
     }
 
     /// The join key.

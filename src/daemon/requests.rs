@@ -46,6 +46,7 @@ impl Control {
             }
             Command::RotateKey { network, by, reply } => self.rotate_key(network, by, reply),
             Command::Netcheck { network, reply } => self.netcheck(network, reply).await,
+            Command::Seek { network, sought, reply } => self.seek(network, sought, reply),
             Command::NoteBus(state) => self.note_bus(&state),
             Command::Ping { network, peer, plan, reply } => {
                 let inputs = self.inputs.clone();

@@ -72,7 +72,7 @@ fn view(control: &Control, network: &Network, packets: &PacketStatus) -> Network
         report: report(control, network, packets),
         ..own(control, network)
     };
-    NetworkView { status, peers }
+    NetworkView { status, on_demand: network.holds().is_some(), peers }
 }
 
 /// The last measurement, with what is known at any time.

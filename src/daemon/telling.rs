@@ -56,6 +56,7 @@ impl Control {
             }
             Event::PingFinished { .. }
             | Event::BeaconDue { .. }
+            | Event::PeerWanted { .. }
             | Event::CandidatesChanged { .. }
             | Event::Warned { .. }
             | Event::RelayUp { .. }

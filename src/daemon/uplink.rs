@@ -2,7 +2,7 @@
 
 use ria_api::state::{CoordinatorState, NetworkState, Severity};
 use ria_core::Command;
-use ria_protocol::enrol::MembershipNews;
+use ria_protocol::enrol::{Authority, MembershipNews};
 use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::NetworkId;
 use ria_protocol::map::{PatchSet, Relay, Snapshot};
@@ -61,6 +61,7 @@ impl Control {
                 network.clock = Some(time);
                 network.links.handle_connected(Instant::now());
                 network.tell_untold();
+                network.demand.handle_connected();
                 let contact = &mut network.membership.contact;
                 let moved = std::mem::replace(&mut contact.address, address) != address || address.is_none();
                 let (resolve, in_engine) = (moved && network.in_engine, network.in_engine);
@@ -97,17 +98,20 @@ impl Control {
             }
             SessionEvent::Told(number) => self.handle_told(id, number),
             SessionEvent::LinksTold(number) => self.handle_links_told(id, number),
-            SessionEvent::Authorities(authorities) => {
-                let Some(network) = self.networks.get_mut(&id) else { return };
-                tracing::info!(
-                    network = %network.membership.identity.network_name,
-                    authorities = authorities.len(),
-                    "the coordinator has told whom to trust from now on"
-                );
-                network.membership.certificate.authorities = authorities;
-                self.saver.put(id, Part::Certificate, &network.membership.certificate, 0);
-            }
+            SessionEvent::Absent(sought) => self.handle_absent(id, sought).await,
+            SessionEvent::Authorities(authorities) => self.handle_authorities(id, authorities),
         }
+    }
+
+    fn handle_authorities(&mut self, id: NetworkId, authorities: Vec<Authority>) {
+        let Some(network) = self.networks.get_mut(&id) else { return };
+        tracing::info!(
+            network = %network.membership.identity.network_name,
+            authorities = authorities.len(),
+            "the coordinator has told whom to trust from now on"
+        );
+        network.membership.certificate.authorities = authorities;
+        self.saver.put(id, Part::Certificate, &network.membership.certificate, 0);
     }
 
     fn handle_lost(&mut self, id: NetworkId, reason: &str) {
@@ -212,6 +216,7 @@ impl Control {
         self.resume(id);
         let Some(network) = self.networks.get_mut(&id) else { return };
         map::keep_listed(&mut network.membership.live, &snapshot);
+        network.demand.handle_snapshot();
         network.membership.map = Some(snapshot.clone());
         self.follow_key(id).await;
         let Some(network) = self.networks.get_mut(&id) else { return };
@@ -262,6 +267,7 @@ impl Control {
         }
         self.follow_urls(id);
         self.follow_domains(id).await;
+        self.follow_demand(id).await;
         self.fit_interface(id).await;
         self.follow_routes(id).await;
         self.follow_gateway().await;

@@ -107,6 +107,7 @@ mod tests {
                 urls: vec![],
                 ros_domains,
                 multicast: None,
+                peers: None,
             },
             members: vec![member(1, own[0]), member(2, own[1])],
             policy: None,

@@ -70,7 +70,7 @@ struct Interface {
 impl Overlay {
     fn of<'a>(networks: impl IntoIterator<Item = &'a NetworkView>) -> Self {
         let mut overlay = Self::default();
-        for NetworkView { status, peers } in networks {
+        for NetworkView { status, peers, .. } in networks {
             let Some(address) = status.addresses.iter().find_map(|a| ipv4(a)) else { continue };
             // A strange name would need quoting in XML.
             let Ok(name) = InterfaceName::try_from(status.interface.clone()) else { continue };
@@ -278,7 +278,7 @@ mod tests {
         };
         let peer =
             PeerStatus { addresses: vec!["10.213.0.9".into(), "fd00::9".into()], ..PeerStatus::default() };
-        NetworkView { status, peers: vec![(NodeId::from_bytes([9; 10]), peer)] }
+        NetworkView { status, on_demand: false, peers: vec![(NodeId::from_bytes([9; 10]), peer)] }
     }
 
     #[test]

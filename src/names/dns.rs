@@ -82,6 +82,14 @@ pub fn answer(query: &[u8], table: &Table) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The name whose address is asked for, when it may be that of a member that is not known yet.
+pub fn sought(query: &[u8], table: &Table) -> Option<String> {
+    answer(query, table)?;
+    let Question { name, kind, class, .. } = question(query)?;
+    let asks = class == CLASS_IN && [TYPE_A, TYPE_AAAA, TYPE_ANY].contains(&kind);
+    (asks && table.may_come(&name)).then_some(name)
+}
+
 /// The root's name and the type with which an extension's record begins (RFC 6891).
 fn opt_head() -> [u8; 3] {
     let [high, low] = TYPE_OPT.to_be_bytes();
@@ -190,6 +198,7 @@ mod tests {
 
     use super::super::tests::view;
     use super::*;
+    use crate::daemon::handle::NetworkView;
 
     fn lab() -> Table {
         Table::of([&view("lab", "ria0", &["robot-1", "robot-2"])])
@@ -258,6 +267,29 @@ mod tests {
         let mut status = query("robot-2.lab.ria.internal", TYPE_A, false);
         status[2] |= 0x10;
         assert_eq!(answer(&status, &lab()).unwrap()[3] & 0xf, NOT_IMPLEMENTED as u8);
+    }
+
+    #[test]
+    fn a_name_that_may_come_is_told() {
+        let mut network = view("lab", "ria0", &["robot-1", "robot-2"]);
+        let sought = |network: &NetworkView, name: &str, kind| {
+            super::sought(&query(name, kind, false), &Table::of([network]))
+        };
+        assert_eq!(sought(&network, "robot-7.lab.ria.internal", TYPE_A), None, "all members are known");
+        network.on_demand = true;
+        let name = "robot-7.lab.ria.internal";
+        assert_eq!(sought(&network, name, TYPE_A).as_deref(), Some(name));
+        assert_eq!(sought(&network, name, TYPE_AAAA).as_deref(), Some(name));
+        for (other, kind) in [
+            ("robot-2.lab.ria.internal", TYPE_A),
+            ("lab.ria.internal", TYPE_A),
+            ("a.b.lab.ria.internal", TYPE_A),
+            ("robot-7.field.ria.internal", TYPE_A),
+            ("example.org", TYPE_A),
+            (name, TYPE_PTR),
+        ] {
+            assert_eq!(sought(&network, other, kind), None, "{other}");
+        }
     }
 
     #[test]

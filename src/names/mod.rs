@@ -48,6 +48,8 @@ struct Zone {
     /// `lab.ria.internal`, in which bare names are searched, and the reverse domains of its addresses, to which questions are
     /// only routed.
     domains: Vec<(String, bool)>,
+    /// Whether members that have no name here may be had by asking for them.
+    on_demand: bool,
 }
 
 /// A member's names.
@@ -109,6 +111,18 @@ impl Table {
             .any(|(domain, only_routes)| !only_routes && domain == name)
     }
 
+    /// Whether this may be the name of a member that is not known yet.
+    fn may_come(&self, full: &str) -> bool {
+        let mut zones = self.zones.iter().filter(|zone| zone.on_demand);
+        let is_below = |domain: &str| {
+            let label = full.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.'));
+            label.is_some_and(|label| !label.is_empty() && !label.contains('.'))
+        };
+        self.addresses_of(full).is_none()
+            && zones
+                .any(|zone| zone.domains.iter().any(|(domain, only_routes)| !only_routes && is_below(domain)))
+    }
+
     fn addresses_of(&self, full: &str) -> Option<&[IpAddr]> {
         self.entries.iter().find(|entry| entry.full == full).map(|entry| entry.addresses.as_slice())
     }
@@ -125,7 +139,8 @@ fn zone(network: &NetworkView) -> Zone {
         Some((dns::reverse_domain(address.parse().ok()?, length.parse().ok()?), true))
     });
     let own = (format!("{}.{DOMAIN}", status.network), false);
-    Zone { interface: status.interface.clone(), domains: std::iter::once(own).chain(reverse).collect() }
+    let domains = std::iter::once(own).chain(reverse).collect();
+    Zone { interface: status.interface.clone(), domains, on_demand: network.on_demand }
 }
 
 fn address(text: &str) -> Option<IpAddr> {
@@ -140,8 +155,10 @@ pub fn fuzz(data: &[u8]) {
     let domains = vec![(format!("lab.{DOMAIN}"), false), ("213.10.in-addr.arpa".to_owned(), true)];
     let table = Table {
         entries: vec![Entry { addresses, full, bare: None }],
-        zones: vec![Zone { interface: "ria0".into(), domains }],
+        zones: vec![Zone { interface: "ria0".into(), domains, on_demand: true }],
     };
+    let sought = dns::sought(data, &table);
+    assert!(sought.is_none_or(|name| name.ends_with(DOMAIN) && table.addresses_of(&name).is_none()));
     let Some(reply) = dns::answer(data, &table) else { return };
     assert!(reply.len() <= dns::MAX_QUERY && data.starts_with(reply.get(..2).unwrap_or_default()));
     assert!(dns::answer(&reply, &table).is_none(), "an answer was answered");
@@ -155,11 +172,13 @@ pub struct Names {
 }
 
 impl Names {
-    /// Those of the run before stay until it is known which there are now. `tell` hears how it goes.
+    /// Those of the run before stay until it is known which there are now. `tell` hears how it goes, and `seek` which names
+    /// are asked for that an on-demand network may have.
     pub fn start(
         config: &NamesConfig,
         state_dir: &Path,
         tell: impl Fn(Result<Place, io::Error>) + Send + Sync + 'static,
+        seek: impl Fn(String) + Send + Sync + 'static,
     ) -> Self {
         let mode = config.mode;
         if mode == Mode::Off {
@@ -170,7 +189,7 @@ impl Names {
         Self {
             mode,
             wanted: Some(wanted),
-            task: Some(tokio::spawn(keep(Keeper::new(mode, file), orders, tell))),
+            task: Some(tokio::spawn(keep(Keeper::new(mode, file, Box::new(seek)), orders, tell))),
         }
     }
 
@@ -230,11 +249,15 @@ struct Keeper {
     resolved: Option<Resolved>,
     /// Whether an earlier run's unfinished write was looked for.
     mended: bool,
+    seek: Seek,
 }
 
+/// Tells that a name is asked for which may be somebody's.
+type Seek = Box<dyn Fn(String) + Send + Sync>;
+
 impl Keeper {
-    fn new(mode: Mode, file: HostsFile) -> Self {
-        Self { mode, file, resolved: None, mended: false }
+    fn new(mode: Mode, file: HostsFile, seek: Seek) -> Self {
+        Self { mode, file, resolved: None, mended: false, seek }
     }
 
     async fn put(&mut self, table: &Table) -> io::Result<Place> {
@@ -281,7 +304,7 @@ impl Keeper {
     /// Answers questions for ever, where somebody asks them.
     async fn serve(&mut self, table: Option<&Table>) {
         if let (Some(resolved), Some(table)) = (&mut self.resolved, table) {
-            resolved.serve(table).await;
+            resolved.serve(table, &self.seek).await;
         }
         std::future::pending().await
     }
@@ -340,7 +363,7 @@ mod tests {
             addresses: vec![format!("{}/16", address(0))],
             ..NetworkStatus::default()
         };
-        NetworkView { status, peers: names.iter().enumerate().skip(1).map(peer).collect() }
+        NetworkView { status, on_demand: false, peers: names.iter().enumerate().skip(1).map(peer).collect() }
     }
 
     fn names(table: &Table) -> Vec<(&str, Option<&str>)> {

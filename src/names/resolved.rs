@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use zbus::connection::Builder;
 use zbus::fdo::DBusProxy;
 use zbus::names::BusName;
 use zbus::{Connection, Proxy};
 
-use super::Table;
-use super::dns::{MAX_QUERY, answer};
+use super::dns::{MAX_QUERY, answer, sought};
+use super::{Seek, Table};
 
 const NAME: &str = "org.freedesktop.resolve1";
 const PATH: &str = "/org/freedesktop/resolve1";
@@ -24,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Address family of IPv4 in resolved's words.
 const INET: i32 = 2;
+
+/// How long an answer waits for a member to come to be known; resolved asks again after five seconds.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Most of those that wait at a time.
+const MOST_LATE: usize = 64;
 
 /// Where its stub answers; programs that ask there ask resolved.
 const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
@@ -34,6 +40,14 @@ pub struct Resolved {
     socket: UdpSocket,
     port: u16,
     buffer: [u8; MAX_QUERY],
+    late: Vec<Late>,
+}
+
+/// A question about a member that may come to be known.
+struct Late {
+    query: Vec<u8>,
+    from: SocketAddr,
+    deadline: Instant,
 }
 
 impl Resolved {
@@ -56,7 +70,7 @@ impl Resolved {
         }
         let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let port = socket.local_addr()?.port();
-        Ok(Some(Self { connection, socket, port, buffer: [0; MAX_QUERY] }))
+        Ok(Some(Self { connection, socket, port, buffer: [0; MAX_QUERY], late: Vec::new() }))
     }
 
     /// Has resolved ask here about these names. What an interface had that is gone, resolved forgets with it.
@@ -94,12 +108,37 @@ impl Resolved {
         }
     }
 
-    /// Answers what is asked, until it is dropped.
-    pub async fn serve(&mut self, table: &Table) {
+    /// Answers what is asked, until it is dropped. What may be answered better soon, because `seek` was told of it, waits.
+    pub async fn serve(&mut self, table: &Table, seek: &Seek) {
+        self.answer_late(table).await;
         loop {
-            let Ok((length, from)) = self.socket.recv_from(&mut self.buffer).await else { return };
-            if let Some(reply) = self.buffer.get(..length).and_then(|query| answer(query, table)) {
+            let due = self.late.iter().map(|late| late.deadline).min();
+            let received = tokio::select! {
+                received = self.socket.recv_from(&mut self.buffer) => received,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.answer_late(table).await;
+                    continue;
+                }
+            };
+            let Ok((length, from)) = received else { return };
+            let Some(query) = self.buffer.get(..length) else { continue };
+            if let Some(name) = sought(query, table).filter(|_| self.late.len() < MOST_LATE) {
+                self.late.push(Late { query: query.to_vec(), from, deadline: Instant::now() + LATE });
+                seek(name);
+            } else if let Some(reply) = answer(query, table) {
                 // A reply that does not get away is asked for again.
+                let _ = self.socket.send_to(&reply, from).await;
+            }
+        }
+    }
+
+    /// Answers what can be answered now, and what has waited long enough.
+    async fn answer_late(&mut self, table: &Table) {
+        let now = Instant::now();
+        for Late { query, from, deadline } in std::mem::take(&mut self.late) {
+            if deadline > now && sought(&query, table).is_some() {
+                self.late.push(Late { query, from, deadline });
+            } else if let Some(reply) = answer(&query, table) {
                 let _ = self.socket.send_to(&reply, from).await;
             }
         }

@@ -117,6 +117,7 @@ mod tests {
                 urls: vec![],
                 ros_domains: None,
                 multicast: None,
+                peers: None,
             },
             members: vec![member(1, "a"), member(3, "c")],
             policy: None,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use ria_protocol::demand::PeerMode;
 use ria_protocol::id::{BootId, KeyId, NetworkId, NodeId};
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
 use ria_protocol::map::{CandidateKind, MemberKind, Revision};
@@ -36,6 +37,16 @@ pub struct NetworkView {
     /// Multicast groups that are carried beside discovery: `none`, or such as `mdns,239.1.2.3:5000-5010`.
     #[serde(default)]
     pub multicast: MulticastGroups,
+    /// Of whom its members are told: `push` (everybody), or `on-demand`.
+    #[serde(default)]
+    pub peers: PeerMode,
+}
+
+/// A request to tell the members of a network of others than before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPeers {
+    pub mode: PeerMode,
 }
 
 /// A request for other multicast groups of a network.
@@ -60,6 +71,9 @@ pub struct CreateNetwork {
     /// Multicast groups that are carried beside discovery.
     #[serde(default)]
     pub multicast: Option<MulticastGroups>,
+    /// Of whom its members are told; `push` unless it is said.
+    #[serde(default)]
+    pub peers: Option<PeerMode>,
 }
 
 /// A join key without its secret.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET  /v1/networks            POST /v1/networks           GET /v1/networks/{name}
-//! POST /v1/networks/{name}/multicast
+//! POST /v1/networks/{name}/multicast    POST /v1/networks/{name}/peers
 //! GET  /v1/keys                POST /v1/keys               POST /v1/keys/{id}/revoke
 //! GET  /v1/nodes?network=      GET /v1/nodes/{name or id}  DELETE /v1/nodes/{name or id}
 //! POST /v1/nodes/{name or id}/rename                       POST /v1/nodes/{name or id}/tag
@@ -37,6 +37,7 @@ use tokio::net::UnixListener;
 
 use super::api::{
     CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, Problem, ProblemCode, SetMulticast,
+    SetPeers,
 };
 use super::chain::Chain;
 use super::desk::Shared;
@@ -49,7 +50,7 @@ use crate::hub::{HubGone, NodeKey};
 use crate::person::Person;
 use crate::registry::{
     CreateKeyError, CreateNetworkError, NewKey, NewNetwork, NodeStanding, RemoveNodeError, RevokeKeyError,
-    SetMulticastError, SetNodeEnabledError, Unavailable,
+    SetMulticastError, SetNodeEnabledError, SetPeersError, Unavailable,
 };
 use crate::session::Services;
 use crate::state::etag::Etag;
@@ -126,6 +127,7 @@ pub(crate) fn operations(admin: Arc<Admin>) -> Router {
         .route("/v1/networks", get(list_networks).post(create_network))
         .route("/v1/networks/{name}", get(show_network))
         .route("/v1/networks/{name}/multicast", post(set_multicast))
+        .route("/v1/networks/{name}/peers", post(set_peers))
         .route("/v1/keys", get(list_keys).post(create_key))
         .route("/v1/keys/{id}", get(enrolment::show_key))
         .route("/v1/keys/{id}/revoke", post(revoke_key))
@@ -330,6 +332,7 @@ async fn create_network(
         mtu: request.mtu,
         ros_domains: request.ros_domains,
         multicast: request.multicast,
+        peers: request.peers.unwrap_or_default(),
     };
     let network = admin.services.registry.create_network(new, actor).await.map_err(|error| match error {
         CreateNetworkError::Unavailable(error) => error.into(),
@@ -353,6 +356,22 @@ async fn set_multicast(
     let network = registry.set_multicast(id, request.groups, actor).await.map_err(|error| match error {
         SetMulticastError::Unavailable(error) => error.into(),
         SetMulticastError::NoNetwork => problem(ProblemCode::NotFound, error),
+    })?;
+    Ok(Json(views::network(&network, &presence)))
+}
+
+async fn set_peers(
+    Shared(admin): Shared,
+    UrlPath(name): UrlPath<String>,
+    axum::Extension(actor): By,
+    Body(request): Body<SetPeers>,
+) -> Answer<NetworkView> {
+    let presence = presence(&admin).await?;
+    let id = find_network(&admin.world(), &name)?.info.id;
+    let registry = &admin.services.registry;
+    let network = registry.set_peers(id, request.mode, actor).await.map_err(|error| match error {
+        SetPeersError::Unavailable(error) => error.into(),
+        SetPeersError::NoNetwork => problem(ProblemCode::NotFound, error),
     })?;
     Ok(Json(views::network(&network, &presence)))
 }

@@ -34,6 +34,7 @@ pub(super) fn network(network: &Network, presence: &PresenceTable) -> NetworkVie
         online: network.members.keys().filter(|node| online(node)).count(),
         ros_domains: network.info.ros_domains.clone().map(WantedDomains::Exactly),
         multicast: network.info.multicast.clone().unwrap_or_default(),
+        peers: network.info.peers.unwrap_or_default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use ria_protocol::demand::PeerMode;
 use ria_protocol::map::MemberKind;
 use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
@@ -23,7 +24,7 @@ use super::{
     environment, print,
 };
 use crate::admin::api::{
-    ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, SetMulticast,
+    ClonedView, CreateKey, CreateNetwork, CreatedKey, KeyView, NetworkView, NodeView, SetMulticast, SetPeers,
     UrlRequest, UrlView,
 };
 use crate::admin::client::{Client, RequestError, escaped};
@@ -126,14 +127,19 @@ pub(super) fn with_network(path: &str, network: Option<&str>) -> String {
 
 async fn network(command: NetworkCommand) -> Outcome {
     match command {
-        NetworkCommand::Create { name, prefix, mtu, ros_domains, multicast, common } => {
-            let request = CreateNetwork { name, prefix_v4: prefix, mtu, ros_domains, multicast };
+        NetworkCommand::Create { name, prefix, mtu, ros_domains, multicast, peers, common } => {
+            let request = CreateNetwork { name, prefix_v4: prefix, mtu, ros_domains, multicast, peers };
             let made: NetworkView = common.client().post("/v1/networks", &request).await?;
             common.show(&made, network_text)
         }
         NetworkCommand::Multicast { name, groups, common } => {
             let path = format!("/v1/networks/{}/multicast", escaped(&name));
             let changed: NetworkView = common.client().post(&path, &SetMulticast { groups }).await?;
+            common.show(&changed, network_text)
+        }
+        NetworkCommand::Peers { name, mode, common } => {
+            let path = format!("/v1/networks/{}/peers", escaped(&name));
+            let changed: NetworkView = common.client().post(&path, &SetPeers { mode }).await?;
             common.show(&changed, network_text)
         }
         NetworkCommand::List { common } => {
@@ -170,6 +176,13 @@ fn domains_text(network: &NetworkView) -> String {
     network.ros_domains.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string)
 }
 
+fn peers_text(mode: PeerMode) -> &'static str {
+    match mode {
+        PeerMode::Push => "push: members are told of all others",
+        PeerMode::OnDemand => "on-demand: members are told of those that they have to do with",
+    }
+}
+
 fn network_text(network: &NetworkView) -> String {
     list(&[
         ("name", network.name.to_string()),
@@ -179,6 +192,7 @@ fn network_text(network: &NetworkView) -> String {
         ("mtu", network.mtu.to_string()),
         ("ros domains", domains_text(network)),
         ("multicast", format!("discovery of ROS 2, and beside it: {}", network.multicast)),
+        ("peers", peers_text(network.peers).to_owned()),
         ("nodes", format!("{} ({} online)", network.nodes, network.online)),
         ("revision", network.revision.0.to_string()),
         ("created", shown(network.created)),

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use ria_protocol::demand::PeerMode;
 use ria_protocol::keys::WgPublicKey;
 use ria_protocol::multicast::MulticastGroups;
 use ria_protocol::name::Name;
@@ -196,6 +197,24 @@ enum NetworkCommand {
         /// mdns, 239.1.2.3:5000, 239.1.2.3:5000-5010, several with a comma between [default: none]
         #[arg(long, value_name = "GROUPS")]
         multicast: Option<MulticastGroups>,
+        /// Of whom its members are told: 'push' (everybody), or 'on-demand' (those that they have to do with), as 'network
+        /// peers' has it [default: push]
+        #[arg(long, value_name = "push|on-demand")]
+        peers: Option<PeerMode>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change of whom the members of a network are told
+    #[command(after_help = "Examples:\n  ria-coordinator network peers fleet on-demand\n  \
+        ria-coordinator network peers fleet push\n\n\
+        push: each member is told of all others. on-demand, for networks of many hundreds: of those that it sends something \
+        to or that send something to it, until both have had nothing to say to each other for some minutes. Robots there do \
+        not discover each other's ROS nodes by themselves. Members connect anew within some seconds.")]
+    Peers {
+        /// Its name
+        name: String,
+        /// push or on-demand
+        mode: PeerMode,
         #[command(flatten)]
         common: Common,
     },

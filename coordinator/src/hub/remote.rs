@@ -7,9 +7,9 @@ use ria_protocol::id::{NetworkId, NodeId};
 use ria_protocol::map::{Candidate, Live};
 use ria_protocol::time::UnixTime;
 use ria_protocol::version::Protocol;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{NodeKey, Owner, Presence, live};
+use super::{Command, Hub, HubGone, NodeKey, Owner, Presence, live};
 use crate::store::Instance;
 
 /// What one coordinator tells the others of a node.
@@ -122,7 +122,23 @@ impl Remotes {
     }
 }
 
+impl Hub {
+    /// What is known of these members at the moment.
+    pub async fn live_of(&self, network: NetworkId, nodes: Vec<NodeId>) -> Result<Vec<Live>, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::LiveOf(network, nodes, reply)).await?;
+        answer.await.map_err(|_| HubGone)
+    }
+}
+
 impl Owner {
+    /// What is known of these members, wherever they are connected.
+    pub(super) fn live_of(&self, network: NetworkId, nodes: Vec<NodeId>) -> Vec<Live> {
+        let here = |node| self.entries.get(&(network, node)).map(|entry| &entry.presence);
+        let known = |node| here(node).or_else(|| self.remotes.get((network, node)));
+        nodes.into_iter().filter_map(|node| Some(live(node, known(node)?))).collect()
+    }
+
     /// Another coordinator tells of nodes that are connected to it, or were.
     pub(super) fn handle_told(&mut self, by: Instance, network: NetworkId, nodes: Vec<Told>) {
         for told in nodes {

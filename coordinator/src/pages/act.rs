@@ -51,7 +51,12 @@ async fn deed_on(
 
 fn network_body(fields: &Fields) -> Value {
     let some = |name| Some(field(fields, name)).filter(|text| !text.is_empty());
-    json!({ "name": field(fields, "name"), "prefix_v4": some("prefix"), "ros_domains": some("domains") })
+    json!({
+        "name": field(fields, "name"),
+        "prefix_v4": some("prefix"),
+        "ros_domains": some("domains"),
+        "peers": some("peers"),
+    })
 }
 
 pub(super) async fn create_network(State(gate): Asked, Posted { visitor, fields }: Posted) -> Response {

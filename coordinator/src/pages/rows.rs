@@ -28,6 +28,7 @@ pub(super) struct NetworkRow {
     pub prefix_v6: String,
     pub mtu: u16,
     pub domains: String,
+    pub peers: &'static str,
     pub revision: u64,
     pub created: String,
 }
@@ -45,6 +46,7 @@ impl NetworkRow {
                 .ros_domains
                 .as_ref()
                 .map_or_else(|| "everybody's own".to_owned(), ToString::to_string),
+            peers: network.peers.as_str(),
             revision: network.revision.0,
             created: shown(network.created),
         }

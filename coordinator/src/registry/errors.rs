@@ -43,6 +43,15 @@ pub enum SetMulticastError {
     Unavailable(#[from] Unavailable),
 }
 
+/// Of whom the members of a network are told can't be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SetPeersError {
+    #[error("there is no such network")]
+    NoNetwork,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// A join key can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateKeyError {
@@ -157,6 +166,7 @@ macro_rules! store_error_is_unavailable {
 store_error_is_unavailable!(
     CreateNetworkError,
     SetMulticastError,
+    SetPeersError,
     CreateKeyError,
     RevokeKeyError,
     RemoveNodeError,

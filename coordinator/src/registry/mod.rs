@@ -17,6 +17,7 @@ mod laptops;
 pub(crate) mod limiter;
 mod local_change;
 mod multicast;
+mod peers;
 pub mod people;
 pub mod policy;
 mod relays;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ria_protocol::demand::PeerMode;
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
 use ria_protocol::join_key::JoinSecret;
 use ria_protocol::keys::{SpkiHash, WgPublicKey};
@@ -60,7 +62,7 @@ pub use draft::Changes;
 pub use edit::{NodeEdit, SeenEdit};
 pub use errors::{
     AdmitError, CreateKeyError, CreateNetworkError, DecideError, EditNodeError, RemoveNodeError,
-    RevokeKeyError, RotateKeyError, SetMulticastError, SetNodeEnabledError, Unavailable,
+    RevokeKeyError, RotateKeyError, SetMulticastError, SetNodeEnabledError, SetPeersError, Unavailable,
 };
 pub use relays::{Arrived, RelayError};
 pub use testify::Learnt;
@@ -81,6 +83,15 @@ pub struct NewNetwork {
     pub ros_domains: Option<WantedDomains>,
     /// Multicast groups that are carried beside discovery.
     pub multicast: Option<MulticastGroups>,
+    /// Of whom its members are told.
+    pub peers: PeerMode,
+}
+
+impl NewNetwork {
+    /// One with everything as it usually is.
+    fn named(name: Name) -> Self {
+        Self { name, prefix_v4: None, mtu: None, ros_domains: None, multicast: None, peers: PeerMode::Push }
+    }
 }
 
 /// A join key to make.
@@ -149,6 +160,7 @@ type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 #[derive(Debug)]
 enum Command {
     CreateNetwork(NewNetwork, Actor, Reply<Arc<Network>, CreateNetworkError>),
+    SetPeers(NetworkId, PeerMode, Actor, Reply<Arc<Network>, SetPeersError>),
     SetMulticast(NetworkId, MulticastGroups, Actor, Reply<Arc<Network>, SetMulticastError>),
     CreateKey(NewKey, Actor, Reply<CreatedKey, CreateKeyError>),
     RevokeKey(KeyId, Actor, Reply<Arc<JoinKeyEntry>, RevokeKeyError>),
@@ -208,7 +220,7 @@ impl Registry {
         let task = tokio::spawn(writer.run(queue));
         let registry = Self { commands, world: published, writable, store_errors, store };
         if never_used && let Ok(name) = "lab".parse() {
-            let lab = NewNetwork { name, prefix_v4: None, mtu: None, ros_domains: None, multicast: None };
+            let lab = NewNetwork::named(name);
             registry.create_network(lab, Actor::Coordinator).await.map_err(|error| match error {
                 CreateNetworkError::Unavailable(error) => error,
                 CreateNetworkError::NameTaken(_)
@@ -322,6 +334,16 @@ impl Registry {
     ) -> Result<Arc<MemberEntry>, EditNodeError> {
         let edit = edit.into();
         self.ask(|reply| Command::EditNode(network, node, edit, actor, reply)).await
+    }
+
+    /// Changes of whom the members of a network are told.
+    pub async fn set_peers(
+        &self,
+        network: NetworkId,
+        mode: PeerMode,
+        actor: Actor,
+    ) -> Result<Arc<Network>, SetPeersError> {
+        self.ask(|reply| Command::SetPeers(network, mode, actor, reply)).await
     }
 
     /// Has a network carry these multicast groups and no others.

@@ -97,16 +97,15 @@ impl Writer {
             Command::CreateNetwork(new, actor, reply) => {
                 let _ = reply.send(self.create_network(new, actor).await);
             }
+            Command::SetPeers(network, mode, actor, reply) => {
+                drop(reply.send(self.set_peers(network, mode, actor).await));
+            }
             Command::SetMulticast(network, groups, actor, reply) => {
                 drop(reply.send(self.set_multicast(network, groups, actor).await));
             }
-            Command::CreateKey(new, actor, reply) => {
-                let _ = reply.send(self.create_key(new, actor).await);
-            }
+            Command::CreateKey(new, actor, reply) => drop(reply.send(self.create_key(new, actor).await)),
             Command::RevokeKey(key, actor, reply) => drop(reply.send(self.revoke_key(key, actor).await)),
-            Command::Admit(enrolment, reply) => {
-                let _ = reply.send(self.admit(*enrolment).await);
-            }
+            Command::Admit(enrolment, reply) => drop(reply.send(self.admit(*enrolment).await)),
             Command::Queue(command) => self.handle_queue(command).await,
             Command::EditNode(network, node, edit, actor, reply) => {
                 let _ = reply.send(self.edit_node(network, node, edit, actor).await);
@@ -236,6 +235,7 @@ impl Writer {
             urls: self.urls(),
             ros_domains,
             multicast: new.multicast.filter(|groups| !groups.is_empty()),
+            peers: super::peers::stored(new.peers),
         };
         let event = Event {
             time: now,
@@ -249,6 +249,7 @@ impl Writer {
                 "mtu": info.mtu,
                 "ros_domains": info.ros_domains.as_ref().map(ToString::to_string),
                 "multicast": info.multicast.as_ref().map(ToString::to_string),
+                "peers": info.peers,
             }),
         };
         let made = self.change(async move |draft| {

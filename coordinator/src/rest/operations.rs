@@ -83,6 +83,7 @@ pub static OPERATIONS: &[Operation] = operations! {
     GET "/v1/networks" "listNetworks" "Lists networks", Networks, Viewer Somewhere, => Many "Network", &[];
     POST "/v1/networks" "createNetwork" "Makes a network", Networks, Admin Everywhere, "CreateNetwork" => One "Network", &[];
     GET "/v1/networks/{name}" "showNetwork" "Shows a network", Networks, Viewer Somewhere, => One "Network", &[];
+    POST "/v1/networks/{name}/peers" "setPeers" "Changes of whom the members of a network are told", Networks, Admin Everywhere, "SetPeers" => One "Network", &[];
     POST "/v1/networks/{name}/multicast" "setMulticast" "Has a network carry other multicast groups beside discovery", Networks, Admin Everywhere, "SetMulticast" => One "Network", &[];
     GET "/v1/nodes" "listNodes" "Lists nodes and static peers", Nodes, Viewer Somewhere, => Many "Node", NETWORK;
     GET "/v1/nodes/{node}" "showNode" "Shows a node", Nodes, Viewer Somewhere, => One "Node", NETWORK;

@@ -83,6 +83,8 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
             | NodeMessage::Rotate(_)
             | NodeMessage::Links(_)
             | NodeMessage::Changed(_)
+            | NodeMessage::Seek(_)
+            | NodeMessage::Release(_)
             | NodeMessage::Leave => return Err(ErrorCode::BadMessage.into()),
         }
     }

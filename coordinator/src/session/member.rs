@@ -18,6 +18,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::demand::Demand;
 use super::greeted::Joined;
 use super::socket::Socket;
 use super::{End, Peer, Services};
@@ -31,7 +32,7 @@ use crate::state::Change;
 use crate::state::view::{self, Reader};
 
 /// A node is told this much later how far the audit log has got, unless there is more for it to keep.
-const HEAD_AFTER: Duration = Duration::from_secs(1);
+pub(super) const HEAD_AFTER: Duration = Duration::from_secs(1);
 /// What is told in one message, where many things happen at once.
 const TOGETHER: usize = 256;
 
@@ -39,19 +40,23 @@ const TOGETHER: usize = 256;
 const MAX_CANDIDATES: usize = 64;
 
 /// Where a session stands.
-struct Session<'a> {
-    services: &'a Services,
+pub(super) struct Session<'a> {
+    pub(super) services: &'a Services,
     peer: &'a Peer,
-    node: NodeKey,
+    pub(super) node: NodeKey,
     id: SessionId,
     /// The revision that the node was told of last.
-    told: Revision,
+    pub(super) told: Revision,
+    /// What it is told of an on-demand network; absent in others, and for an older agent.
+    pub(super) demand: Option<Demand>,
+    /// When it is to begin anew, because its network works another way from now on.
+    pub(super) anew_at: Option<Instant>,
     /// For one proof of another WireGuard key.
     challenge: Option<Challenge>,
     /// Who has the node leave, as it says.
     leaver: Option<Reported>,
     /// When the node is told how far the audit log has got, if it does not know.
-    head_at: Option<Instant>,
+    pub(super) head_at: Option<Instant>,
 }
 
 /// Serves a member until the session ends.
@@ -75,8 +80,18 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
     let protocol = socket.protocol();
     tracing::debug!(node = %node.1, name = %joined.member.name, %protocol, "session begins");
     let challenge = joined.challenge;
-    let mut session =
-        Session { services, peer, node, id, told: Revision(0), challenge, leaver: None, head_at: None };
+    let mut session = Session {
+        services,
+        peer,
+        node,
+        id,
+        told: Revision(0),
+        demand: None,
+        anew_at: None,
+        challenge,
+        leaver: None,
+        head_at: None,
+    };
     let end = match session.serve(socket, begun, &joined.resume).await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -111,21 +126,13 @@ enum Never {}
 
 impl Session<'_> {
     async fn serve(&mut self, socket: &mut Socket, mut begun: Begun, resume: &Resume) -> Result<Never, End> {
-        // Listening begins before the state is read, so that no change is missed between the two.
-        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
-        let mut changes = network.feed.subscribe();
-        self.check_standing()?;
-        self.offer_routes(resume).await;
-        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
-        let reader = Reader { node: self.node.1, protocol: socket.protocol() };
-        socket.send(&view::catch_up(&network, resume.revision, reader)).await?;
-        self.told = network.revision;
+        let (mut changes, reader) = self.send_map(socket, resume).await?;
         let mut relays = interval(self.services.relays.renewed_every());
         relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
         relays.tick().await;
         self.send_relays(socket).await?;
         // Taken, not kept for as long as the session lasts.
-        if let Some(message) = begun.whole.take().and_then(|whole| whole.told_to(self.node.1)) {
+        if let Some(message) = begun.whole.take().and_then(|whole| self.whole_news(&whole)) {
             socket.send_encoded(message).await?;
         }
         let mut relays_changed = self.services.relays.subscribe();
@@ -147,15 +154,23 @@ impl Session<'_> {
                     let changes = with_all_that_wait(received(change)?, &mut changes)?;
                     self.send_changes(socket, &changes, reader).await?;
                 }
+                () = sleep_until(self.anew_at.unwrap_or_else(Instant::now)), if self.anew_at.is_some() => {
+                    return Err(End::Drained);
+                }
+                seen = Demand::changed(&mut self.demand) => {
+                    seen?;
+                    self.send_seen(socket, &[], reader).await?;
+                }
                 () = sleep_until(self.head_at.unwrap_or_else(Instant::now)), if self.head_at.is_some() => {
                     self.head_at = None;
+                    self.send_revision(socket).await?;
                     self.send_keep(socket, Some(&[])).await?;
                 }
                 // Behind the changes: a node that was removed hears why, not that it was replaced.
                 _ = &mut begun.replaced => return Err(End::Replaced),
                 news = begun.news.recv() => {
                     let news = with_all_that_wait(received(news)?, &mut begun.news)?;
-                    if let Some(message) = view::news(&news, self.node.1) {
+                    if let Some(message) = self.news(&news) {
                         socket.send_encoded(message).await?;
                     }
                 }
@@ -169,6 +184,29 @@ impl Session<'_> {
                 message = socket.next() => self.handle_message(socket, message?).await?,
             }
         }
+    }
+
+    /// Tells the node whom it may know, and hears of all that changes from then on.
+    async fn send_map(
+        &mut self,
+        socket: &mut Socket,
+        resume: &Resume,
+    ) -> Result<(Receiver<Arc<Change>>, Reader), End> {
+        // Listening begins before the state is read, so that no change is missed between the two.
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        let changes = network.feed.subscribe();
+        self.check_standing()?;
+        self.offer_routes(resume).await;
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        let reader = Reader { node: self.node.1, protocol: socket.protocol() };
+        self.demand = Demand::begin(self.services, self.node, &network, resume.holds.as_deref()).await?;
+        let map = match &mut self.demand {
+            Some(demand) => CoordinatorMessage::Snapshot(demand.snapshot(&network, reader)),
+            None => view::catch_up(&network, resume.revision, reader),
+        };
+        socket.send(&map).await?;
+        self.told = network.revision;
+        Ok((changes, reader))
     }
 
     /// Notes which local networks the node offers to forward to.
@@ -191,13 +229,20 @@ impl Session<'_> {
             // It was put out and is back already: it begins anew.
             return Err(End::Replaced);
         }
-        let known = changes.iter().take_while(|change| change.set.from < self.told).count();
+        let so_far = self.demand.as_ref().map_or(self.told, Demand::so_far);
+        let known = changes.iter().take_while(|change| change.set.from < so_far).count();
         let Some((news, last)) = changes.get(known..).and_then(|news| Some((news, news.last()?))) else {
             return Ok(());
         };
-        self.told = last.set.to;
-        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
-        socket.send_encoded(view::changes(news, &network, reader)).await?;
+        let to = last.set.to;
+        if self.demand.is_some() {
+            self.send_seen(socket, news, reader).await?;
+        } else {
+            let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+            self.told = to;
+            socket.send_encoded(view::changes(news, &network, reader)).await?;
+        }
+        self.follow_mode(news);
         self.send_keep(socket, Some(news)).await
     }
 
@@ -270,6 +315,8 @@ impl Session<'_> {
             NodeMessage::Links(news) => self.report_links(news).await,
             NodeMessage::Changed(change) => self.note(change).await,
             NodeMessage::Leave => self.leave().await,
+            NodeMessage::Seek(sought) => self.seek(socket, sought).await,
+            NodeMessage::Release(nodes) => self.release(nodes).await,
             NodeMessage::Ack(_)
             | NodeMessage::Hello(_)
             | NodeMessage::Enrol(_)
@@ -339,6 +386,7 @@ impl Session<'_> {
                 self.services.relays.revoke(node);
                 let _ = self.services.hub.forget(self.node).await;
                 let _ = self.services.links.forget(self.node).await;
+                let _ = self.services.interests.forget(self.node).await;
                 Err(End::Left)
             }
             Err(RemoveNodeError::Unavailable(error)) => Err(End::Refused(Refusal {

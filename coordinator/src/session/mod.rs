@@ -10,6 +10,7 @@
 //! What a node may do follows from the key that it proved in the TLS handshake and from the state, never from what
 //! it says of itself.
 
+mod demand;
 mod greeted;
 mod member;
 mod relay;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept_gate::AnonymousSlot;
 use crate::config::LaptopSettings;
 use crate::hub::{Hub, NodeKey};
+use crate::interest::Interests;
 use crate::links::Links;
 use crate::oidc::Provider;
 use crate::people::Logins;
@@ -47,6 +49,8 @@ pub struct Services {
     pub hub: Hub,
     /// How members reach each other.
     pub links: Links,
+    /// Who has to do with whom in on-demand networks.
+    pub interests: Interests,
     pub authorities: Authorities,
     pub lifetimes: NodeLifetimes,
     pub relays: Relays,

@@ -10,6 +10,7 @@ pub mod people;
 pub mod policy;
 pub mod relay;
 pub mod routes;
+pub mod sight;
 pub mod stock;
 pub mod view;
 pub mod waiting;
@@ -401,6 +402,7 @@ pub(crate) mod tests {
             urls: Vec::new(),
             ros_domains: None,
             multicast: None,
+            peers: None,
         };
         Network::new(info, UnixTime(1000))
     }

@@ -1,7 +1,7 @@
 //! What one node may see: a pure function of the network's state and the node. Every member sees every other; of the
 //! policy each is told its own part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,8 +29,15 @@ pub fn catch_up(network: &Network, revision: Option<Revision>, reader: Reader) -
 
 /// The whole map.
 pub fn snapshot(network: &Network, reader: Reader) -> Snapshot {
-    let nodes = network.active_members().map(|member| (member.node, network.listed(member)));
-    let statics = network.static_peers.values();
+    snapshot_of(network, reader, None)
+}
+
+/// The whole map, or that part of it that has these members.
+pub(super) fn snapshot_of(network: &Network, reader: Reader, shown: Option<&BTreeSet<NodeId>>) -> Snapshot {
+    let is_shown = |node: NodeId| shown.is_none_or(|shown| shown.contains(&node));
+    let nodes = network.active_members().filter(|member| is_shown(member.node));
+    let nodes = nodes.map(|member| (member.node, network.listed(member)));
+    let statics = network.static_peers.values().filter(|peer| is_shown(peer.node));
     let statics = statics.filter_map(|peer| {
         Some((peer.node, static_as_seen(network, peer.to_member(network.info.id), reader)?))
     });
@@ -44,8 +51,17 @@ pub fn snapshot(network: &Network, reader: Reader) -> Snapshot {
     }
 }
 
+/// A member as a node sees it; `None` for one that it sees nothing of.
+pub(super) fn member_as_seen(network: &Network, node: NodeId, reader: Reader) -> Option<Member> {
+    if let Some(peer) = network.static_peers.get(&node) {
+        return static_as_seen(network, peer.to_member(network.info.id), reader);
+    }
+    let member = network.members.get(&node).filter(|member| member.is_active());
+    member.map(|member| network.listed(member))
+}
+
 /// What a node has to enforce, if that is another since a revision. An older agent knows no policies.
-fn policy_since(network: &Network, revision: Revision, reader: Reader) -> Option<Patch> {
+pub(super) fn policy_since(network: &Network, revision: Revision, reader: Reader) -> Option<Patch> {
     let (policy, since) = network.node_policy(reader.node)?;
     (reader.protocol >= Protocol::V2 && since > revision).then(|| Patch::PolicySet(policy.clone()))
 }
@@ -65,7 +81,7 @@ fn static_as_seen(network: &Network, mut member: Member, reader: Reader) -> Opti
     Some(member)
 }
 
-fn node_of(member: &Member) -> Option<NodeId> {
+pub(super) fn node_of(member: &Member) -> Option<NodeId> {
     from_bytes::<MemberRecord>(&member.record.bytes).ok().map(|record| record.node)
 }
 
@@ -149,6 +165,18 @@ pub fn news(news: &[Arc<News>], node: NodeId) -> Option<Bytes> {
     let all = news.iter().flat_map(|news| &news.members).filter(|live| live.node != node);
     let latest: BTreeMap<NodeId, Live> = all.map(|live| (live.node, live.clone())).collect();
     (!latest.is_empty()).then(|| encode_live(false, latest.into_values().collect()))
+}
+
+/// The same for a node that hears of some members only.
+pub fn news_of(news: &[Arc<News>], is_shown: impl Fn(NodeId) -> bool) -> Option<Bytes> {
+    let all = news.iter().flat_map(|news| &news.members).filter(|live| is_shown(live.node));
+    let latest: BTreeMap<NodeId, Live> = all.map(|live| (live.node, live.clone())).collect();
+    (!latest.is_empty()).then(|| encode_live(false, latest.into_values().collect()))
+}
+
+/// All that is known of some members, for a node that begins.
+pub fn whole_of(news: &News, is_shown: impl Fn(NodeId) -> bool) -> Bytes {
+    encode_live(true, news.members.iter().filter(|live| is_shown(live.node)).cloned().collect())
 }
 
 fn encode_live(whole: bool, members: Vec<Live>) -> Bytes {

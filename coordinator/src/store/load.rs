@@ -170,6 +170,10 @@ impl Store {
                 .try_get::<Option<String>, _>("multicast")?
                 .map(|text| text.parse().map_err(|e| damaged("multicast", e)))
                 .transpose()?,
+            peers: row
+                .try_get::<Option<String>, _>("peers")?
+                .map(|text| text.parse().map_err(|e| damaged("peers", e)))
+                .transpose()?,
         };
         let id = info.id.to_string();
         let mut network = Network::new(info, time(row, "created")?);

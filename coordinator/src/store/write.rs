@@ -47,7 +47,7 @@ impl<'t> Write<'t> {
     /// A new network.
     pub async fn network(&mut self, network: &Network) -> Written {
         let sql = "INSERT INTO networks (id, name, prefix_v4, prefix_v6, mtu, revision, created, urls, ros_domains, \
-                   multicast) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+                   multicast, peers) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         sqlx::query(sql)
             .bind(network.info.id.to_string())
             .bind(network.info.name.as_str())
@@ -59,6 +59,7 @@ impl<'t> Write<'t> {
             .bind(tags(&network.info.urls))
             .bind(network.info.ros_domains.as_ref().map(ToString::to_string))
             .bind(network.info.multicast.as_ref().map(ToString::to_string))
+            .bind(network.info.peers.map(|mode| mode.as_str()))
             .execute(&mut **self.transaction)
             .await?;
         Ok(())
@@ -90,6 +91,14 @@ impl<'t> Write<'t> {
         let sql = "UPDATE networks SET multicast = $2 WHERE id = $1";
         let groups = info.multicast.as_ref().map(ToString::to_string);
         sqlx::query(sql).bind(info.id.to_string()).bind(groups).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
+    /// Of whom its members are told.
+    pub async fn network_peers(&mut self, info: &NetworkInfo) -> Written {
+        let sql = "UPDATE networks SET peers = $2 WHERE id = $1";
+        let mode = info.peers.map(|mode| mode.as_str());
+        sqlx::query(sql).bind(info.id.to_string()).bind(mode).execute(&mut **self.transaction).await?;
         Ok(())
     }
 

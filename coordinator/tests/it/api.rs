@@ -106,6 +106,7 @@ async fn every_operation_works_and_answers_as_the_document_says() {
         ),
         ("listNetworks", "GET", "/v1/networks".into(), Value::Null),
         ("showNetwork", "GET", "/v1/networks/field".into(), Value::Null),
+        ("setPeers", "POST", "/v1/networks/field/peers".into(), json!({ "mode": "on-demand" })),
         ("setMulticast", "POST", "/v1/networks/field/multicast".into(), json!({ "groups": "mdns" })),
         ("listNodes", "GET", "/v1/nodes?network=lab".into(), Value::Null),
         ("renameNode", "POST", "/v1/nodes/robot/rename".into(), json!({ "name": "robot-7" })),

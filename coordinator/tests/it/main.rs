@@ -10,6 +10,7 @@ mod approval;
 mod audit;
 mod choices;
 mod database;
+mod demand;
 mod enrol;
 mod hands;
 mod keys;

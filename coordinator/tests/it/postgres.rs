@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use ria_protocol::demand::Sought;
 use ria_protocol::error::ErrorCode;
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::map::{Candidate, CandidateKind, Patch, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage};
 
 use crate::support::postgres::Postgres;
-use crate::support::{Robot, Server};
+use crate::support::{Connection, Robot, Server};
 
 /// Two coordinators, and what they share.
 struct Both {
@@ -139,4 +140,46 @@ async fn both_write_at_the_same_time_and_nothing_is_lost_or_done_twice() {
     let mut robot = Robot::new("last", &key);
     let (_, start) = robot.join(other.address, &key).await;
     assert_eq!(start.map.snapshot().revision, Revision(before + 32));
+}
+
+/// Whether the next word about members is of somebody's coming; else it is of somebody's absence or end.
+async fn hears_of_somebody(connection: &mut Connection) -> bool {
+    let heard = connection.next_of(|message| match message {
+        CoordinatorMessage::Patches(set) => {
+            set.patches.first().map(|patch| matches!(patch, Patch::MemberSet(_)))
+        }
+        CoordinatorMessage::Absent(_) => Some(false),
+        _ => None,
+    });
+    heard.await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_an_on_demand_network_meet_across_coordinators() {
+    let Both { postgres: _postgres, one, other } = Both::start();
+    one.text(&["network", "create", "fleet", "--peers", "on-demand"]);
+    let key = one.key(&["--reusable", "--network", "fleet"]);
+    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
+    let (mut at_a, _) = a.enrol(one.address, &key).await;
+    let (mut at_b, _) = b.enrol(other.address, &key).await;
+    for (connection, robot) in [(&mut at_a, &a), (&mut at_b, &b)] {
+        connection.send(&robot.resume_holding(&[])).await;
+        assert_eq!(connection.start().await.map.snapshot().members.len(), 1);
+    }
+    // That it has joined at the other coordinator may not be known here yet.
+    let sought = Sought::Node(b.node);
+    let began = std::time::Instant::now();
+    loop {
+        at_a.send(&NodeMessage::Seek(sought.clone())).await;
+        if hears_of_somebody(&mut at_a).await {
+            break;
+        }
+        assert!(began.elapsed() < crate::support::PATIENCE, "nobody is found");
+        // Who asks too often is not answered.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(hears_of_somebody(&mut at_b).await, "the other end is told, too");
+    at_a.send(&NodeMessage::Release(vec![b.node])).await;
+    at_b.send(&NodeMessage::Release(vec![a.node])).await;
+    assert!(!hears_of_somebody(&mut at_a).await && !hears_of_somebody(&mut at_b).await);
 }

@@ -217,6 +217,7 @@ mod tests {
             urls: vec![],
             ros_domains: None,
             multicast: None,
+            peers: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the caller asks of the engine.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ria_protocol::id::{BootId, NetworkId, NodeId};
@@ -58,6 +58,14 @@ pub enum Command {
         time: UnixTime,
         /// And no later than this, as far as anybody here knows. What a policy allows for a time ends by it.
         latest: UnixTime,
+    },
+    /// Nobody has this address whom this node may have to do with: the answer to
+    /// [`Event::PeerWanted`](super::Event::PeerWanted), when the map does not list such a member instead.
+    SetAbsent {
+        /// Which network.
+        network: NetworkId,
+        /// Which address.
+        address: IpAddr,
     },
     /// The relays of a network, best first; replaces those before. The first is bound at once and kept, from a
     /// socket of its own when another network of this engine uses the same one. Fresh credentials for it change nothing else.

@@ -136,6 +136,7 @@ impl Control {
             Command::RelayStream { network, socket, news } => {
                 self.handle_stream_news(network, socket, news, now)
             }
+            Command::SetAbsent { network, address } => self.set_absent(network, address),
             Command::SetHostCandidates(host) => {
                 self.set_host_candidates(host, now);
                 self.seek_by_beacon(now);
@@ -285,7 +286,7 @@ impl Control {
         }
         for change in &folded.changes {
             match change {
-                MapChange::Network => {}
+                MapChange::Network => self.set_wanted(id),
                 MapChange::Added(node) => self.add_peer((id, *node), now),
                 MapChange::Removed(node) => {
                     self.remove_peer((id, *node), now);
@@ -510,6 +511,9 @@ impl Control {
             | ShardEvent::Traffic { slot, .. }
             | ShardEvent::Denied { slot, .. }
             | ShardEvent::Roamed { slot, .. } => slot,
+            ShardEvent::Wanted { network, address } => {
+                return self.events.push_back(Event::PeerWanted { network, address });
+            }
         };
         let Some(peer_id) = self.slots.peer(slot) else { return };
         if let ShardEvent::Denied { denied, .. } = event {
@@ -521,7 +525,7 @@ impl Control {
             ShardEvent::SessionDown { .. } => peer.handle_session(false, now),
             ShardEvent::Traffic { traffic, .. } => peer.handle_traffic(traffic, now),
             ShardEvent::Roamed { to, .. } => peer.handle_roamed(to, now),
-            ShardEvent::Denied { .. } => {}
+            ShardEvent::Denied { .. } | ShardEvent::Wanted { .. } => {}
         });
         self.note_relayed(peer_id, now);
     }

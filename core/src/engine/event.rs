@@ -1,6 +1,6 @@
 //! What the engine tells the caller.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ria_protocol::id::{NetworkId, NodeId};
@@ -29,6 +29,14 @@ pub enum Event {
         network: NetworkId,
         /// Which peer.
         peer: NodeId,
+    },
+    /// Packets wait for this address, which no peer has: ask the coordinator of the network, which is an on-demand one, who
+    /// has it. It comes again, once a second at most, while there are such packets.
+    PeerWanted {
+        /// Which network.
+        network: NetworkId,
+        /// Which address.
+        address: IpAddr,
     },
     /// A peer is gone; its session is closed already.
     PeerRemoved {

@@ -21,6 +21,7 @@
 mod beacons;
 pub mod command;
 mod control;
+mod demand;
 pub mod event;
 mod ice;
 mod network;

@@ -148,6 +148,7 @@ impl PeerStatus {
             loss: None,
             handshake_age: None,
             silent_for: None,
+            unused_for: None,
             rx_bytes: 0,
             tx_bytes: 0,
             rx_packets: 0,
@@ -211,6 +212,8 @@ pub struct PeerStatus {
     pub handshake_age: Option<Duration>,
     /// Since anything authentic came from the peer.
     pub silent_for: Option<Duration>,
+    /// Since an inner packet passed last, in either direction; `None` before the first.
+    pub unused_for: Option<Duration>,
     /// Bytes of inner packets received.
     pub rx_bytes: u64,
     /// Bytes of inner packets sent.

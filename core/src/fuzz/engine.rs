@@ -205,6 +205,7 @@ pub(super) fn snapshot() -> Option<Snapshot> {
         urls: vec![],
         ros_domains: None,
         multicast: None,
+        peers: None,
     };
     Some(Snapshot {
         revision: Revision(1),

@@ -28,6 +28,7 @@ fn info(mtu: u16, locked: bool) -> NetworkInfo {
         urls: vec![],
         ros_domains: None,
         multicast: None,
+        peers: None,
     }
 }
 

@@ -63,6 +63,7 @@ impl Peer {
             loss: path.map(Path::loss),
             handshake_age: since(self.traffic.handshake.filter(|_| session)),
             silent_for: since(self.link.heard),
+            unused_for: since(self.traffic.active),
             rx_bytes: self.traffic.rx_bytes,
             tx_bytes: self.traffic.tx_bytes,
             rx_packets: self.traffic.rx_packets,

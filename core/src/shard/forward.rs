@@ -96,8 +96,11 @@ impl Shard {
         let from_stock = sender.is_stock();
         // Only a stock peer relies on this node as its router; a member is told by the map where to send.
         let answer = |why| Some(why).filter(|_| from_stock);
-        let to = network.routes.lookup(packet.destination);
-        let to = to.ok_or((DropReason::NoRoute, answer(Refused::NoRoute)))?;
+        let Some(to) = network.routes.lookup(packet.destination) else {
+            let (id, destination) = (sender.network, packet.destination);
+            let comes = from_stock && self.look_for_unheld(id, destination, now);
+            return Err((DropReason::NoRoute, answer(Refused::NoRoute).filter(|_| !comes)));
+        };
         if to == from {
             return Err(silent(DropReason::Hairpin));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ria_protocol::id::{NetworkId, NodeId};
+use ria_protocol::prefix::Prefix;
 
 use crate::filter::{Filter, Rules};
 use crate::lan::Lan;
@@ -34,6 +35,16 @@ pub(crate) enum ShardCommand {
     SetLans {
         network: NetworkId,
         lans: Vec<Lan>,
+    },
+    /// Members of these prefixes come to be known when there is something to say to them; none: all are known.
+    SetWanted {
+        network: NetworkId,
+        prefixes: Vec<Prefix>,
+    },
+    /// Nobody has this address whom this node may have to do with.
+    SetAbsent {
+        network: NetworkId,
+        address: IpAddr,
     },
     SetFilter {
         network: NetworkId,
@@ -136,6 +147,8 @@ pub(crate) enum ShardEvent {
     Denied { slot: Slot, denied: Denied },
     /// A stock peer is at another address than before.
     Roamed { slot: Slot, to: SocketAddr },
+    /// Packets wait for somebody who is not held yet.
+    Wanted { network: NetworkId, address: IpAddr },
 }
 
 /// Packets that the policy has stopped.

@@ -11,6 +11,8 @@ mod pending;
 mod replicate;
 mod slot;
 mod stock;
+mod unheld;
+mod wanted;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -32,6 +34,7 @@ use crate::session::HANDSHAKE_ROOM;
 use forward::Refused;
 use message::{Route, ShardCommand, ShardEvent, Slot};
 use slot::PeerSlot;
+use wanted::Wanted;
 
 /// Bits of the 24-bit session index that number a peer within its shard; the upper four number the shard.
 pub(crate) const SLOT_BITS: u32 = 20;
@@ -49,6 +52,7 @@ struct ShardNetwork {
     multicast: Multicast,
     /// The local networks behind this node, while there are any.
     lans: Option<Box<Lans>>,
+    wanted: Wanted,
 }
 
 impl ShardNetwork {
@@ -61,6 +65,7 @@ impl ShardNetwork {
             icmp: Bucket::default(),
             multicast: Multicast::default(),
             lans: None,
+            wanted: Wanted::default(),
         }
     }
 }
@@ -118,12 +123,15 @@ impl Shard {
                 if let Some(network) = self.networks.get_mut(&network) {
                     (network.routes, network.own) = (*routes, own);
                 }
+                self.send_wanted(network, now, out);
             }
             ShardCommand::SetLans { network, lans } => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     network.lans = Lans::new(&lans, network.mtu).map(Box::new);
                 }
             }
+            ShardCommand::SetWanted { network, prefixes } => self.set_wanted(network, prefixes),
+            ShardCommand::SetAbsent { network, address } => self.handle_absent(network, address, now),
             ShardCommand::SetFilter { network, filter } => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     network.filter = Gate::Custom(filter);
@@ -251,7 +259,9 @@ impl Shard {
         if packet.is_multicast() {
             return self.replicate(id, &packet, now, out);
         }
-        let slot = network.routes.lookup(packet.destination).ok_or(DropReason::NoRoute)?;
+        let Some(slot) = network.routes.lookup(packet.destination) else {
+            return self.keep_for_unheld(id, packet.destination, bytes, now);
+        };
         let peer = self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
         if network.filter.outbound(&packet, peer.node, now) == Verdict::Deny {
             self.events.extend(peer.denials.note(&packet, true, slot, now));

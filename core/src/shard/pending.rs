@@ -31,6 +31,11 @@ impl Pending {
         dropped
     }
 
+    /// How much waits.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }

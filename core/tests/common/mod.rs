@@ -334,6 +334,7 @@ impl World {
             urls: vec![],
             ros_domains: None,
             multicast: None,
+            peers: None,
         }
     }
 

@@ -165,7 +165,14 @@ impl Robot {
             clock: None,
             trusts: self.certificate.as_ref().map(pins),
             routes: Some(self.routes.clone()),
+            holds: None,
         })
+    }
+
+    /// The same of an agent that knows on-demand networks, and holds these members.
+    pub fn resume_holding(&self, holds: &[NodeId]) -> NodeMessage {
+        let NodeMessage::Resume(resume) = self.resume(None) else { panic!("a resume is one") };
+        NodeMessage::Resume(Resume { holds: Some(holds.to_vec()), ..resume })
     }
 
     /// Enrols and begins a session.

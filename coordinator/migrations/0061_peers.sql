@@ -1,0 +1,2 @@
+-- Of whom a network's members are told ('push', 'on-demand'); absent: push.
+ALTER TABLE networks ADD COLUMN peers TEXT;
