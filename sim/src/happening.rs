@@ -53,6 +53,10 @@ pub enum Happening {
     Renamed(HostId),
     /// The network's name changes.
     NetworkChanged,
+    /// Another policy is in force: of 0 everybody may begin anything with everybody, of others some may not with some.
+    PolicySet(u8),
+    /// The streams of all agents break at the same moment.
+    StreamsBroken,
     /// A host's wall clock is set to this many seconds after 1970.
     ClockSet { host: HostId, seconds: u64 },
     /// So many datagrams of the recent past are sent again by somebody.
@@ -94,6 +98,23 @@ impl Plan {
         }
         happenings.push(Happening::Settled);
         Self { seed, places, members, has_relay, happenings }
+    }
+
+    /// The same with policies that come and go, and mass reconnects.
+    pub fn with_policies(seed: u64) -> Self {
+        let mut plan = Self::from_seed(seed);
+        let mut random = Random::new(seed ^ 0x706f_6c69_6379_0000);
+        for _ in 0..2 + random.index(6) {
+            let at = random.index(plan.happenings.len());
+            let policy = u8::try_from(random.below(256)).unwrap_or_default();
+            let happening = match random.below(4) {
+                0 => Happening::StreamsBroken,
+                1 => Happening::PolicySet(policy % 2),
+                _ => Happening::PolicySet(policy),
+            };
+            plan.happenings.insert(at, happening);
+        }
+        plan
     }
 
     /// The plan as it would stand in a test.

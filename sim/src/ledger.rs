@@ -32,7 +32,7 @@ struct Sent {
     sender: Party,
     to: HostId,
     hash: u64,
-    /// Whether the sender's map listed the receiver.
+    /// Whether the sender's map listed the receiver, and its policy let it begin something with it.
     allowed: bool,
     arrived: bool,
 }
@@ -68,7 +68,8 @@ impl Ledger {
         let number = self.next;
         let len = 60 + usize::try_from(number * 37 % 1200).unwrap_or_default();
         let bytes = packet(from, to, number, len);
-        let allowed = owner(map, to).is_some();
+        let receiver = owner(map, to);
+        let allowed = receiver.is_some_and(|receiver| may_begin(map, sender.node, receiver));
         let sent = Sent { at: now, sender, to: host, hash: hash(0, &bytes), allowed, arrived: false };
         self.packets.insert(number, sent);
         while let Some(entry) = self.packets.first_entry()
@@ -88,7 +89,7 @@ impl Ledger {
         now: Instant,
     ) -> Result<(), Wrong> {
         let wrong = |what: &str| Err(Wrong(format!("host {host} was handed a packet {what}")));
-        let Some((number, source)) = read(bytes) else { return wrong("that nobody made") };
+        let Some((number, source, target)) = read(bytes) else { return wrong("that nobody made") };
         let Some(sent) = self.packets.get_mut(&number) else { return wrong("that nobody sent lately") };
         if sent.hash != hash(0, bytes) {
             return wrong("that was changed on the way");
@@ -103,12 +104,15 @@ impl Ledger {
             return wrong("long after it was sent");
         }
         if !sent.allowed {
-            return wrong("whose sender knew that it was no member");
+            return wrong("whose sender knew that it was no member, or might not send it");
         }
         let Some(map) = map else { return wrong("without being a member itself") };
         let Some(node) = owner(map, source) else { return wrong("of somebody who is no member") };
         if node != sent.sender.node {
             return wrong(&format!("under the address of {node} from host {}", sent.sender.host));
+        }
+        if owner(map, target).is_some_and(|own| !may_begin(map, node, own)) {
+            return wrong("that its policy denies");
         }
         sent.arrived = true;
         self.arrived += 1;
@@ -128,7 +132,16 @@ fn owner(map: &Snapshot, address: IpAddr) -> Option<NodeId> {
     it.map(|record| record.node)
 }
 
-/// An IP packet with a number in it, and content that follows from the number.
+/// Whether one member may begin something with another, as a member knows. Each packet here is the first of its flow.
+fn may_begin(map: &Snapshot, from: NodeId, to: NodeId) -> bool {
+    let rules = map.policy.as_ref().and_then(|policy| policy.rules.as_ref());
+    rules.is_none_or(|rules| {
+        rules.iter().any(|rule| rule.from.contains(from, &[]) && rule.to.contains(to, &[]))
+    })
+}
+
+/// A UDP datagram with a number in it, and content that follows from the number. Its ports are of no other packet, nor of
+/// an answer to one.
 fn packet(from: IpAddr, to: IpAddr, number: u64, len: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> =
         (0..len).map(|at| number.to_le_bytes()[0].wrapping_add(at.to_le_bytes()[0])).collect();
@@ -138,31 +151,48 @@ fn packet(from: IpAddr, to: IpAddr, number: u64, len: usize) -> Vec<u8> {
         }
     };
     let total = u16::try_from(len).unwrap_or(u16::MAX);
+    let port = u16::try_from(1024 + number % 60_000).unwrap_or(u16::MAX);
+    let mut udp = |at: usize, length: u16| {
+        put(at, &port.to_be_bytes());
+        put(at + 2, &7_u16.to_be_bytes());
+        put(at + 4, &length.to_be_bytes());
+        put(at + 8, &number.to_be_bytes());
+    };
+    match from {
+        IpAddr::V4(_) => udp(20, total.saturating_sub(20)),
+        IpAddr::V6(_) => udp(40, total.saturating_sub(40)),
+    }
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             put(0, &[0x45, 0]);
             put(2, &total.to_be_bytes());
+            put(4, &[0, 0, 0, 0, 64, 17]);
             put(12, &from.octets());
             put(16, &to.octets());
-            put(20, &number.to_be_bytes());
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             put(0, &[0x60, 0, 0, 0]);
             put(4, &total.saturating_sub(40).to_be_bytes());
+            put(6, &[17, 64]);
             put(8, &from.octets());
             put(24, &to.octets());
-            put(40, &number.to_be_bytes());
         }
         _ => {}
     }
     bytes
 }
 
-fn read(bytes: &[u8]) -> Option<(u64, IpAddr)> {
+fn read(bytes: &[u8]) -> Option<(u64, IpAddr, IpAddr)> {
     let number = |at: usize| Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
     match bytes.first()? >> 4 {
-        4 => Some((number(20)?, IpAddr::from(*bytes.get(12..)?.first_chunk::<4>()?))),
-        6 => Some((number(40)?, IpAddr::from(*bytes.get(8..)?.first_chunk::<16>()?))),
+        4 => {
+            let address = |at: usize| Some(IpAddr::from(*bytes.get(at..)?.first_chunk::<4>()?));
+            Some((number(28)?, address(12)?, address(16)?))
+        }
+        6 => {
+            let address = |at: usize| Some(IpAddr::from(*bytes.get(at..)?.first_chunk::<16>()?));
+            Some((number(48)?, address(8)?, address(24)?))
+        }
         _ => None,
     }
 }
@@ -171,6 +201,7 @@ fn read(bytes: &[u8]) -> Option<(u64, IpAddr)> {
 mod tests {
     use ria_protocol::keys::WgPublicKey;
     use ria_protocol::map::{Member, MemberKind, Revision};
+    use ria_protocol::policy::{NodePolicy, Permit, PermitKind, Rule, Selector};
     use ria_protocol::record::{MemberRecord, SignedRecord};
 
     use super::*;
@@ -238,10 +269,26 @@ mod tests {
         };
         assert!(said(&all, twice).contains("a second time"));
         let changed = |l: &mut Ledger, mut b: Vec<u8>, now| {
-            b[30] ^= 1;
+            b[40] ^= 1;
             l.arrive(2, Some(&all), &b, now)
         };
         assert!(said(&all, changed).contains("changed on the way"));
+        let ruled = |from: u8, to: u8| {
+            let policy = |host: u8| Selector::of(vec![party(host).node]);
+            let permits = vec![Permit::plain(PermitKind::ANY)];
+            let rule = Rule {
+                number: 1,
+                from: policy(from),
+                to: policy(to),
+                permits,
+                not_before: None,
+                until: None,
+            };
+            Snapshot { policy: Some(NodePolicy { version: 1, rules: Some(vec![rule]) }), ..map(&[1, 2]) }
+        };
+        assert_eq!(said(&ruled(1, 2), at(2, &ruled(1, 2))), "well");
+        assert!(said(&all, at(2, &ruled(2, 1))).contains("that its policy denies"));
+        assert!(said(&ruled(2, 1), at(2, &all)).contains("might not send it"));
         let mut other_owner = map(&[1, 2]);
         let stolen =
             MemberRecord { node: NodeId::from_bytes([9; 10]), ..records(&other_owner).next().unwrap() };

@@ -10,7 +10,11 @@ use ria_sim::{Failure, Plan, run, run_traced, shrink};
 const USAGE: &str = "\
 usage: ria-sim SEED..SEED      makes the runs of these seeds and stops at the first that fails
        ria-sim SEED            makes one run, and prints how it went
-       ria-sim --trace SEED    the same, with everything that happened";
+       ria-sim --trace SEED    the same, with everything that happened
+       ria-sim --policies ...  each of these, with policies that come and go";
+
+/// What is to happen with a seed.
+type PlanOf = fn(u64) -> Plan;
 
 /// Runs that shrinking a plan may take.
 const SHRINKING: usize = 400;
@@ -18,9 +22,13 @@ const SHRINKING: usize = 400;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        ["--trace", seed] => seed.parse().ok().map(trace),
-        [range] => seeds(range).map(run_all),
+    let (plan, words): (PlanOf, _) = match words.as_slice() {
+        ["--policies", rest @ ..] => (Plan::with_policies, rest),
+        all => (Plan::from_seed, all),
+    };
+    let done = match words {
+        ["--trace", seed] => seed.parse().ok().map(|seed| trace(&plan(seed))),
+        [range] => seeds(range).map(|seeds| run_all(seeds, plan)),
         _ => None,
     };
     done.unwrap_or_else(|| {
@@ -36,11 +44,11 @@ fn seeds(text: &str) -> Option<Range<u64>> {
     }
 }
 
-fn run_all(seeds: Range<u64>) -> ExitCode {
+fn run_all(seeds: Range<u64>, plan: PlanOf) -> ExitCode {
     let begin = Instant::now();
     let (mut node_time, mut packets, mut recovery) = (Duration::ZERO, 0, Duration::ZERO);
     for seed in seeds.clone() {
-        let plan = Plan::from_seed(seed);
+        let plan = plan(seed);
         match run(&plan) {
             Ok(report) => {
                 node_time += report.node_time;
@@ -74,15 +82,11 @@ fn tell(plan: &Plan, failure: Failure) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn trace(seed: u64) -> ExitCode {
-    let plan = Plan::from_seed(seed);
-    let failure = run(&plan).err();
-    let plan = match failure {
-        Some(failure) => shrink(&plan, failure, SHRINKING).0,
-        None => plan,
-    };
+fn trace(plan: &Plan) -> ExitCode {
+    let smaller = run(plan).err().map(|failure| shrink(plan, failure, SHRINKING).0);
+    let plan = smaller.as_ref().unwrap_or(plan);
     say(&plan.show());
-    match run_traced(&plan, Trace::readable()) {
+    match run_traced(plan, Trace::readable()) {
         Ok(report) => {
             say(&format!("{report:#?}"));
             ExitCode::SUCCESS

@@ -195,6 +195,12 @@ impl World {
         self.flush_coordinator();
     }
 
+    /// Another policy comes into force.
+    pub(crate) fn set_policy(&mut self, policy: u8) {
+        self.coordinator.set_policy(policy);
+        self.flush_coordinator();
+    }
+
     /// Whether a host is a member, as the coordinator knows.
     pub(crate) fn is_member(&self, host: HostId) -> bool {
         self.coordinator.member(self.agents[host].node).is_some()
@@ -404,9 +410,15 @@ impl World {
         let Some(truth) = truth else { return self.fail(format!("host {host} has a map that never was")) };
         let members = truth.members.iter().zip(records(truth));
         let others: Vec<_> = members.filter(|(_, record)| record.node != agent.node).collect();
-        let same = folded.info.as_ref() == Some(&truth.network)
-            && others.len() == folded.peers.len()
-            && folded.peers.iter().zip(others).all(|(peer, (member, record))| {
+        // Members with which the policy lets nothing pass come behind the others.
+        let mut peers: Vec<_> = folded.peers.iter().collect();
+        peers.sort_by_key(|peer| peer.node);
+        let policy = self.coordinator.policy(truth.revision, agent.node);
+        let in_force = policy.filter(|policy| policy.rules.is_some()).map(|policy| policy.version);
+        let same = folded.policy == in_force
+            && folded.info.as_ref() == Some(&truth.network)
+            && others.len() == peers.len()
+            && peers.into_iter().zip(others).all(|(peer, (member, record))| {
                 peer.node == record.node
                     && peer.name == member.name
                     && peer.kind == member.kind

@@ -13,6 +13,7 @@ use ria_sim::{Happening, Plan, run, run_traced, shrink};
 
 /// As many as take some ten seconds.
 const SEEDS: Range<u64> = 0..160;
+const WITH_POLICIES: Range<u64> = 0..60;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("RIA_SIM_SEEDS") else { return SEEDS };
@@ -31,6 +32,23 @@ fn whatever_happens_all_promises_are_kept() {
         panic!(
             "seed {seed}: {first}\nthe smallest plan that fails ({}):\n{}\nall that happened in it: cargo run -p ria-sim -- \
              --trace {seed}",
+            failure.wrong,
+            plan.show()
+        );
+    }
+}
+
+/// What policies deny never comes out, whatever happens beside, and what they allow does once all trouble has ended.
+#[test]
+fn what_a_policy_denies_never_arrives() {
+    let range = std::env::var("RIA_SIM_SEEDS").map_or(WITH_POLICIES, |_| seeds());
+    for seed in range {
+        let plan = Plan::with_policies(seed);
+        let Err(failure) = run(&plan) else { continue };
+        let first = failure.wrong.clone();
+        let (plan, failure) = shrink(&plan, failure, 300);
+        panic!(
+            "seed {seed} with policies: {first}\nthe smallest plan that fails ({}):\n{}",
             failure.wrong,
             plan.show()
         );
