@@ -7,6 +7,7 @@
 pub mod accept_gate;
 pub mod acme;
 pub mod admin;
+pub mod admission;
 pub mod anchor;
 pub mod audit;
 pub mod backup;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,10 +11,12 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use ria_protocol::time::UnixTime;
 use ria_service::exposition::{CONTENT, Exposition, Kind};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Line;
 use crate::hub::Present;
 use crate::relay::{RelayCounters, RelayHandle};
 use crate::session::Services;
@@ -63,6 +66,7 @@ pub async fn coordinator(services: &Services) -> Option<String> {
         "Sessions closed because a node read too slowly.",
         lagged,
     );
+    admission(&mut out, services);
     upkeep(&mut out, services);
     let logins = &services.logins;
     out.single(
@@ -70,7 +74,8 @@ pub async fn coordinator(services: &Services) -> Option<String> {
         "Wrong passwords, codes, links and tokens.",
         logins.guard.failures(),
     );
-    out.single(("ria_page_sessions", Gauge), "People's sessions now.", logins.sessions.count() as u64);
+    let sessions = logins.sessions.count(UnixTime::from(SystemTime::now())).await.unwrap_or_default();
+    out.single(("ria_page_sessions", Gauge), "People's sessions now.", sessions as u64);
     let up = |relay: &crate::state::relay::RelayEntry| {
         services.relays.presences.of(&relay.name).is_some_and(|known| known.connected)
     };
@@ -86,6 +91,19 @@ pub async fn coordinator(services: &Services) -> Option<String> {
         relay(&mut out, &counters);
     }
     Some(out.finish())
+}
+
+/// Who comes, and has to wait.
+fn admission(out: &mut Exposition, services: &Services) {
+    use Kind::{Counter, Gauge};
+    let lines = services.admission.lines();
+    let of = |figure: fn(&Line) -> u64| lines.map(|(name, line)| (name, figure(line)));
+    let at_work = of(|line| line.at_work() as u64);
+    out.family(("ria_admission_at_work", Gauge), "Handshakes and resumes under way.", "line", at_work);
+    let waiting = of(|line| line.waiting() as u64);
+    out.family(("ria_admission_waiting", Gauge), "Those that wait for their turn.", "line", waiting);
+    let away = of(Line::turned_away);
+    out.family(("ria_admission_turned_away_total", Counter), "Those told to come again.", "line", away);
 }
 
 fn upkeep(out: &mut Exposition, services: &Services) {

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::acme::challenge::Challenges;
 use crate::acme::{self, Keeper};
 use crate::admin;
+use crate::admission::Admission;
 use crate::anchor;
 use crate::backup::schedule;
 use crate::config::{Config, PublicUrl};
@@ -147,7 +148,7 @@ impl Coordinator {
         let draining = CancellationToken::new();
         let (relays, relay_task) =
             start_relays(config, address.port(), identity.relay_secret, draining.clone())?;
-        let provider = Provider::of(config)?;
+        let (logins, provider) = ways_in(config, &store).await?;
         let admin_listener = admin::server::bind(&config.admin_socket)?;
 
         anchor::check(&config.data_dir, &store).await?;
@@ -164,6 +165,7 @@ impl Coordinator {
         let services = Arc::new(Services {
             registry,
             hub,
+            admission: Admission::new(config.admission),
             links: Links::start(),
             interests,
             authorities,
@@ -173,7 +175,7 @@ impl Coordinator {
             draining,
             tasks: TaskTracker::new(),
             counters: Counters::default(),
-            logins: Logins::default(),
+            logins,
             provider,
             laptops: config.laptops,
         });
@@ -198,11 +200,14 @@ impl Coordinator {
     }
 
     /// A link for the first owner, where nobody can log in who may decide on everything.
-    pub fn owner_link(&self) -> Option<String> {
+    pub async fn owner_link(&self) -> Option<String> {
         if self.services.registry.world().people.has_owner() {
             return None;
         }
-        let (secret, _) = self.services.logins.owner_link.renew(UnixTime::from(SystemTime::now()));
+        // Another coordinator on the database may have told of one, too.
+        let made = self.services.logins.owner_link.add(UnixTime::from(SystemTime::now())).await;
+        let failed = |error| tracing::warn!(%error, "there is no link for an owner now; make one later (user owner-link)");
+        let (secret, _) = made.map_err(failed).ok()?;
         Some(admin::welcome_link(&self.public_urls, self.address.port(), &secret))
     }
 
@@ -350,6 +355,13 @@ fn start_relays(
 ) -> Result<(Relays, Option<JoinHandle<()>>), RelayStartError> {
     let tls_port = config.public_urls.first().map_or(own_port, PublicUrl::port);
     Relays::start(&config.relay, tls_port, secret, stop)
+}
+
+/// How people log in.
+async fn ways_in(config: &Config, store: &Store) -> Result<(Logins, Option<Provider>), StartError> {
+    let logins = Logins::of(store).await?;
+    let provider = Provider::of(config, logins.shelf.clone())?;
+    Ok((logins, provider))
 }
 
 /// Opens the database, and what belongs to it. A new database would know no member, and all of them would take that for their removal.

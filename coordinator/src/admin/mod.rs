@@ -24,3 +24,4 @@ mod views;
 
 pub(crate) use laptops::laptop_key;
 pub(crate) use people::welcome_link;
+pub(crate) use server::urls_for_keys;

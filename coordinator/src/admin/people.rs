@@ -27,6 +27,7 @@ use super::server::{Admin, Answer, Body, By, find_network, problem};
 use crate::audit::{Actor, Event};
 use crate::config::PublicUrl;
 use crate::people::secret;
+use crate::registry::Unavailable;
 use crate::registry::people::{PeopleError, UserChange, UserDeed};
 use crate::state::World;
 use crate::state::people::{Invitation, Role, Roles, TokenEntry, UserEntry, UserName};
@@ -218,7 +219,7 @@ async fn remove(
 
 /// A link by which one more owner comes in: only from the machine itself.
 async fn owner_link(Shared(admin): Shared, axum::Extension(actor): By) -> Answer<LinkView> {
-    let (text, expires) = admin.services.logins.owner_link.renew(now());
+    let (text, expires) = admin.services.logins.owner_link.renew(now()).await.map_err(Unavailable::from)?;
     let (action, subject) = ("user.owner-link-made", "owner".to_owned());
     let detail = serde_json::json!({ "expires": expires });
     let event = Event { time: now(), actor, action, network: None, subject, detail };

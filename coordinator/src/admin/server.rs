@@ -391,7 +391,7 @@ const NO_PUBLIC_URL: &str = "robots could not find this coordinator: it has no p
     RIA_PUBLIC_URL in its environment, or public_url in /etc/ria/coordinator.toml, restart it and try again";
 
 /// What stands in keys: where the coordinator is found.
-pub(super) fn urls_for_keys(admin: &Admin) -> Result<Vec<String>, Problem> {
+pub(crate) fn urls_for_keys(admin: &Admin) -> Result<Vec<String>, Problem> {
     let urls: Vec<String> =
         super::upkeep::views(admin).into_iter().filter(|view| view.told).map(|view| view.url).collect();
     if !urls.is_empty() {

@@ -68,7 +68,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let coordinator = Coordinator::start(config).await?;
     notify("READY=1");
-    if let Some(link) = coordinator.owner_link() {
+    if let Some(link) = coordinator.owner_link().await {
         print(&format!(
             "Nobody can log in yet. Become the first owner within a day, by this link (good once):\n  {link}\n"
         ));
@@ -156,6 +156,10 @@ fn to_json(config: &Config) -> serde_json::Value {
             "role": oidc.role,
             "role_in": oidc.role_in,
         })),
+        "admission": {
+            "handshakes": config.admission.handshakes,
+            "resumes": config.admission.resumes,
+        },
         "laptops": {
             "revalidate": config.laptops.revalidate.as_secs(),
             "role": config.laptops.role,
@@ -214,6 +218,8 @@ fn to_text(config: &Config) -> String {
         ),
         ("backup", config.backup.as_ref().map_or_else(|| "by hand".to_owned(), shown_schedule)),
         ("oidc.issuer", config.oidc.as_ref().map_or_else(|| "none".to_owned(), |oidc| oidc.issuer.clone())),
+        ("admission.handshakes", config.admission.handshakes.to_string()),
+        ("admission.resumes", config.admission.resumes.to_string()),
         ("laptops.revalidate", shown_span(config.laptops.revalidate.as_secs())),
         ("laptops.role", config.laptops.role.name().to_owned()),
         ("relay.enabled", config.relay.enabled.to_string()),

@@ -2,6 +2,7 @@
 //! together.
 
 mod acme;
+mod admission;
 mod backup;
 mod laptops;
 mod oidc;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use toml::Value;
 
 pub use acme::AcmeSettings;
+pub use admission::AdmissionSettings;
 pub use backup::BackupSchedule;
 pub use laptops::LaptopSettings;
 pub use oidc::{Admits, OidcSettings};
@@ -53,6 +55,7 @@ const KNOWN: Known = Known {
         "[oidc]",
         "[laptops]",
         "[relay]",
+        "[admission]",
         "[certificates]",
     ],
     sections: &[
@@ -74,6 +77,7 @@ const KNOWN: Known = Known {
         ("acme", acme::KEYS),
         ("oidc", oidc::KEYS),
         ("laptops", laptops::KEYS),
+        ("admission", admission::KEYS),
         ("certificates", &["certificates.lifetime", "certificates.membership"]),
     ],
 };
@@ -101,6 +105,8 @@ pub struct Config {
     /// Who else can say who somebody is.
     pub oidc: Option<OidcSettings>,
     pub laptops: LaptopSettings,
+    /// How much is done at once for those who come.
+    pub admission: AdmissionSettings,
     /// How long certificates of nodes and memberships last.
     pub lifetimes: NodeLifetimes,
     /// The file that was read.
@@ -272,6 +278,7 @@ impl Config {
             acme,
             oidc,
             laptops: LaptopSettings::read(sources),
+            admission: AdmissionSettings::read(sources),
             relay: RelaySettings::of_coordinator(sources),
             file,
         }

@@ -58,7 +58,7 @@ async fn finish(
     (back, browser): (&Back, &str),
     from: IpAddr,
 ) -> Result<(Arc<UserEntry>, String), FederatedError> {
-    let attempt = provider.take(&back.state, browser)?;
+    let attempt = provider.take(&back.state, browser).await?;
     let someone = provider.finish(&attempt, back).await?;
     let user = match &attempt.link {
         Some(name) => link(services, provider, name, &someone).await?,

@@ -14,6 +14,7 @@ pub mod jws;
 pub mod login;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -27,7 +28,9 @@ use crate::admin::client::escaped;
 use crate::config::{Config, OidcSettings};
 use crate::https::{Answer, HttpError, Https, RootsError};
 use crate::people::secret;
+use crate::people::shelf::Shelf;
 use crate::state::people::UserName;
+use crate::store::StoreError;
 use attempts::Attempts;
 pub use attempts::{Attempt, LIFE};
 use claims::{ClaimsError, IdToken, NotAdmitted, Someone};
@@ -61,6 +64,8 @@ pub enum OidcError {
     Misbehaved(String),
     #[error("the login provider did not let you in: {0}")]
     Refused(String),
+    #[error("logins are not possible at the moment, since the database does not answer; try again later")]
+    Unavailable,
     #[error("this login was finished already, is too old, or began in another browser; begin anew")]
     Stale,
     #[error("the login provider's token can't be trusted: {0}; tell an administrator of this coordinator")]
@@ -153,9 +158,14 @@ fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
 }
 
+fn unavailable(error: StoreError) -> OidcError {
+    tracing::warn!(%error, "logins by the provider are not possible at the moment");
+    OidcError::Unavailable
+}
+
 impl Provider {
     /// By the settings, if they name one.
-    pub fn of(config: &Config) -> Result<Option<Self>, OidcStartError> {
+    pub fn of(config: &Config, shelf: Arc<Shelf>) -> Result<Option<Self>, OidcStartError> {
         let (Some(settings), Some(url)) = (config.oidc.clone(), config.public_urls.first()) else {
             return Ok(None);
         };
@@ -171,14 +181,14 @@ impl Provider {
         };
         let https = Https::new("oidc.ca", settings.ca.as_deref())?;
         let back = format!("{}{BACK}", url.as_str());
-        let (attempts, cache) = (Attempts::default(), watch::Sender::default());
+        let (attempts, cache) = (Attempts::new(shelf), watch::Sender::default());
         Ok(Some(Self { settings, back, secret, https, attempts, cache }))
     }
 
     /// Begins a login: where the browser has to go, and what its cookie has to hold.
     pub async fn begin(&self, next: &str, link: Option<UserName>) -> Result<(String, String), OidcError> {
         let metadata = self.metadata().await?;
-        let begun = self.attempts.begin(next, link, now());
+        let begun = self.attempts.begin(next, link, now()).await.map_err(unavailable)?;
         let challenge = BASE64URL_NOPAD.encode(&secret::digest(begun.attempt.verifier.as_bytes()));
         let fields = [
             ("response_type", "code"),
@@ -195,8 +205,8 @@ impl Provider {
     }
 
     /// The login that somebody comes back from; it can't be come back from again.
-    pub fn take(&self, state: &str, browser: &str) -> Result<Attempt, OidcError> {
-        self.attempts.take(state, browser, now()).ok_or(OidcError::Stale)
+    pub async fn take(&self, state: &str, browser: &str) -> Result<Attempt, OidcError> {
+        self.attempts.take(state, browser, now()).await.map_err(unavailable)?.ok_or(OidcError::Stale)
     }
 
     /// Who it is that comes back.

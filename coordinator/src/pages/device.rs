@@ -11,8 +11,9 @@ use ria_protocol::time::UnixTime;
 
 use super::frame::{Fields, Frame, Posted, Visitor, field, page};
 use crate::admin::api::{Problem, ProblemCode};
-use crate::admin::laptop_key;
+use crate::admin::urls_for_keys;
 use crate::people::device::{Asking, Decision, shown_code};
+use crate::registry::Unavailable;
 use crate::rest::caller::ClientAddress;
 use crate::rest::gate::Gate;
 use crate::state::people::{Reach, Role};
@@ -70,9 +71,16 @@ fn shown(gate: &Gate, visitor: &Visitor, asking: Option<&Asking>) -> DevicePage 
 }
 
 /// The laptop of a code; who guesses codes is slowed down.
-fn find(gate: &Gate, typed: &str, from: ClientAddress) -> Result<Asking, (StatusCode, &'static str)> {
+async fn find(gate: &Gate, typed: &str, from: ClientAddress) -> Result<Asking, (StatusCode, &'static str)> {
     let logins = &gate.admin.services.logins;
-    logins.devices.find(typed, now()).ok_or_else(|| {
+    let found = logins.devices.find(typed, now()).await.map_err(|error| {
+        tracing::warn!(%error, "no laptop can be let in at the moment");
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The coordinator's database does not answer. Try again in a minute.",
+        )
+    })?;
+    found.ok_or_else(|| {
         if logins.guard.handle_wrong_secret(from.0, Instant::now()) {
             (StatusCode::TOO_MANY_REQUESTS, "There were too many wrong codes from your address. Wait a minute.")
         } else {
@@ -92,7 +100,7 @@ pub(super) async fn show(
     if typed.is_empty() {
         return page(StatusCode::OK, &shown(&gate, &visitor, None));
     }
-    match find(&gate, typed, from) {
+    match find(&gate, typed, from).await {
         Ok(asking) => page(StatusCode::OK, &shown(&gate, &visitor, Some(&asking))),
         Err((status, error)) => {
             let blank = shown(&gate, &visitor, None);
@@ -110,7 +118,7 @@ pub(super) async fn decide(
     Posted { visitor, fields }: Posted,
 ) -> Response {
     let code = field(&fields, "code");
-    let asking = match find(&gate, code, from) {
+    let asking = match find(&gate, code, from).await {
         Ok(asking) => asking,
         Err((status, error)) => {
             return page(status, &DevicePage { error: error.to_owned(), ..shown(&gate, &visitor, None) });
@@ -118,7 +126,9 @@ pub(super) async fn decide(
     };
     let devices = &gate.admin.services.logins.devices;
     if field(&fields, "deed") != "approve" {
-        devices.decide(code, Decision::Denied, now());
+        if let Err(error) = devices.decide(code, Decision::Denied, now()).await {
+            return visitor.problem(&Unavailable::from(error).into(), "/device");
+        }
         let done = format!("{} is not let in.", asking.name);
         return page(StatusCode::OK, &DevicePage { done, ..shown(&gate, &visitor, None) });
     }
@@ -145,9 +155,11 @@ async fn approve(gate: &Gate, visitor: &Visitor, (code, network): (&str, &str)) 
     let gone =
         || Problem { code: ProblemCode::NotFound, message: "there is no such network any more".to_owned() };
     let user = &visitor.who.user.name;
-    let key = laptop_key(&gate.admin, found.ok_or_else(gone)?.info.id, user).await?;
-    let decision = Decision::Granted { key, user: user.clone(), network: network.to_owned() };
-    if gate.admin.services.logins.devices.decide(code, decision, now()) {
+    // Its key is made when the laptop fetches it; what would keep that from being made is told here.
+    urls_for_keys(&gate.admin)?;
+    let decision = Decision::Granted { user: user.clone(), network: found.ok_or_else(gone)?.info.id };
+    let decided = gate.admin.services.logins.devices.decide(code, decision, now()).await;
+    if decided.map_err(Unavailable::from)? {
         Ok(network.to_owned())
     } else {
         Err(Problem {

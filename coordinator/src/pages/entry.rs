@@ -24,6 +24,7 @@ use crate::registry::people::{UserChange, UserDeed};
 use crate::rest::caller::{ClientAddress, SESSION_COOKIE, cookie};
 use crate::rest::gate::Gate;
 use crate::state::people::{LocalLogin, UserEntry, UserName};
+use crate::store::StoreError;
 
 /// A form may stay open for so long.
 const FORM_LIFE: u64 = 24 * 3600;
@@ -106,7 +107,7 @@ pub(super) async fn login(
     let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let attempt = Attempt { name: text("name"), password: text("password"), code: text("code"), from };
     match log_in(&gate.admin.services, attempt).await {
-        Ok(user) => welcome_in(&gate, &user, safe_next(field(&fields, "next"))),
+        Ok(user) => welcome_in(&gate, &user, safe_next(field(&fields, "next"))).await,
         Err(error) => {
             let status = match error {
                 crate::people::login::LoginError::Wrong => StatusCode::UNAUTHORIZED,
@@ -121,8 +122,12 @@ pub(super) async fn login(
 }
 
 /// A new session: never one that the browser brought along.
-pub(super) fn welcome_in(gate: &Gate, user: &UserEntry, next: &str) -> Response {
-    let cookie = gate.admin.services.logins.sessions.begin(&user.name, user.era, now());
+pub(super) async fn welcome_in(gate: &Gate, user: &UserEntry, next: &str) -> Response {
+    let begun = gate.admin.services.logins.sessions.begin(&user.name, user.era, now()).await;
+    let cookie = match begun {
+        Ok(cookie) => cookie,
+        Err(error) => return no_database(&error),
+    };
     let mut response = see_other(next);
     set_cookie(&mut response, SESSION_COOKIE, &cookie, LONGEST.as_secs());
     set_cookie(&mut response, FORM_COOKIE, "", 0);
@@ -132,7 +137,10 @@ pub(super) fn welcome_in(gate: &Gate, user: &UserEntry, next: &str) -> Response 
 pub(super) async fn log_out(State(gate): State<Arc<Gate>>, headers: HeaderMap, posted: Posted) -> Response {
     drop(posted);
     if let Some(value) = cookie(&headers, SESSION_COOKIE) {
-        gate.admin.services.logins.sessions.end(value);
+        let ended = gate.admin.services.logins.sessions.end(value, now()).await;
+        if let Err(error) = ended {
+            return no_database(&error);
+        }
     }
     let mut response = see_other("/login");
     set_cookie(&mut response, SESSION_COOKIE, "", 0);
@@ -148,16 +156,22 @@ pub(super) async fn log_out_everywhere(State(gate): State<Arc<Gate>>, posted: Po
     }
 }
 
+fn no_database(error: &StoreError) -> Response {
+    tracing::warn!(%error, "nobody can log in or out at the moment");
+    let text = "The coordinator's database does not answer. Try again in a minute.";
+    plain_message(StatusCode::SERVICE_UNAVAILABLE, "Not at the moment", text)
+}
+
 /// Whom a link lets in.
 enum Invited {
     Owner,
     Somebody(UserName),
 }
 
-fn invited(gate: &Gate, secret: &str) -> Option<(Invited, [u8; 32])> {
+async fn invited(gate: &Gate, secret: &str) -> Option<(Invited, [u8; 32])> {
     let digest = secret::digest(secret.as_bytes());
     let services = &gate.admin.services;
-    if services.logins.owner_link.is_good(&digest, now()) {
+    if services.logins.owner_link.is_good(&digest, now()).await.unwrap_or(false) {
         return Some((Invited::Owner, digest));
     }
     let world = services.registry.world();
@@ -184,7 +198,7 @@ fn too_many() -> Response {
 
 /// The secret of one-time codes that goes with a link: the same each time the page is loaded, without being stored.
 fn totp_secret(gate: &Gate, link: &str) -> Vec<u8> {
-    let derived = secret::derived(&gate.admin.services.logins.process_key, "totp", link.as_bytes());
+    let derived = secret::derived(&gate.admin.services.logins.forms_key, "totp", link.as_bytes());
     derived.iter().copied().take(totp::SECRET).collect()
 }
 
@@ -213,7 +227,7 @@ pub(super) async fn welcome_page(
     Path(link): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some((whom, _)) = invited(&gate, &link) else { return no_invitation(&gate, from) };
+    let Some((whom, _)) = invited(&gate, &link).await else { return no_invitation(&gate, from) };
     bound_form(&gate, &headers, |csrf| {
         page(StatusCode::OK, &welcome_form(&gate, csrf, &link, (&whom, "", String::new())))
     })
@@ -225,9 +239,9 @@ pub(super) async fn welcome(
     Path(link): Path<String>,
     Anonymous { fields, csrf }: Anonymous,
 ) -> Response {
-    let Some((whom, digest)) = invited(&gate, &link) else { return no_invitation(&gate, from) };
+    let Some((whom, digest)) = invited(&gate, &link).await else { return no_invitation(&gate, from) };
     match accept(&gate, &whom, digest, (&link, &fields)).await {
-        Ok(user) => welcome_in(&gate, &user, "/"),
+        Ok(user) => welcome_in(&gate, &user, "/").await,
         Err(error) => {
             let shown = (&whom, field(&fields, "name"), error);
             page(StatusCode::UNPROCESSABLE_ENTITY, &welcome_form(&gate, csrf, &link, shown))
@@ -260,13 +274,19 @@ async fn accept(
     let login = LocalLogin { password_hash, totp_secret };
     let deed = match whom {
         Invited::Somebody(_) => UserDeed::Accept(digest, login),
-        Invited::Owner if services.logins.owner_link.take(&digest, now()) => UserDeed::AddOwner(login),
-        Invited::Owner => return Err("this link was used already; ask for another".to_owned()),
+        Invited::Owner => {
+            let taken = services.logins.owner_link.take(&digest, now()).await;
+            if !taken.map_err(|error| error.to_string())? {
+                return Err("this link was used already; ask for another".to_owned());
+            }
+            UserDeed::AddOwner(login)
+        }
     };
     let change = UserChange { name: name.clone(), deed, seen: None };
     let done = services.registry.change_user(change, Actor::User(name.clone(), None)).await;
     if done.is_ok() {
-        services.logins.guard.uses_code(&name, step);
+        // Whoever is in is in; that the code is used up is for others.
+        let _ = services.logins.uses_code(&name, step, now()).await;
     }
     done.map_err(|error| error.to_string())
 }

@@ -191,8 +191,8 @@ pub(super) fn plain_message(status: StatusCode, title: &str, text: &str) -> Resp
     page(status, &Message { frame: Frame::anonymous(title, String::new()), text, back: "/" })
 }
 
-fn visitor(gate: &Gate, headers: &HeaderMap, query: &str) -> Option<Visitor> {
-    let (who, session) = session(gate, headers)?;
+async fn visitor(gate: &Gate, headers: &HeaderMap, query: &str) -> Option<Visitor> {
+    let (who, session) = session(gate, headers).await?;
     let done = query.split('&').find_map(|pair| pair.strip_prefix("done="));
     let notice = NOTICES.iter().find(|(name, _)| Some(*name) == done).map_or("", |(_, text)| *text);
     Some(Visitor { who, csrf: session.csrf, notice })
@@ -203,7 +203,7 @@ impl FromRequestParts<Arc<Gate>> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, gate: &Arc<Gate>) -> Result<Self, Response> {
         let query = parts.uri.query().unwrap_or_default();
-        visitor(gate, &parts.headers, query).ok_or_else(|| {
+        visitor(gate, &parts.headers, query).await.ok_or_else(|| {
             let here = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             let back = if parts.method == Method::GET && here != "/" { here } else { "" };
             if back.is_empty() {
@@ -222,7 +222,7 @@ impl OptionalFromRequestParts<Arc<Gate>> for Visitor {
         parts: &mut Parts,
         gate: &Arc<Gate>,
     ) -> Result<Option<Self>, std::convert::Infallible> {
-        Ok(visitor(gate, &parts.headers, ""))
+        Ok(visitor(gate, &parts.headers, "").await)
     }
 }
 
@@ -261,7 +261,8 @@ impl FromRequest<Arc<Gate>> for Posted {
         if is_cross_site(request.headers()) {
             return Err(forged());
         }
-        let visitor = visitor(gate, request.headers(), "").ok_or_else(|| see_other("/login"))?;
+        let headers = request.headers().clone();
+        let visitor = visitor(gate, &headers, "").await.ok_or_else(|| see_other("/login"))?;
         let fields = read_form(request).await?;
         if !secret::same(field(&fields, "csrf").as_bytes(), visitor.csrf.as_bytes()) {
             return Err(forged());
@@ -297,6 +298,6 @@ impl FromRequest<Arc<Gate>> for Anonymous {
 
 /// What a form has to carry that is shown to a browser with this cookie.
 pub(super) fn form_token(gate: &Gate, cookie: &str) -> String {
-    let key = &gate.admin.services.logins.process_key;
+    let key = &gate.admin.services.logins.forms_key;
     secret::base32(&secret::derived(key, "form", cookie.as_bytes()))
 }

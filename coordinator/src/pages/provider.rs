@@ -34,6 +34,7 @@ fn went_wrong(error: &FederatedError) -> Response {
     let status = match error {
         FederatedError::Oidc(OidcError::Unreachable(_) | OidcError::Misbehaved(_))
         | FederatedError::Oidc(OidcError::Token(_) | OidcError::Claims(_)) => StatusCode::BAD_GATEWAY,
+        FederatedError::Oidc(OidcError::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
         FederatedError::Oidc(OidcError::Stale) => StatusCode::BAD_REQUEST,
         FederatedError::Oidc(OidcError::Refused(_) | OidcError::NotAdmitted(_))
         | FederatedError::Disabled => StatusCode::FORBIDDEN,
@@ -85,7 +86,7 @@ pub(super) async fn back(
     let Some(provider) = &services.provider else { return none() };
     let browser = cookie(&headers, COOKIE).unwrap_or_default();
     let mut response = match log_in(services, provider, (&back, browser), from).await {
-        Ok((user, next)) => welcome_in(&gate, &user, &next),
+        Ok((user, next)) => welcome_in(&gate, &user, &next).await,
         Err(error) => went_wrong(&error),
     };
     set_cookie(&mut response, COOKIE, "", 0);

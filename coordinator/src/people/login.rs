@@ -62,7 +62,8 @@ pub async fn log_in(services: &Services, attempt: Attempt) -> Result<Arc<UserEnt
         note_failure(services, known.as_ref(), attempt.from, reason).await;
         return Err(LoginError::Wrong);
     };
-    if !logins.guard.uses_code(&user.name, step) {
+    let fresh = logins.uses_code(&user.name, step, now).await.map_err(|_| LoginError::Unavailable)?;
+    if !fresh {
         note_failure(services, known.as_ref(), attempt.from, "code used before").await;
         return Err(LoginError::Wrong);
     }

@@ -1,6 +1,7 @@
 //! Who sends a request: by a token, or by the cookie of a session.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::header::{AUTHORIZATION, COOKIE};
@@ -10,6 +11,7 @@ use ria_protocol::time::UnixTime;
 use super::gate::{Gate, Who, refuse};
 use crate::admin::api::{Problem, ProblemCode};
 use crate::people::sessions::Session;
+use crate::state::people::UserEntry;
 
 /// From where a connection comes.
 #[derive(Debug, Clone, Copy)]
@@ -39,18 +41,42 @@ pub fn is_cross_site(headers: &HeaderMap) -> bool {
 }
 
 /// Somebody's session, and the person as they are now.
-pub fn session(gate: &Gate, headers: &HeaderMap) -> Option<(Who, Session)> {
+pub async fn session(gate: &Gate, headers: &HeaderMap) -> Option<(Who, Session)> {
     let services = &gate.admin.services;
     let now = UnixTime::from(SystemTime::now());
-    let session = services.logins.sessions.find(cookie(headers, SESSION_COOKIE)?, now)?;
-    let world = services.registry.world();
+    let cookie = cookie(headers, SESSION_COOKIE)?;
+    let found = services.logins.sessions.find(cookie, now).await;
+    let failed = |error| tracing::warn!(%error, "who is logged in can't be seen at the moment");
+    let session = found.map_err(failed).ok()??;
+    let user = match current(gate, &session) {
+        Some(user) => user,
+        None => {
+            // It may have begun at another coordinator, with news that are still on their way here.
+            let seen = services.registry.catch_up().await;
+            seen.map_err(
+                |error| tracing::debug!(%error, "what another coordinator has stored is not seen yet"),
+            )
+            .ok()?;
+            let Some(user) = current(gate, &session) else {
+                // It has ended with a change of the person's, and nobody need ask again.
+                let _ = services.logins.sessions.end(cookie, now).await;
+                return None;
+            };
+            user
+        }
+    };
+    Some((Who { user, token: None }, session))
+}
+
+/// The person of a session, if it is good.
+fn current(gate: &Gate, session: &Session) -> Option<Arc<UserEntry>> {
+    let world = gate.admin.services.registry.world();
     let user = world.people.users.get(&session.user)?;
-    let theirs = user.is_active() && user.era == session.era;
-    theirs.then(|| (Who { user: user.clone(), token: None }, session))
+    (user.is_active() && user.era == session.era).then(|| user.clone())
 }
 
 /// Whoever sends a request to the API. A cookie may only read: browsers send it by themselves.
-pub(super) fn who_asks(
+pub(super) async fn who_asks(
     gate: &Gate,
     method: &Method,
     headers: &HeaderMap,
@@ -64,7 +90,7 @@ pub(super) fn who_asks(
         };
     }
     let reads = [Method::GET, Method::HEAD].contains(method);
-    match session(gate, headers) {
+    match session(gate, headers).await {
         Some((who, _)) if reads && !is_cross_site(headers) => Ok(who),
         Some(_) => Err(no("a session may only read here; to change something, send a token")),
         None => {

@@ -61,7 +61,7 @@ pub(super) async fn stream(
     Extension(from): Extension<ClientAddress>,
     headers: HeaderMap,
 ) -> Response {
-    let who = match who_asks(&gate, &Method::GET, &headers, from) {
+    let who = match who_asks(&gate, &Method::GET, &headers, from).await {
         Ok(who) => who,
         Err(problem) => return super::unauthorised(problem),
     };

@@ -54,7 +54,8 @@ async fn operation(
     Extension(from): Extension<ClientAddress>,
     mut request: Request<Body>,
 ) -> Response {
-    let who = match who_asks(&gate, request.method(), request.headers(), from) {
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let who = match who_asks(&gate, &method, &headers, from).await {
         Ok(who) => who,
         Err(problem) => return unauthorised(problem),
     };
@@ -93,7 +94,7 @@ fn unauthorised(problem: crate::admin::api::Problem) -> Response {
 
 /// The coordinator's figures, for who has a token with the scope `metrics:read`.
 pub async fn metrics(gate: &Gate, headers: &HeaderMap, from: ClientAddress) -> Response {
-    let who = match who_asks(gate, &Method::GET, headers, from) {
+    let who = match who_asks(gate, &Method::GET, headers, from).await {
         Ok(who) => who,
         Err(problem) => return documented(unauthorised(problem)),
     };

@@ -22,6 +22,7 @@ use super::demand::Demand;
 use super::greeted::Joined;
 use super::socket::Socket;
 use super::{End, Peer, Services};
+use crate::admission::Place;
 use crate::audit::Actor;
 use crate::enrol::{Challenge, check_request, verify_rotation};
 use crate::hub::{Begin, BeginError, Begun, NodeKey, SessionId};
@@ -60,7 +61,12 @@ pub(super) struct Session<'a> {
 }
 
 /// Serves a member until the session ends.
-pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, joined: Joined) -> End {
+pub(super) async fn run(
+    socket: &mut Socket,
+    peer: &Peer,
+    services: &Services,
+    (joined, place): (Joined, Place<'_>),
+) -> End {
     let node = (joined.resume.network, joined.resume.node);
     let begin = Begin {
         network: node.0,
@@ -92,7 +98,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services, j
         leaver: None,
         head_at: None,
     };
-    let end = match session.serve(socket, begun, &joined.resume).await {
+    let end = match session.serve(socket, begun, &joined.resume, place).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -125,7 +131,13 @@ fn ahead_of_here(clock: UnixTime) -> Option<i64> {
 enum Never {}
 
 impl Session<'_> {
-    async fn serve(&mut self, socket: &mut Socket, mut begun: Begun, resume: &Resume) -> Result<Never, End> {
+    async fn serve(
+        &mut self,
+        socket: &mut Socket,
+        mut begun: Begun,
+        resume: &Resume,
+        place: Place<'_>,
+    ) -> Result<Never, End> {
         let (mut changes, reader) = self.send_map(socket, resume).await?;
         let mut relays = interval(self.services.relays.renewed_every());
         relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,6 +147,8 @@ impl Session<'_> {
         if let Some(message) = begun.whole.take().and_then(|whole| self.whole_news(&whole)) {
             socket.send_encoded(message).await?;
         }
+        // What was large is on its way; the next one may be told its map.
+        drop(place);
         let mut relays_changed = self.services.relays.subscribe();
         let mut authorities = self.services.authorities.subscribe();
         if resume.trusts.as_ref() != Some(&authorities.borrow_and_update().trusted_pins()) {

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept_gate::AnonymousSlot;
+use crate::admission::Admission;
 use crate::config::LaptopSettings;
 use crate::hub::{Hub, NodeKey};
 use crate::interest::Interests;
@@ -47,6 +48,8 @@ use socket::{Closed, Socket};
 pub struct Services {
     pub registry: Registry,
     pub hub: Hub,
+    /// How much is done at once for those who come.
+    pub admission: Admission,
     /// How members reach each other.
     pub links: Links,
     /// Who has to do with whom in on-demand networks.
@@ -141,6 +144,8 @@ enum End {
     Replaced,
     /// The coordinator stops.
     Drained,
+    /// Too many resume at once; it is to come again.
+    Crowded,
     /// The node left the network for good.
     Left,
     /// The connection is gone.
@@ -172,10 +177,22 @@ impl From<Refusal> for End {
 pub async fn run(socket: WebSocket, peer: Peer, services: Arc<Services>) {
     let mut socket = Socket::new(socket);
     let end = match greeted::run(&mut socket, &peer, &services).await {
-        Ok(joined) => member::run(&mut socket, &peer, &services, joined).await,
+        Ok(joined) => in_turn(&mut socket, &peer, &services, joined).await,
         Err(end) => end,
     };
     finish(socket, &services, end).await;
+}
+
+/// Serves a member, once it is its turn to be told its map.
+async fn in_turn(socket: &mut Socket, peer: &Peer, services: &Services, joined: greeted::Joined) -> End {
+    let place = tokio::select! {
+        place = services.admission.map() => place,
+        () = services.draining.cancelled() => return End::Drained,
+    };
+    match place {
+        Some(place) => member::run(socket, peer, services, (joined, place)).await,
+        None => End::Crowded,
+    }
 }
 
 async fn finish(mut socket: Socket, services: &Services, end: End) {
@@ -195,10 +212,18 @@ async fn finish(mut socket: Socket, services: &Services, end: End) {
         End::Drained => {
             socket.say_last(ria_protocol::message::CoordinatorMessage::Drain(reconnect_after())).await
         }
+        End::Crowded => {
+            socket.say_last(ria_protocol::message::CoordinatorMessage::Drain(come_again_after())).await
+        }
         End::Left => socket.say_last(ria_protocol::message::CoordinatorMessage::Left).await,
         End::Replaced | End::Closed => {}
     }
     socket.close().await;
+}
+
+/// Milliseconds, spread over as long as those who wait may take.
+fn come_again_after() -> u32 {
+    2000 + u32::from(u16::from_le_bytes(crate::random::bytes())) % 8000
 }
 
 /// Milliseconds, spread so that not all nodes come back at once.

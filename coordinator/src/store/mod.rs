@@ -12,6 +12,7 @@ mod policy;
 mod relays;
 mod routes;
 mod shared;
+mod shelf;
 mod stock;
 mod write;
 

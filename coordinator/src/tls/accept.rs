@@ -37,6 +37,7 @@ use super::verifier::{NodeVerifier, identify};
 use super::wide::Wide;
 use crate::accept_gate::AnonymousSlot;
 use crate::acme::challenge::{ALPN_ACME, Challenges};
+use crate::admission::{Admission, Line};
 use crate::config::PageCertificate;
 use crate::relay;
 use crate::rest::caller::ClientAddress;
@@ -179,7 +180,7 @@ enum Caller {
 async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousSlot, port: Port) {
     let draining = port.services.draining.clone();
     let relays = port.services.relays.door().is_some();
-    let met = timeout(HANDSHAKE_TIMEOUT, meet(stream, &port.tls, relays));
+    let met = timeout(HANDSHAKE_TIMEOUT, meet(stream, &port.tls, relays, &port.services.admission));
     let met = tokio::select! {
         met = met => met.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         () = draining.cancelled() => return,
@@ -204,7 +205,7 @@ async fn handle_connection(stream: TcpStream, from: SocketAddr, slot: AnonymousS
 }
 
 /// Finds out for whom a connection is. `relays` says whether there is a relay here.
-async fn meet(stream: TcpStream, tls: &Tls, relays: bool) -> io::Result<Caller> {
+async fn meet(stream: TcpStream, tls: &Tls, relays: bool, admission: &Admission) -> io::Result<Caller> {
     stream.set_nodelay(true)?;
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && relays && relay::begins_turn(first[0]) {
@@ -215,20 +216,26 @@ async fn meet(stream: TcpStream, tls: &Tls, relays: bool) -> io::Result<Caller> 
     let named = names.is_some();
     let offered: Vec<&[u8]> = names.into_iter().flatten().collect();
     if offered.contains(&ALPN_NODE) {
-        return Ok(Caller::Node(start.into_stream(tls.node.clone()).await?));
+        return Ok(Caller::Node(in_turn(&admission.nodes, start.into_stream(tls.node.clone())).await?));
     }
     if offered.contains(&ALPN_TURN) && relays {
-        return Ok(Caller::Relay(start.into_stream(tls.turn.clone()).await?));
+        return Ok(Caller::Relay(in_turn(&admission.others, start.into_stream(tls.turn.clone())).await?));
     }
     if let Some(proof) = tls.proof.as_ref().filter(|_| offered.contains(&ALPN_ACME)) {
-        return Ok(Caller::Prover(start.into_stream(proof.clone()).await?));
+        return Ok(Caller::Prover(in_turn(&admission.others, start.into_stream(proof.clone())).await?));
     }
-    let mut stream = start.into_stream(tls.pages.clone()).await?;
+    let mut stream = in_turn(&admission.others, start.into_stream(tls.pages.clone())).await?;
     if named || !relays {
         return Ok(Caller::Pages(stream));
     }
     let first = stream.read_u8().await?;
     Ok(Caller::Unnamed(stream, first))
+}
+
+/// A handshake, for which there is a turn once it is known who calls. Who gets none comes again by itself.
+async fn in_turn<T>(line: &Line, handshake: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let crowded = || io::Error::other("too many handshakes wait");
+    line.shake(handshake).await.ok_or_else(crowded)?
 }
 
 /// Hands a client to the relay.

@@ -8,16 +8,16 @@ use crate::support::{Robot, Server};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-async fn ask(server: &Server, name: &str) -> (String, String) {
+pub async fn ask(server: &Server, name: &str) -> (String, String) {
     let asked = Browser::new(server.address).form("/login/device/code", &[("name", name)]).await;
     assert_eq!(asked.status, 200, "{}", asked.text);
     let asked = asked.json();
     let text = |name: &str| asked[name].as_str().unwrap().to_owned();
-    assert!(text("verification_uri_complete").starts_with("https://coordinator.lab.example/device?code="));
+    assert!(text("verification_uri_complete").contains(".lab.example/device?code="));
     (text("device_code"), text("user_code"))
 }
 
-async fn poll(server: &Server, device_code: &str) -> serde_json::Value {
+pub async fn poll(server: &Server, device_code: &str) -> serde_json::Value {
     let fields = [("grant_type", GRANT), ("device_code", device_code)];
     Browser::new(server.address).form("/login/device/token", &fields).await.json()
 }

@@ -10,9 +10,9 @@ use crate::support::provider::Provider;
 use crate::support::web::{Answer, Browser};
 
 /// A login that was sent to the provider's page.
-struct Away {
-    query: BTreeMap<String, String>,
-    browser: String,
+pub struct Away {
+    pub query: BTreeMap<String, String>,
+    pub browser: String,
 }
 
 fn pairs(url: &str) -> BTreeMap<String, String> {
@@ -26,11 +26,11 @@ fn away(answer: &Answer) -> Away {
     Away { query: pairs(answer.header("location")), browser: cookie(answer, "__Host-ria-provider") }
 }
 
-async fn begin(server: &Server) -> Away {
+pub async fn begin(server: &Server) -> Away {
     away(&Browser::new(server.address).get("/login/oidc?next=/nodes").await)
 }
 
-async fn come_back(server: &Server, login: &Away, code: &str) -> Answer {
+pub async fn come_back(server: &Server, login: &Away, code: &str) -> Answer {
     let path = format!("/login/oidc/back?state={}&code={code}", login.query["state"]);
     Browser::new(server.address).with("cookie", &login.browser).get(&path).await
 }
@@ -40,7 +40,7 @@ async fn log_in(server: &Server, provider: &Provider) -> Answer {
     come_back(server, &login, &provider.code(&login.query)).await
 }
 
-fn session(server: &Server, answer: &Answer) -> Browser {
+pub fn session(server: &Server, answer: &Answer) -> Browser {
     Browser::new(server.address).with("cookie", &cookie(answer, "__Host-ria-session"))
 }
 
@@ -52,7 +52,7 @@ fn log(server: &Server) -> String {
     server.json(&["audit", "list", "--limit", "1000"])["rows"].to_string()
 }
 
-const DOMAIN: &str = "domains = [\"uni.example\"]";
+pub const DOMAIN: &str = "domains = [\"uni.example\"]";
 
 #[tokio::test]
 async fn somebody_from_the_university_comes_in_becomes_a_viewer_and_is_the_same_person_later() {

@@ -6,10 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::support::web::{Answer, Browser};
 use crate::support::{Robot, Server};
 
-const PASSWORD: &str = "correct horse battery";
+pub const PASSWORD: &str = "correct horse battery";
 
 /// The code that an authenticator shows, `later` steps from now.
-fn code(secret: &str, later: u64) -> String {
+pub fn code(secret: &str, later: u64) -> String {
     let key = data_encoding::BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
     let step = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 30 + later;
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
@@ -24,7 +24,7 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
     &text[start..start + text[start..].find(after).unwrap()]
 }
 
-fn csrf(page: &Answer) -> String {
+pub fn csrf(page: &Answer) -> String {
     between(&page.text, "name=\"csrf\" value=\"", "\"").to_owned()
 }
 
@@ -38,7 +38,7 @@ pub fn cookie(answer: &Answer, name: &str) -> String {
 /// Somebody who has taken an invitation, logged in.
 pub struct Person {
     pub browser: Browser,
-    secret: String,
+    pub secret: String,
     session: String,
     /// The code that the welcome took.
     used: String,
@@ -46,22 +46,32 @@ pub struct Person {
 
 impl Person {
     pub async fn by_link(server: &Server, link: &str, name: Option<&str>) -> Self {
+        Self::across([server, server], link, name).await
+    }
+
+    /// Who is shown the page by one coordinator, and sends it to another.
+    pub async fn across([one, other]: [&Server; 2], link: &str, name: Option<&str>) -> Self {
         let path = format!("/welcome/{}", link.trim().rsplit('/').next().unwrap());
-        let page = Browser::new(server.address).get(&path).await;
+        let page = Browser::new(one.address).get(&path).await;
         assert_eq!(page.status, 200, "{}", page.text);
         let secret = between(&page.text, "<code class=\"secret\">", "<").to_owned();
-        let browser = Browser::new(server.address).with("cookie", &cookie(&page, "__Host-ria-form"));
+        let browser = Browser::new(other.address).with("cookie", &cookie(&page, "__Host-ria-form"));
         let (csrf, code) = (csrf(&page), code(&secret, 0));
         let mut fields = vec![("csrf", csrf.as_str()), ("password", PASSWORD), ("code", code.as_str())];
         fields.extend(name.map(|name| ("name", name)));
         let done = browser.form(&path, &fields).await;
         assert_eq!((done.status.as_u16(), done.header("location")), (303, "/"), "{}", done.text);
         let session = cookie(&done, "__Host-ria-session");
-        Self { browser: Browser::new(server.address).with("cookie", &session), secret, session, used: code }
+        Self { browser: Browser::new(other.address).with("cookie", &session), secret, session, used: code }
     }
 
     pub async fn owner(server: &Server) -> Self {
         Self::by_link(server, &server.text(&["user", "owner-link"]), Some("ada")).await
+    }
+
+    /// Their browser at another coordinator that has the same people.
+    pub fn at(&self, server: &Server) -> Browser {
+        Browser::new(server.address).with("cookie", &self.session)
     }
 
     /// Sends a form as the page `from` would.
@@ -74,8 +84,13 @@ impl Person {
 }
 
 async fn login(server: &Server, name: &str, password: &str, code: &str) -> Answer {
-    let page = Browser::new(server.address).get("/login").await;
-    let browser = Browser::new(server.address).with("cookie", &cookie(&page, "__Host-ria-form"));
+    login_across([server, server], (name, password, code)).await
+}
+
+/// By the page of one coordinator, at another.
+pub async fn login_across([one, other]: [&Server; 2], (name, password, code): (&str, &str, &str)) -> Answer {
+    let page = Browser::new(one.address).get("/login").await;
+    let browser = Browser::new(other.address).with("cookie", &cookie(&page, "__Host-ria-form"));
     let csrf = csrf(&page);
     browser.form("/login", &[("csrf", &csrf), ("name", name), ("password", password), ("code", code)]).await
 }

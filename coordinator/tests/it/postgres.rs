@@ -10,7 +10,12 @@ use ria_protocol::join_key::JoinKey;
 use ria_protocol::map::{Candidate, CandidateKind, Patch, Revision};
 use ria_protocol::message::{CoordinatorMessage, NodeMessage};
 
+use crate::laptops::{ask, poll};
+use crate::oidc::{self, DOMAIN};
+use crate::pages::{PASSWORD, Person, code, csrf, login_across};
 use crate::support::postgres::Postgres;
+use crate::support::provider::Provider;
+use crate::support::web::Browser;
 use crate::support::{Connection, Robot, Server};
 
 /// Two coordinators, and what they share.
@@ -22,13 +27,22 @@ struct Both {
 
 impl Both {
     fn start() -> Self {
+        Self::start_configured("")
+    }
+
+    /// Both with these settings in their files.
+    fn start_configured(text: &str) -> Self {
         let postgres = Postgres::start(false);
         let mut environment = postgres.settings();
         let urls = "https://one.lab.example,https://other.lab.example";
         environment.push(("RIA_PUBLIC_URL".to_owned(), urls.to_owned()));
-        let one = Server::start_with_all(environment.clone(), |_| {});
+        let configure = |data: &Path| std::fs::write(data.with_file_name("coordinator.toml"), text).unwrap();
+        let one = Server::start_with_all(environment.clone(), configure);
         let identity = one.data_dir().join("identity");
-        let other = Server::start_with_all(environment, |data| copy(&identity, data));
+        let other = Server::start_with_all(environment, |data| {
+            copy(&identity, data);
+            configure(data);
+        });
         Self { postgres, one, other }
     }
 }
@@ -182,4 +196,78 @@ async fn nodes_of_an_on_demand_network_meet_across_coordinators() {
     at_a.send(&NodeMessage::Release(vec![b.node])).await;
     at_b.send(&NodeMessage::Release(vec![a.node])).await;
     assert!(!hears_of_somebody(&mut at_a).await && !hears_of_somebody(&mut at_b).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_begin_at_one_coordinator_they_end_at_the_other_and_only_once() {
+    let provider = Provider::start().await;
+    let Both { postgres: _postgres, one, other } = Both::start_configured(&provider.settings(DOMAIN));
+    let ada = an_owner_comes_in([&one, &other]).await;
+    by_password([&one, &other], &ada).await;
+    for way in [[&one, &other], [&other, &one]] {
+        by_provider(way, &provider).await;
+        a_laptop_comes_in(way, &ada).await;
+    }
+}
+
+/// By a link that one made; it is good nowhere afterwards.
+async fn an_owner_comes_in([one, other]: [&Server; 2]) -> Person {
+    let link = one.text(&["user", "owner-link"]);
+    let ada = Person::across([one, other], &link, Some("ada")).await;
+    let path = format!("/welcome/{}", link.trim().rsplit('/').next().unwrap());
+    for server in [one, other] {
+        assert_eq!(Browser::new(server.address).get(&path).await.status, 404, "a link is good once");
+        assert_eq!(ada.at(server).get("/people").await.status, 200, "logged in at both");
+    }
+    ada
+}
+
+/// The form of one is sent to the other, and a code is good once for both; who logs out is out at both.
+async fn by_password([one, other]: [&Server; 2], ada: &Person) {
+    let code = code(&ada.secret, 1);
+    let done = login_across([one, other], ("ada", PASSWORD, &code)).await;
+    assert_eq!(done.status, 303, "{}", done.text);
+    for way in [[one, other], [other, one]] {
+        assert_eq!(login_across(way, ("ada", PASSWORD, &code)).await.status, 401, "a code that was used");
+    }
+    let (here, there) = (oidc::session(one, &done), oidc::session(other, &done));
+    assert_eq!(here.get("/people").await.status, 200);
+    let token = csrf(&there.get("/account").await);
+    assert_eq!(there.form("/logout", &[("csrf", &token)]).await.status, 303);
+    assert_eq!(here.get("/people").await.status, 303);
+    assert_eq!(ada.at(one).get("/people").await.status, 200, "another session of theirs goes on");
+}
+
+/// Only from the browser in which it began, and once.
+async fn by_provider([here, there]: [&Server; 2], provider: &Provider) {
+    let login = oidc::begin(here).await;
+    let code = provider.code(&login.query);
+    let thief = oidc::Away { query: login.query.clone(), browser: oidc::begin(there).await.browser };
+    assert_eq!(oidc::come_back(there, &thief, &code).await.status, 400);
+    let done = oidc::come_back(there, &login, &code).await;
+    assert_eq!((done.status.as_u16(), done.header("location")), (303, "/nodes"), "{}", done.text);
+    assert_eq!(oidc::session(here, &done).get("/nodes").await.status, 200);
+    for server in [here, there] {
+        assert_eq!(oidc::come_back(server, &login, &code).await.status, 400, "once");
+    }
+}
+
+/// It asks one, is let in at the other, and hears of it once, at either.
+async fn a_laptop_comes_in([here, there]: [&Server; 2], ada: &Person) {
+    if here.json(&["network", "list"]).as_array().unwrap().is_empty() {
+        here.key(&[]);
+    }
+    let (long, short) = ask(here, "laptop").await;
+    assert_eq!(poll(there, &long).await["error"], "authorization_pending");
+    let token = csrf(&ada.at(there).get("/account").await);
+    let form = [("csrf", token.as_str()), ("code", &short), ("network", "lab"), ("deed", "approve")];
+    let done = ada.at(there).form("/device", &form).await;
+    assert_eq!(done.status, 200, "{}", done.text);
+    let granted = poll(here, &long).await;
+    assert_eq!(granted["network"], "lab", "{granted}");
+    let key = JoinKey::parse(granted["access_token"].as_str().unwrap()).unwrap();
+    Robot::new("laptop", &key).join(there.address, &key).await;
+    for server in [here, there] {
+        assert_eq!(poll(server, &long).await["error"], "expired_token", "told once");
+    }
 }
