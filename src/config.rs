@@ -3,6 +3,8 @@
 //! All mistakes are collected and shown together. Unknown keys are mistakes: a misspelt key that does nothing would be
 //! found much later.
 
+mod threads;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use crate::gateway::config::RoutesConfig;
 use crate::metrics::listen::MetricsConfig;
 use crate::names::NamesConfig;
 use crate::netdev::exclusions::Exclusions;
+pub use threads::PacketThreads;
 
 /// Where the file is unless `--config` or `RIA_CONFIG` says otherwise.
 pub const CONFIG_FILE: &str = "/etc/ria/agent.toml";
@@ -24,7 +27,7 @@ pub const DEFAULT_UDP_PORT: u16 = 41820;
 /// write to.
 const PROVISIONING_FILES: [&str; 3] = ["/etc/ria/join.key", "/boot/firmware/ria.key", "/boot/ria.key"];
 
-const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, [names], [paths], [peers], [routes], [dds] and [metrics]";
+const KNOWN_KEYS: &str = "unknown key; known are state_dir, run_dir, udp_port, proxy, beacon, port_mapping, provisioning_file, system_bus, copy_dscp, packet_threads, [names], [paths], [peers], [routes], [dds] and [metrics]";
 
 /// The configuration of a running agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,8 @@ pub struct Config {
     pub port_mapping: bool,
     /// Whether datagrams bear the DSCP of the packets in them.
     pub copy_dscp: bool,
+    /// How many threads packets pass through.
+    pub packet_threads: PacketThreads,
     /// What paths leave alone.
     pub paths: Exclusions,
     /// DDS files.
@@ -73,6 +78,7 @@ impl Default for Config {
             reach: Reach::default(),
             port_mapping: true,
             copy_dscp: true,
+            packet_threads: PacketThreads::default(),
             paths: Exclusions::default(),
             dds: DdsConfig::default(),
             names: NamesConfig::default(),
@@ -158,6 +164,9 @@ impl Config {
                 "copy_dscp" => {
                     value.try_into::<bool>().map(|v| self.copy_dscp = v).map_err(|e| e.to_string())
                 }
+                "packet_threads" => {
+                    value.try_into().map(|v| self.packet_threads = v).map_err(|e| e.to_string())
+                }
                 "beacon" => value.try_into::<bool>().map(|v| self.beacon = v).map_err(|e| e.to_string()),
                 "provisioning_file" => text(value).map(|v| self.set_provisioning_file(&v)),
                 "system_bus" => {
@@ -222,6 +231,12 @@ impl Config {
             match wanted.parse() {
                 Ok(wanted) => self.beacon = wanted,
                 Err(_) => errors.push(format!("RIA_BEACON: {wanted:?} is neither true nor false")),
+            }
+        }
+        if let Some(wanted) = env("RIA_PACKET_THREADS") {
+            match wanted.parse() {
+                Ok(wanted) => self.packet_threads = wanted,
+                Err(error) => errors.push(format!("RIA_PACKET_THREADS: {error}")),
             }
         }
         if let Some(Err(error)) = env("RIA_PROXY").map(|proxy| self.reach.set_proxy(&proxy)) {
@@ -349,6 +364,26 @@ mod tests {
         assert_eq!(beacon("beacon = false", &[("RIA_BEACON", "true")]), Ok(true));
         let ConfigErrors(errors) = beacon("beacon = 'no'", &[("RIA_BEACON", "off")]).unwrap_err();
         assert_eq!(errors.len(), 2, "{errors:?}");
+    }
+
+    #[test]
+    fn packet_threads_are_a_number_or_left_to_the_machine() {
+        let threads = |file: &str, env: &[(&str, &str)]| {
+            load(file, Overrides::default(), env).map(|config| config.packet_threads)
+        };
+        assert_eq!(threads("", &[]), Ok(PacketThreads::Auto));
+        assert_eq!(threads("packet_threads = 3", &[]), Ok(PacketThreads::Fixed(3)));
+        assert_eq!(threads("packet_threads = 'auto'", &[]), Ok(PacketThreads::Auto));
+        assert_eq!(
+            threads("packet_threads = 3", &[("RIA_PACKET_THREADS", "1")]),
+            Ok(PacketThreads::Fixed(1))
+        );
+        for bad in ["0", "17", "-1", "1.5", "'many'", "true"] {
+            let file = format!("packet_threads = {bad}");
+            let ConfigErrors(errors) = threads(&file, &[("RIA_PACKET_THREADS", "some")]).unwrap_err();
+            assert_eq!(errors.len(), 2, "{errors:?}");
+            assert!(errors.iter().all(|e| e.contains("\"auto\"") && e.contains("1 to 16")), "{errors:?}");
+        }
     }
 
     #[test]

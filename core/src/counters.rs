@@ -59,6 +59,8 @@ ria_protocol::drop_reasons! {
         HopLimit => "hop-limit",
         /// A datagram that a queue on the way marked although the packet in it can't bear a mark (RFC 6040): as lost.
         Congested => "congested",
+        /// A packet for a peer whose thread had more to do than it has room for.
+        ThreadBusy => "thread-busy",
         /// The network or interface that the packet came for is not there.
         NoSuchNetwork => "no-such-network",
     }

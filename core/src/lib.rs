@@ -46,8 +46,10 @@ pub use engine::{
 pub use marks::Ecn;
 pub use multicast::{Clash, Domains, MulticastPolicy, Unique};
 pub use packet::{
-    Class, DatagramBatch, Lane, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received,
+    Class, DatagramBatch, Frame, Lane, NetworkPackets, PACKET_HEADROOM, PacketBatch, PacketSource, Received,
     SocketIndex, Transmit, Treatment,
 };
 pub use shard::Sinks;
 pub use shard::message::Denied;
+pub use shard::parcel::Parcel;
+pub use shard::worker::ShardWorker;

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use ria_protocol::id::NetworkId;
 
 use crate::marks::Ecn;
+use crate::offload::VIRTIO_HEADER;
 
 /// Bytes before each packet in a [`PacketBatch`]: a virtio header takes 10 or 12, the rest keeps packets aligned.
 pub const PACKET_HEADROOM: usize = 16;
@@ -76,17 +77,74 @@ pub struct Received<'a> {
     pub data: &'a [u8],
 }
 
+/// What an interface hands out in one piece.
+#[derive(Debug, Clone, Copy)]
+pub enum Frame<'a> {
+    /// An IP packet.
+    Plain(&'a [u8]),
+    /// A virtio-net header and behind it one packet, or many of one flow in one ([`offload`](crate::offload)).
+    Virtio(&'a [u8]),
+}
+
+impl<'a> Frame<'a> {
+    /// All of it.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Plain(bytes) | Self::Virtio(bytes) => bytes,
+        }
+    }
+
+    /// How many packets are in it.
+    pub(crate) fn packets(self) -> usize {
+        const GSO_SIZE: usize = 4;
+        let size = match self {
+            Self::Plain(_) => None,
+            Self::Virtio(bytes) => bytes.get(GSO_SIZE..).and_then(|bytes| bytes.first_chunk()),
+        };
+        match size.map(|size| usize::from(u16::from_ne_bytes(*size))) {
+            None | Some(0) => 1,
+            Some(size) => self.packet().len().div_ceil(size),
+        }
+    }
+
+    /// The packet, or what would be one if it were not too large.
+    pub(crate) fn packet(self) -> &'a [u8] {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Virtio(bytes) => bytes.get(VIRTIO_HEADER..).unwrap_or_default(),
+        }
+    }
+}
+
 /// Where IP packets come from: one after the other, each only there while it is looked at, so that a source may cut them
 /// out of larger ones in place.
-pub trait PacketSource {
+pub trait PacketSource: Sized {
+    /// Hands each packet to `each`, in order, but for those in frames that `elsewhere` says yes to: it has taken them.
+    /// Returns how many were unreadable and left out.
+    fn drain_but(self, elsewhere: impl FnMut(Frame<'_>) -> bool, each: impl FnMut(&[u8])) -> usize;
+
     /// Hands each packet to `each`, in order. Returns how many were unreadable and left out.
-    fn drain(self, each: impl FnMut(&[u8])) -> usize;
+    fn drain(self, each: impl FnMut(&[u8])) -> usize {
+        self.drain_but(|_| false, each)
+    }
 }
 
 impl<'a, I: IntoIterator<Item = &'a [u8]>> PacketSource for I {
-    fn drain(self, each: impl FnMut(&[u8])) -> usize {
-        self.into_iter().for_each(each);
+    fn drain_but(self, mut elsewhere: impl FnMut(Frame<'_>) -> bool, each: impl FnMut(&[u8])) -> usize {
+        self.into_iter().filter(|packet| !elsewhere(Frame::Plain(packet))).for_each(each);
         0
+    }
+}
+
+/// What is left of a source when some of its frames go elsewhere.
+pub(crate) struct Sorted<S, F> {
+    pub(crate) packets: S,
+    pub(crate) elsewhere: F,
+}
+
+impl<S: PacketSource, F: FnMut(Frame<'_>) -> bool> PacketSource for Sorted<S, F> {
+    fn drain_but(mut self, mut also: impl FnMut(Frame<'_>) -> bool, each: impl FnMut(&[u8])) -> usize {
+        self.packets.drain_but(|frame| (self.elsewhere)(frame) || also(frame), each)
     }
 }
 
@@ -251,6 +309,22 @@ impl DatagramBatch {
         self.entries.is_empty()
     }
 
+    /// Copies another batch behind this one; returns how many datagrams it had no room for.
+    pub(crate) fn append(&mut self, other: &Self) -> usize {
+        let datagram = |entry: &Entry| other.bytes.get(entry.start..entry.start + entry.len);
+        let mut lost = 0;
+        for entry in &other.entries {
+            let copied = datagram(entry).is_some_and(|bytes| {
+                self.push_to(entry.destination, bytes.len(), |room| {
+                    room.copy_from_slice(bytes);
+                    Some(bytes.len())
+                })
+            });
+            lost += usize::from(!copied);
+        }
+        lost
+    }
+
     /// Forgets all datagrams and keeps the memory.
     pub fn clear(&mut self) {
         self.used = 0;
@@ -382,6 +456,22 @@ impl PacketBatch {
         for packets in self.networks.values_mut() {
             packets.used = 0;
         }
+    }
+
+    /// Copies another batch behind this one.
+    pub(crate) fn append(&mut self, other: &Self) {
+        for (network, packets) in &other.networks {
+            let mine = self.network_mut(*network);
+            for packet in packets.iter() {
+                mine.reserve(packet.len()).copy_from_slice(packet);
+                mine.commit(packet.len());
+            }
+        }
+    }
+
+    /// Gives back the memory of networks that are not these.
+    pub(crate) fn retain(&mut self, stays: impl Fn(&NetworkId) -> bool) {
+        self.networks.retain(|network, _| stays(network));
     }
 
     /// Gives back the memory of a network that is gone.

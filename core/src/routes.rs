@@ -8,7 +8,7 @@ use prefix_trie::joint::JointPrefixMap;
 use ria_protocol::prefix::Prefix;
 
 /// Which peer (by its slot in the shard) has which addresses; the longest prefix wins.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Routes {
     table: JointPrefixMap<IpNet, u32>,
     /// The last answer. Packets come in runs, and the address that they go to one way they come from the other way.

@@ -99,8 +99,13 @@ fn packets_cost_no_allocation() {
 struct Frame(Vec<u8>);
 
 impl PacketSource for &mut Frame {
-    fn drain(self, each: impl FnMut(&[u8])) -> usize {
-        usize::from(segment(&mut self.0, each).is_err())
+    fn drain_but(
+        self,
+        mut elsewhere: impl FnMut(ria_core::Frame<'_>) -> bool,
+        each: impl FnMut(&[u8]),
+    ) -> usize {
+        let taken = elsewhere(ria_core::Frame::Virtio(&self.0));
+        usize::from(!taken && segment(&mut self.0, each).is_err())
     }
 }
 
@@ -206,4 +211,43 @@ fn announcements_to_many_peers_cost_none_either() {
     }
     assert!(copies >= 10 * 3 + 10, "{copies}");
     assert_eq!(counted, 0, "for 720 packets");
+}
+
+#[test]
+fn packets_that_are_handed_to_another_thread_cost_none_either() {
+    let mut world = World::new(6);
+    world.shards = 2;
+    (0..3).for_each(|_| {
+        world.host(None);
+    });
+    world.introduce_all();
+    world.run(ms(3000));
+    assert!(world.is_up(0, 2));
+    // Of the first host's two peers, the second is in the other shard; of the last one's, the first host is not.
+    let mut workers = world.hosts[0].engine.take_workers();
+    let packets: Vec<Vec<u8>> = (0..64).map(|number| packet(0, 2, number, 1200)).collect();
+    let answers: Vec<Vec<u8>> = (0..64).map(|number| packet(2, 0, number, 1200)).collect();
+    let (mut udp, mut tun, mut counted) = (DatagramBatch::default(), PacketBatch::default(), 0);
+    let (now, source) = (world.now, world.public(2));
+    for round in 0..104 {
+        world.hosts[2].engine.handle_tun(network(), answers.iter().map(Vec::as_slice), now, &mut udp);
+        let datagrams: Vec<Vec<u8>> =
+            udp.transmits().flat_map(|transmit| transmit.datagrams()).map(<[u8]>::to_vec).collect();
+        udp.clear();
+        let before = COUNT.get();
+        let engine = &mut world.hosts[0].engine;
+        engine.handle_tun(network(), packets.iter().map(Vec::as_slice), now, &mut udp);
+        let received = datagrams.iter();
+        let received =
+            received.map(|data| Received { from: source, local: None, ecn: ria_core::Ecn::NotEct, data });
+        engine.handle_udp(received, now, &mut tun, &mut udp);
+        assert!(udp.is_empty() && tun.is_empty(), "all of it is the other shard's");
+        let (worker, mut parcel) = engine.poll_parcel().unwrap();
+        workers[worker].handle(&mut parcel, now);
+        engine.handle_parcel(worker, &mut parcel, now);
+        assert_eq!((parcel.udp.len(), parcel.tun.network_mut(network()).len()), (64, 64));
+        engine.recycle(worker, parcel);
+        counted += if round >= 4 { COUNT.get() - before } else { 0 };
+    }
+    assert_eq!(counted, 0, "for 12800 packets");
 }

@@ -310,7 +310,7 @@ impl Filter for Only {
 fn the_filter_has_the_last_word_in_both_directions() {
     let mut world = two(1);
     world.run_till("up", ms(1000), World::both_up);
-    world.hosts[0].engine.set_filter(network(), Box::new(Only(node(1)))).unwrap();
+    world.hosts[0].engine.set_filter(network(), || Box::new(Only(node(1)))).unwrap();
     world.flush(0);
     let mut icmp = packet(0, 1, 1, 100);
     icmp[9] = 1;

@@ -392,7 +392,7 @@ impl Filter for OnlyTo {
 #[test]
 fn the_filter_judges_both_hops_of_what_a_gateway_passes_on() {
     let mut world = with_gateway(10);
-    world.hosts[0].engine.set_filter(network(), Box::new(OnlyTo(node(1)))).unwrap();
+    world.hosts[0].engine.set_filter(network(), || Box::new(OnlyTo(node(1)))).unwrap();
     world.flush(0);
     for (to, len) in [(1, 100), (1, 600), (2, 100)] {
         world.send_from_device(0, &routed(device_overlay(0), overlay(to), 1, 64, len));

@@ -24,7 +24,7 @@ use super::join::{JoinOutcome, Origin};
 use super::machine::Machine;
 use super::netchecks::Netchecks;
 use super::network::{Network, random_boot};
-use super::packets::Packets;
+use super::packets::{Packets, Settings};
 use super::pending::{Pending, PendingEvent};
 use super::pings::Pings;
 use super::port_mapping::PortMapping;
@@ -203,7 +203,9 @@ impl Control {
         let mut conditions = Conditions::default();
         note_socket(&udp, config.udp_port, &mut conditions);
         serve_metrics(&config.metrics, &handle, &mut conditions);
-        let packets = Packets::start(udp, (seed, config.copy_dscp), engine_in)?;
+        let settings =
+            Settings { seed, copies_dscp: config.copy_dscp, threads: config.packet_threads.count() };
+        let packets = Packets::start(udp, &settings, engine_in)?;
         let beacons = start_beacons(config.beacon, &packets, &mut conditions);
         let control = Self {
             saver: Saver::start(state.clone(), saved_in)?,

@@ -7,8 +7,11 @@
 //!
 //! It is a thread of its own with a runtime of its own, because packets must not wait for what the agent's loop does:
 //! TLS handshakes, map folding, D-Bus calls, fsync. The two exchange messages; nothing is shared. All buffers are made
-//! once; per packet there is no allocation. Each turn takes a bounded batch from every source in turn, so that neither
+//! once; per packet there is no allocation. Where there are cores for it, other threads ([`crew`]) seal and open the packets of
+//! some peers; all input and output stays here. Each turn takes a bounded batch from every source in turn, so that neither
 //! direction, no network and no order starves another.
+
+mod crew;
 
 use std::io;
 use std::task::Poll;
@@ -33,6 +36,7 @@ use crate::netdev::keep;
 use crate::netdev::udp::{self, BoundUdp, Sent, Udp};
 use crate::relay::queue::{Queue, StreamQueues};
 use crate::relay::{self, FromStream, StreamEvent};
+use crew::{Crew, Done};
 
 /// UDP batches taken per turn; each is up to 8 receive runs, ...
 const UDP_ROUNDS: usize = 4;
@@ -42,6 +46,16 @@ const UDP_TURN_BYTES: usize = 256 << 10;
 
 /// How soon it is tried again to send what the kernel had no room for.
 const SEND_AGAIN: Duration = Duration::from_millis(2);
+
+/// What the thread is started with.
+pub struct Settings {
+    /// Seed of the engine's randomness.
+    pub seed: [u8; 32],
+    /// Whether datagrams bear the DSCP of the packets in them.
+    pub copies_dscp: bool,
+    /// How many threads packets pass through, this one included.
+    pub threads: usize,
+}
 
 /// From the agent's loop.
 pub enum Order {
@@ -99,21 +113,23 @@ impl Packets {
     /// Starts the thread; what the engine tells goes to `events`.
     pub fn start(
         udp: BoundUdp,
-        (seed, copies_dscp): ([u8; 32], bool),
+        settings: &Settings,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Self> {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (from_streams, streams) = mpsc::channel(relay::BACKLOG);
         let (heard, beacons) = mpsc::channel(beacon::BACKLOG);
-        let inboxes = Inboxes { orders: inbox, streams, beacons };
+        let (returns, done) = mpsc::unbounded_channel();
+        let inboxes = Inboxes { orders: inbox, streams, beacons, done };
+        let mut engine = Engine::new(EngineConfig { seed: settings.seed });
+        engine.set_copies_dscp(settings.copies_dscp);
+        engine.set_shards(settings.threads);
+        let crew = Crew::start(engine.take_workers(), &returns)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name("ria-packets".into()).spawn(move || {
             runtime.block_on(async move {
-                match Mover::new(udp, seed, inboxes, events) {
-                    Ok(mut mover) => {
-                        mover.engine.set_copies_dscp(copies_dscp);
-                        mover.run().await;
-                    }
+                match Mover::new(udp, (engine, crew), inboxes, events) {
+                    Ok(mover) => mover.run().await,
                     Err(error) => tracing::error!(%error, "the UDP socket can't be used"),
                 }
             });
@@ -193,10 +209,14 @@ struct Inboxes {
     orders: mpsc::UnboundedReceiver<Order>,
     streams: mpsc::Receiver<FromStream>,
     beacons: mpsc::Receiver<Heard>,
+    done: mpsc::UnboundedReceiver<Done>,
 }
 
 struct Mover {
     engine: Engine,
+    crew: Crew,
+    /// Who waits for the state until the crew has told its part.
+    asked: Vec<oneshot::Sender<PacketStatus>>,
     /// The main one, and others by their [`SocketIndex`] as the engine comes to use them.
     sockets: Vec<Udp>,
     /// Datagrams for a socket that could not be opened.
@@ -219,6 +239,7 @@ enum Wake {
     Order(Option<Order>),
     Stream(FromStream),
     Beacon(Heard),
+    Done(Done),
     Packets,
     Timer,
     Room,
@@ -227,12 +248,14 @@ enum Wake {
 impl Mover {
     fn new(
         udp: BoundUdp,
-        seed: [u8; 32],
+        (engine, crew): (Engine, Crew),
         inboxes: Inboxes,
         events: mpsc::UnboundedSender<Event>,
     ) -> io::Result<Self> {
         Ok(Self {
-            engine: Engine::new(EngineConfig { seed }),
+            engine,
+            crew,
+            asked: Vec::new(),
             sockets: vec![Udp::new(udp)?],
             socket_missing: 0,
             interfaces: Vec::new(),
@@ -265,11 +288,19 @@ impl Mover {
                     self.engine.handle_beacon(from, &datagram, Instant::now());
                     self.turn();
                 }
+                Wake::Done(done) => {
+                    self.settle(done);
+                    self.turn();
+                }
                 Wake::Packets => self.turn(),
                 Wake::Timer => self.engine.handle_timeout(Instant::now()),
                 Wake::Room => {}
             }
             self.flush();
+            if self.crew.has_ended() {
+                tracing::error!("a thread that packets pass through has ended");
+                return;
+            }
             while let Some(event) = self.engine.poll_event() {
                 // Nobody listens any more while the agent stops.
                 let _ = self.events.send(event);
@@ -298,6 +329,7 @@ impl Mover {
             order = self.inboxes.orders.recv() => Wake::Order(order),
             Some(news) = self.inboxes.streams.recv() => Wake::Stream(news),
             Some(heard) = self.inboxes.beacons.recv() => Wake::Beacon(heard),
+            Some(done) = self.inboxes.done.recv(), if !self.crew.is_empty() => Wake::Done(done),
             () = any_socket_readable(&self.sockets) => Wake::Packets,
             () = any_readable(&self.interfaces) => Wake::Packets,
             () = tokio::time::sleep(SEND_AGAIN), if !self.backlog.is_empty() => Wake::Room,
@@ -379,6 +411,7 @@ impl Mover {
     fn flush(&mut self) {
         let now = Instant::now();
         self.engine.poll_transmit(now, &mut self.to_udp);
+        self.hand_over();
         if self.send_batch(now) {
             self.engine.poll_transmit(now, &mut self.to_udp);
             self.send_batch(now);
@@ -468,21 +501,7 @@ impl Mover {
             }
             Order::Stream(socket, queue) => self.streams.add(socket, queue),
             Order::EndStream(socket) => self.streams.remove(socket),
-            Order::Status(reply) => {
-                let (stream_stale, stream_full) = self.streams.dropped();
-                let _ = reply.send(PacketStatus {
-                    engine: self.engine.status(Instant::now()),
-                    send_refused: self.sockets.iter().map(|socket| socket.refused).sum::<u64>()
-                        + self.socket_missing,
-                    send_stale: self.backlog.stale,
-                    send_full: self.backlog.full,
-                    interface_refused: self.interface_refused,
-                    interface_full: self.interfaces.iter().map(|i| i.device.overflowed()).sum(),
-                    receive_full: self.sockets.iter().map(Udp::overflowed).sum(),
-                    stream_stale,
-                    stream_full,
-                });
-            }
+            Order::Status(reply) => self.tell(reply),
         }
     }
 }

@@ -23,7 +23,6 @@ use super::slots::{PeerId, Slots};
 use super::status::NetworkStatus;
 use crate::beacon::{Attention, Beacons};
 use crate::counters::{DropCounters, DropReason};
-use crate::filter::Filter;
 use crate::map::{Folded, MapChange, NetworkMap};
 use crate::packet::{Class, SocketIndex};
 use crate::path::Address;
@@ -91,7 +90,7 @@ impl Control {
     pub(super) fn new(seed: &[u8; 32], factory: Box<dyn SessionFactory>) -> Self {
         Self {
             networks: BTreeMap::new(),
-            slots: Slots::default(),
+            slots: Slots::new(1),
             tags: BTreeMap::new(),
             checks: Checks::default(),
             timers: BTreeSet::new(),
@@ -173,23 +172,6 @@ impl Control {
         }
     }
 
-    /// What concerns packets alone.
-    fn pass_on(&mut self, network: NetworkId, command: ShardCommand) -> Result<(), CommandError> {
-        self.network(network)?;
-        self.to_shard.push_back(command);
-        Ok(())
-    }
-
-    pub(super) fn set_filter(
-        &mut self,
-        network: NetworkId,
-        filter: Box<dyn Filter>,
-    ) -> Result<(), CommandError> {
-        self.network(network)?;
-        self.to_shard.push_back(ShardCommand::SetFilter { network, filter });
-        Ok(())
-    }
-
     pub(super) fn network(&mut self, network: NetworkId) -> Result<&mut Network, CommandError> {
         self.networks.get_mut(&network).ok_or(CommandError::NoSuchNetwork(network))
     }
@@ -224,6 +206,7 @@ impl Control {
             clock: None,
             beacons: Beacons::default(),
             unlisted: false,
+            has_stock: false,
         };
         self.networks.insert(add.id, network);
         self.to_shard.push_back(ShardCommand::AddNetwork { network: add.id, mtu: add.mtu });
@@ -284,6 +267,9 @@ impl Control {
             let warning = Warning::MemberRefused { name, reason: refused.reason };
             self.events.push_back(Event::Warned { network: id, warning });
         }
+        if !folded.changes.is_empty() {
+            self.note_stock(id);
+        }
         for change in &folded.changes {
             match change {
                 MapChange::Network => self.set_wanted(id),
@@ -302,6 +288,7 @@ impl Control {
         if folded.rules {
             self.set_rules(id);
         }
+        self.gather(id, now);
         if !folded.changes.is_empty() {
             self.set_routes(id);
             self.report_candidates(now);
@@ -323,6 +310,7 @@ impl Control {
     }
 
     pub(super) fn add_peer(&mut self, (id, node): PeerId, now: Instant) {
+        let place = self.place(id);
         let Some(network) = self.networks.get_mut(&id) else { return };
         if node == network.node {
             return;
@@ -331,7 +319,7 @@ impl Control {
         let key = member.record.wg_key;
         let taken = network.by_key.contains_key(&key);
         let keys = PairKeys::derive(id, &network.private, &key).filter(|_| !taken);
-        let (Some(keys), Some(slot)) = (keys, self.slots.take((id, node))) else {
+        let (Some(keys), Some(slot)) = (keys, self.slots.take((id, node), place)) else {
             let (name, reason) = (member.name.to_string(), RecordError::Malformed);
             let warning = Warning::MemberRefused { name, reason };
             self.events.push_back(Event::Warned { network: id, warning });
@@ -514,6 +502,7 @@ impl Control {
             ShardEvent::Wanted { network, address } => {
                 return self.events.push_back(Event::PeerWanted { network, address });
             }
+            ShardEvent::Removed { slot } => return self.slots.free(slot),
         };
         let Some(peer_id) = self.slots.peer(slot) else { return };
         if let ShardEvent::Denied { denied, .. } = event {
@@ -525,7 +514,7 @@ impl Control {
             ShardEvent::SessionDown { .. } => peer.handle_session(false, now),
             ShardEvent::Traffic { traffic, .. } => peer.handle_traffic(traffic, now),
             ShardEvent::Roamed { to, .. } => peer.handle_roamed(to, now),
-            ShardEvent::Denied { .. } | ShardEvent::Wanted { .. } => {}
+            ShardEvent::Denied { .. } | ShardEvent::Wanted { .. } | ShardEvent::Removed { .. } => {}
         });
         self.note_relayed(peer_id, now);
     }

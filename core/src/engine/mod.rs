@@ -26,12 +26,14 @@ pub mod event;
 mod ice;
 mod network;
 mod pings;
+mod ports;
 mod rekey;
 mod relay;
 mod relays;
 mod roam;
 mod settle;
 mod slots;
+mod spread;
 pub mod status;
 mod streams;
 
@@ -53,17 +55,22 @@ use crate::demux::{Kind, classify};
 use crate::filter::Filter;
 use crate::ice::Message;
 use crate::marks::Ecn;
+use crate::multicast::Clash;
 use crate::packet::{
-    Class, DatagramBatch, Destination, Lane, PacketBatch, PacketSource, Received, SocketIndex, Treatment,
+    Class, DatagramBatch, Destination, Frame, Lane, PacketBatch, PacketSource, Received, SocketIndex, Sorted,
+    Treatment,
 };
 use crate::path::Address;
 use crate::peer::clock::WallClock;
 use crate::session::wireguard::WireGuard;
 use crate::session::{HANDSHAKE_ROOM, SessionFactory};
-use crate::shard::message::{Route, Slot};
-use crate::shard::{SLOT_BITS, Shard, Sinks};
+use crate::shard::message::{MAX_SHARDS, Route, shard_of};
+use crate::shard::parcel::Parcel;
+use crate::shard::worker::{ShardReport, ShardWorker};
+use crate::shard::{Shard, Sinks};
 use crate::stun::canonical;
 use control::{Control, ControlDatagram, Identified, Via};
+use ports::Ports;
 use relays::Relayed;
 
 /// What an engine is made with.
@@ -76,7 +83,10 @@ pub struct EngineConfig {
 /// The engine. One per process and UDP port; serves several networks.
 pub struct Engine {
     control: Control,
+    /// The first shard, which runs where the engine does.
     shard: Shard,
+    /// The others.
+    ports: Ports,
 }
 
 impl Engine {
@@ -87,7 +97,50 @@ impl Engine {
 
     /// An engine with other sessions than WireGuard's, for simulation.
     pub fn with_sessions(config: EngineConfig, sessions: Box<dyn SessionFactory>) -> Self {
-        Self { control: Control::new(&config.seed, sessions), shard: Shard::default() }
+        let control = Control::new(&config.seed, sessions);
+        Self { control, shard: Shard::default(), ports: Ports::default() }
+    }
+
+    /// Spreads peers over so many shards, from 1 to 16; one unless this says otherwise. Before the first network is added. All
+    /// run within the engine until [`Self::take_workers`].
+    pub fn set_shards(&mut self, shards: usize) {
+        let shards = shards.clamp(1, MAX_SHARDS);
+        self.control.spread(shards);
+        self.ports = Ports::new(shards - 1);
+    }
+
+    /// Takes out the shards but the first, to run each in a thread of its own: carry to it what [`Self::poll_parcel`] has for
+    /// it, and what comes back to [`Self::handle_parcel`].
+    pub fn take_workers(&mut self) -> Vec<ShardWorker> {
+        self.ports.take_workers()
+    }
+
+    /// The next parcel to be carried, and to which of the workers, counted from 0. Call after each other call, until `None`.
+    pub fn poll_parcel(&mut self) -> Option<(usize, Box<Parcel>)> {
+        self.ports.poll()
+    }
+
+    /// A parcel comes back from a worker. Send and write what is in it next, then [recycle](Self::recycle) it.
+    pub fn handle_parcel(&mut self, worker: usize, parcel: &mut Parcel, now: Instant) {
+        for event in parcel.take_events() {
+            self.control.handle_shard_event(event, now);
+        }
+        self.ports.note_report(worker, parcel);
+    }
+
+    /// Gives back a parcel that has come from a worker.
+    pub fn recycle(&mut self, worker: usize, parcel: Box<Parcel>) {
+        self.ports.recycle(worker, parcel);
+    }
+
+    /// Asks workers for what is in [`Self::status`] and only they know. It comes by parcels.
+    pub fn ask_workers(&mut self) {
+        self.ports.ask();
+    }
+
+    /// Whether that has come from all.
+    pub fn have_workers_told(&self) -> bool {
+        self.ports.have_told()
     }
 
     /// Applies a command.
@@ -106,8 +159,12 @@ impl Engine {
         self.control.set_wall_clock(WallClock::read(now, since_1970), now);
     }
 
-    /// Puts a filter in the place of a network's.
-    pub fn set_filter(&mut self, network: NetworkId, filter: Box<dyn Filter>) -> Result<(), CommandError> {
+    /// Puts a filter in the place of a network's, for each shard one.
+    pub fn set_filter(
+        &mut self,
+        network: NetworkId,
+        filter: impl Fn() -> Box<dyn Filter>,
+    ) -> Result<(), CommandError> {
         self.control.set_filter(network, filter)
     }
 
@@ -120,7 +177,14 @@ impl Engine {
         udp: &mut DatagramBatch,
     ) {
         self.catch_up(now, udp);
-        self.shard.handle_tun(network, packets, now, udp);
+        if self.ports.is_empty() {
+            self.shard.handle_tun(network, packets, now, udp);
+        } else {
+            let (ports, drops) = (&mut self.ports, &mut self.control.drops);
+            let packets =
+                Sorted { packets, elsewhere: |frame: Frame<'_>| ports.take_frame(network, frame, drops) };
+            self.shard.handle_tun(network, packets, now, udp);
+        }
         self.exchange(now, udp);
     }
 
@@ -152,6 +216,10 @@ impl Engine {
         }
         self.shard.report_touched(now);
         self.exchange(now, sinks.udp);
+        if !self.ports.to_interfaces.is_empty() {
+            sinks.tun.append(&self.ports.to_interfaces);
+            self.ports.to_interfaces.clear();
+        }
     }
 
     /// A datagram that arrived at the beacons' port, from anybody. What follows from it is sent by [`Self::poll_transmit`].
@@ -203,12 +271,18 @@ impl Engine {
                     Address::Direct(_) => self.back(way),
                     Address::Relayed(..) => None,
                 };
-                self.shard.handle_data(in_shard(slot)?, (payload, way.ecn), direct, now, sinks);
+                if shard_of(slot) > 0 {
+                    return self.ports.push_data(slot, (payload, way.ecn), direct);
+                }
+                self.shard.handle_data(slot, (payload, way.ecn), direct, now, sinks);
                 Ok(())
             }
             Kind::Session { slot, data: false } => {
                 let back = self.back(way).ok_or(DropReason::NoPath)?;
-                self.shard.handle_handshake(in_shard(slot)?, &back, payload, now, sinks.udp);
+                if shard_of(slot) > 0 {
+                    return self.ports.push_handshake(slot, back, payload);
+                }
+                self.shard.handle_handshake(slot, &back, payload, now, sinks.udp);
                 Ok(())
             }
             Kind::Initiation => self.handle_initiation(payload, way, now, sinks.udp),
@@ -232,6 +306,9 @@ impl Engine {
         let back = self.back(way).ok_or(DropReason::NoPath)?;
         let mut reply = [0; HANDSHAKE_ROOM];
         match self.control.identify(datagram, way.via.address.socket().ip(), now, &mut reply)? {
+            Identified::Peer(slot) if shard_of(slot) > 0 => {
+                return self.ports.push_handshake(slot, back, datagram);
+            }
             Identified::Peer(slot) => self.shard.handle_handshake(slot, &back, datagram, now, udp),
             Identified::Cookie(len) => {
                 self.shard.send_reply(&back, reply.get(..len).unwrap_or_default(), udp)
@@ -259,13 +336,23 @@ impl Engine {
         }
     }
 
-    /// Passes messages between control and shard until there are none, then takes the control part's datagrams.
+    /// Passes messages between control and shards until there are none, then takes the control part's datagrams.
     fn exchange(&mut self, now: Instant, udp: &mut DatagramBatch) {
         loop {
             while let Some(command) = self.control.to_shard.pop_front() {
-                self.shard.handle_command(command, now, udp);
+                if let Some(command) = self.ports.tell(command) {
+                    self.shard.handle_command(command, now, udp);
+                }
             }
             self.shard.handle_timeout(now, udp);
+            while let Some((worker, mut parcel)) = self.ports.run(now) {
+                self.handle_parcel(worker, &mut parcel, now);
+                for _ in 0..udp.append(&parcel.udp) {
+                    self.control.drops.count(DropReason::BatchFull);
+                }
+                self.ports.to_interfaces.append(&parcel.tun);
+                self.recycle(worker, parcel);
+            }
             while let Some(event) = self.shard.poll_event() {
                 self.control.handle_shard_event(event, now);
             }
@@ -296,8 +383,10 @@ impl Engine {
 
     /// Whether bulk packets for a peer wait with the caller: then a flow does not change its class, which would reorder it.
     pub fn set_waiting(&mut self, lane: Lane, waiting: bool) {
-        if let Some(slot) = lane.0 {
-            self.shard.set_waiting(slot, waiting);
+        match lane.0 {
+            None => {}
+            Some(slot) if shard_of(slot) > 0 => self.ports.set_waiting(slot, waiting),
+            Some(slot) => self.shard.set_waiting(slot, waiting),
         }
     }
 
@@ -315,7 +404,8 @@ impl Engine {
     /// When to call [`Self::handle_timeout`] at the latest; `None` means not before something else happens. May change
     /// with any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.control.poll_timeout(), self.shard.poll_timeout()].into_iter().flatten().min()
+        let parts = [self.control.poll_timeout(), self.shard.poll_timeout(), self.ports.poll_timeout()];
+        parts.into_iter().flatten().min()
     }
 
     /// Time has passed. Call [`Self::poll_transmit`] next: it sends what became due.
@@ -336,19 +426,28 @@ impl Engine {
         self.control.events.pop_front()
     }
 
-    /// The state of everything.
+    /// The state of everything; of what only workers know, as they have told last.
     pub fn status(&self, now: Instant) -> EngineStatus {
         let mut drops = self.control.drops;
-        drops.add(self.shard.drops());
         let mut networks = self.control.status(now);
-        for network in &mut networks {
-            network.clashes = self.shard.clashes(network.id, now);
+        let mut forwarded = 0;
+        for report in std::iter::once(self.shard.report(now)).chain(self.ports.reports(now)) {
+            drops.add(&report.drops);
+            forwarded += report.forwarded;
+            self.add_report(&mut networks, report);
+        }
+        EngineStatus { networks, drops, forwarded }
+    }
+
+    fn add_report(&self, networks: &mut [NetworkStatus], mut report: ShardReport) {
+        for network in networks {
+            Clash::merge(&mut network.clashes, report.clashes.remove(&network.id).unwrap_or_default());
             for peer in &mut network.peers {
                 let slot = self.control.slot((network.id, peer.node));
-                peer.participants_seen = slot.map_or(0, |slot| self.shard.participants(slot, now));
+                peer.participants_seen +=
+                    slot.and_then(|slot| report.participants.remove(&slot)).unwrap_or(0);
             }
         }
-        EngineStatus { networks, drops, forwarded: self.shard.forwarded() }
     }
 }
 
@@ -357,9 +456,4 @@ struct Way {
     via: Via,
     local: Option<IpAddr>,
     ecn: Ecn,
-}
-
-/// The slot behind a session index, when it is of the one shard that there is.
-fn in_shard(index: u32) -> Result<Slot, DropReason> {
-    if index >> SLOT_BITS == 0 { Ok(index) } else { Err(DropReason::NoSuchSession) }
 }

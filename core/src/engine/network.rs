@@ -63,6 +63,8 @@ pub(super) struct Network {
     pub(super) beacons: Beacons,
     /// Whether the caller was told that the map does not list this node.
     pub(super) unlisted: bool,
+    /// Whether this node talks to stock peers in it, between whom and others it passes packets on.
+    pub(super) has_stock: bool,
 }
 
 impl Network {

@@ -44,6 +44,22 @@ pub struct Clash {
     pub peers: Vec<NodeId>,
 }
 
+impl Clash {
+    /// Adds what was found among some of the peers to what was found among others.
+    pub(crate) fn merge(all: &mut Vec<Self>, more: Vec<Self>) {
+        for clash in more {
+            let same = |known: &&mut Self| {
+                (known.what, &known.name, known.domain) == (clash.what, &clash.name, clash.domain)
+            };
+            match all.iter_mut().find(same) {
+                Some(known) => known.peers.extend(clash.peers),
+                None => all.push(clash),
+            }
+        }
+        all.sort_unstable();
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     guid: Guid,

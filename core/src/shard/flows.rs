@@ -43,6 +43,9 @@ const RTPS: &[u8] = b"RTPS";
 /// By then nothing waits any more, with the caller or in the kernel.
 const GONE: Duration = Duration::from_millis(400);
 
+/// In a thread of its own, a shard has heard by then that packets have begun to wait.
+const HEARD: Duration = Duration::from_millis(50);
+
 /// A place of the table.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -60,6 +63,8 @@ pub(super) struct Flows {
     places: Vec<Place>,
     /// Whether packets for the peer wait.
     waiting: bool,
+    /// For how long they may have waited without word of it.
+    unheard: Duration,
     /// The flow of the packet before and its place: packets come in runs.
     last: (Key, usize),
 }
@@ -79,6 +84,11 @@ impl Flows {
         self.waiting = waiting;
     }
 
+    /// That packets wait is told from another thread.
+    pub(super) fn hear_late(&mut self) {
+        self.unheard = HEARD;
+    }
+
     /// The class of a packet that is sent now.
     pub(super) fn class(&mut self, packet: &[u8], now: Instant) -> Class {
         let Some((key, dscp, hasty)) = describe(packet) else { return Class::Bulk };
@@ -95,12 +105,14 @@ impl Flows {
             _ if hasty => MARKED,
             _ => 1,
         };
-        place.take(u32::try_from(packet.len()).unwrap_or(u32::MAX), times, self.waiting, now)
+        let stays = if self.waiting { GONE } else { self.unheard };
+        place.take(u32::try_from(packet.len()).unwrap_or(u32::MAX), times, stays, now)
     }
 }
 
 impl Place {
-    fn take(&mut self, bytes: u32, times: u32, waiting: bool, now: Instant) -> Class {
+    /// `stays`: for how long a flow that has gone among the others stays with them.
+    fn take(&mut self, bytes: u32, times: u32, stays: Duration, now: Instant) -> Class {
         let most = AT_ONCE * times;
         let since = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
@@ -111,7 +123,7 @@ impl Place {
             self.at = Some(now);
         }
         self.level = self.level.saturating_add(bytes).min(2 * most);
-        let follows = self.bulk.is_some_and(|at| waiting && now.saturating_duration_since(at) < GONE);
+        let follows = self.bulk.is_some_and(|at| now.saturating_duration_since(at) < stays);
         if follows || times == 0 || self.level > most {
             self.bulk = Some(now);
             return Class::Bulk;

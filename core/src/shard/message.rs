@@ -14,8 +14,28 @@ use crate::packet::{Class, Destination, Lane, SocketIndex, Treatment};
 use crate::routes::Routes;
 use crate::session::Session;
 
-/// Number of a peer in its shard; it is in the receiver index of WireGuard messages, behind the shard's own number.
+/// Number of a peer: that of its shard, and behind it the one in the shard. It is the receiver index of WireGuard messages
+/// without its last eight bits.
 pub(crate) type Slot = u32;
+
+/// Bits of a slot that number a peer within its shard; the four above number the shard.
+pub(crate) const SLOT_BITS: u32 = 20;
+
+/// The largest number of peers of a shard.
+pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
+
+/// The largest number of shards.
+pub(crate) const MAX_SHARDS: usize = 16;
+
+/// The shard of a slot.
+pub(crate) const fn shard_of(slot: Slot) -> usize {
+    (slot >> SLOT_BITS) as usize
+}
+
+/// The number within its shard.
+pub(crate) const fn within(slot: Slot) -> usize {
+    slot as usize & (MAX_SLOTS - 1)
+}
 
 /// From control to a shard.
 pub(crate) enum ShardCommand {
@@ -47,6 +67,8 @@ pub(crate) enum ShardCommand {
         address: IpAddr,
     },
     SetFilter {
+        /// Each has a filter of its own.
+        shard: usize,
         network: NetworkId,
         filter: Box<dyn Filter>,
     },
@@ -86,6 +108,55 @@ pub(crate) enum ShardCommand {
         session: Box<dyn Session>,
         since: Instant,
     },
+}
+
+impl ShardCommand {
+    /// A copy for another shard, of what concerns a whole network; `None` for what concerns one shard or one peer.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        match self {
+            Self::AddNetwork { network, mtu } => Some(Self::AddNetwork { network: *network, mtu: *mtu }),
+            Self::RemoveNetwork(network) => Some(Self::RemoveNetwork(*network)),
+            Self::SetRoutes { network, routes, own } => {
+                Some(Self::SetRoutes { network: *network, routes: routes.clone(), own: own.clone() })
+            }
+            Self::SetLans { network, lans } => Some(Self::SetLans { network: *network, lans: lans.clone() }),
+            Self::SetRules { network, rules, seed } => {
+                Some(Self::SetRules { network: *network, rules: rules.clone(), seed: *seed })
+            }
+            Self::SetMulticast { network, policy } => {
+                Some(Self::SetMulticast { network: *network, policy: policy.clone() })
+            }
+            Self::SetFilter { .. }
+            | Self::SetWanted { .. }
+            | Self::SetAbsent { .. }
+            | Self::AddPeer { .. }
+            | Self::RemovePeer(_)
+            | Self::SetRoute { .. }
+            | Self::Rekey { .. }
+            | Self::ReplaceSession { .. } => None,
+        }
+    }
+
+    /// The one shard that it is for; of those that are for all, the first.
+    pub(crate) fn shard(&self) -> usize {
+        match self {
+            Self::AddNetwork { .. }
+            | Self::RemoveNetwork(_)
+            | Self::SetRoutes { .. }
+            | Self::SetLans { .. }
+            | Self::SetRules { .. }
+            | Self::SetMulticast { .. }
+            // What no peer has is seen by the first.
+            | Self::SetWanted { .. }
+            | Self::SetAbsent { .. } => 0,
+            Self::SetFilter { shard, .. } => *shard,
+            Self::AddPeer { slot, .. }
+            | Self::RemovePeer(slot)
+            | Self::SetRoute { slot, .. }
+            | Self::Rekey { slot, .. }
+            | Self::ReplaceSession { slot, .. } => shard_of(*slot),
+        }
+    }
 }
 
 /// How a peer behaves.
@@ -149,6 +220,8 @@ pub(crate) enum ShardEvent {
     Roamed { slot: Slot, to: SocketAddr },
     /// Packets wait for somebody who is not held yet.
     Wanted { network: NetworkId, address: IpAddr },
+    /// The peer is gone: nothing more comes of its slot.
+    Removed { slot: Slot },
 }
 
 /// Packets that the policy has stopped.

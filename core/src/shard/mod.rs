@@ -7,12 +7,14 @@ mod denials;
 mod flows;
 mod forward;
 pub(crate) mod message;
+pub(crate) mod parcel;
 mod pending;
 mod replicate;
 mod slot;
 mod stock;
 mod unheld;
 mod wanted;
+pub(crate) mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -32,15 +34,9 @@ use crate::packet::{DatagramBatch, PacketBatch, PacketSource};
 use crate::routes::Routes;
 use crate::session::HANDSHAKE_ROOM;
 use forward::Refused;
-use message::{Route, ShardCommand, ShardEvent, Slot};
+use message::{Route, SLOT_BITS, ShardCommand, ShardEvent, Slot, within};
 use slot::PeerSlot;
 use wanted::Wanted;
-
-/// Bits of the 24-bit session index that number a peer within its shard; the upper four number the shard.
-pub(crate) const SLOT_BITS: u32 = 20;
-
-/// The largest number of peers of a shard.
-pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
 
 struct ShardNetwork {
     mtu: usize,
@@ -81,6 +77,8 @@ pub struct Sinks<'a> {
 /// A data shard.
 #[derive(Default)]
 pub(crate) struct Shard {
+    /// Which one it is; the first is the packet thread's own.
+    number: usize,
     networks: BTreeMap<NetworkId, ShardNetwork>,
     slots: Vec<Option<PeerSlot>>,
     /// Earliest deadline of any slot, or earlier.
@@ -94,12 +92,14 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn drops(&self) -> &DropCounters {
-        &self.drops
+    /// One of several.
+    pub(crate) fn new(number: usize) -> Self {
+        Self { number, ..Self::default() }
     }
 
-    pub(crate) fn forwarded(&self) -> u64 {
-        self.forwarded
+    /// The slot of a peer of this shard.
+    fn slot_of(&self, place: usize) -> Slot {
+        ((self.number << SLOT_BITS) | place) as Slot
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<ShardEvent> {
@@ -132,7 +132,7 @@ impl Shard {
             }
             ShardCommand::SetWanted { network, prefixes } => self.set_wanted(network, prefixes),
             ShardCommand::SetAbsent { network, address } => self.handle_absent(network, address, now),
-            ShardCommand::SetFilter { network, filter } => {
+            ShardCommand::SetFilter { network, filter, .. } => {
                 if let Some(network) = self.networks.get_mut(&network) {
                     network.filter = Gate::Custom(filter);
                 }
@@ -148,14 +148,16 @@ impl Shard {
                 }
             }
             ShardCommand::AddPeer { slot, network, node, session, conduct } => {
-                let index = slot as usize;
+                let index = within(slot);
                 if self.slots.len() <= index {
                     self.slots.resize_with(index + 1, || None);
                 }
-                self.slots[index] = Some(PeerSlot::new(slot, (network, node), session, conduct));
+                let peer = PeerSlot::new(slot, (network, node), session, conduct);
+                self.slots[index] = Some(if self.number == 0 { peer } else { peer.far() });
             }
             ShardCommand::RemovePeer(slot) => {
-                let _ = self.slots.get_mut(slot as usize).and_then(Option::take);
+                let _ = self.slots.get_mut(within(slot)).and_then(Option::take);
+                self.events.push_back(ShardEvent::Removed { slot });
             }
             ShardCommand::SetRoute { slot, route } => {
                 self.with_slot(slot, now, out, |peer| peer.set_route(route, now));
@@ -177,7 +179,7 @@ impl Shard {
         out: &mut DatagramBatch,
         change: impl FnOnce(&mut PeerSlot),
     ) {
-        let Some(Some(peer)) = self.slots.get_mut(slot as usize) else { return };
+        let Some(Some(peer)) = self.slots.get_mut(within(slot)) else { return };
         change(peer);
         peer.work(now, out);
         for _ in 0..peer.flush(now, out) {
@@ -202,11 +204,11 @@ impl Shard {
             return;
         }
         self.wake_at = None;
-        for slot in 0..self.slots.len() {
-            let deadline = self.slots.get(slot).and_then(|peer| peer.as_ref()?.deadline());
+        for place in 0..self.slots.len() {
+            let deadline = self.slots.get(place).and_then(|peer| peer.as_ref()?.deadline());
             match deadline {
                 Some(at) if at <= now => {
-                    self.with_slot(slot as Slot, now, out, |_| {});
+                    self.with_slot(self.slot_of(place), now, out, |_| {});
                 }
                 later => lower(&mut self.wake_at, later),
             }
@@ -257,12 +259,14 @@ impl Shard {
             return Err(DropReason::TooLarge);
         }
         if packet.is_multicast() {
-            return self.replicate(id, &packet, now, out);
+            let done = self.replicate(id, &packet, now, out);
+            // All shards have it and come to the same verdict, which the first one counts.
+            return if self.number == 0 { done } else { Ok(()) };
         }
         let Some(slot) = network.routes.lookup(packet.destination) else {
             return self.keep_for_unheld(id, packet.destination, bytes, now);
         };
-        let peer = self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
+        let peer = self.slots.get_mut(within(slot)).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
         if network.filter.outbound(&packet, peer.node, now) == Verdict::Deny {
             self.events.extend(peer.denials.note(&packet, true, slot, now));
             return Err(DropReason::FilteredOut);
@@ -308,7 +312,7 @@ impl Shard {
             Ok(()) => touch(&mut self.touched, slot),
             Err(reason) => self.drops.count(reason),
         }
-        if self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
+        if self.slots.get(within(slot)).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
             self.with_slot(slot, now, sinks.udp, |_| {});
         }
     }
@@ -322,7 +326,7 @@ impl Shard {
         sinks: &mut Sinks<'_>,
     ) -> Result<(), DropReason> {
         let peer =
-            self.slots.get_mut(slot as usize).and_then(Option::as_mut).ok_or(DropReason::NoSuchSession)?;
+            self.slots.get_mut(within(slot)).and_then(Option::as_mut).ok_or(DropReason::NoSuchSession)?;
         let network = self.networks.get_mut(&peer.network).ok_or(DropReason::NoSuchNetwork)?;
         peer.catch_up(now, sinks.udp);
         let packets = sinks.tun.network_mut(peer.network);
@@ -395,7 +399,7 @@ impl Shard {
         now: Instant,
         out: &mut DatagramBatch,
     ) {
-        let Some(Some(peer)) = self.slots.get_mut(slot as usize) else {
+        let Some(Some(peer)) = self.slots.get_mut(within(slot)) else {
             self.drops.count(DropReason::NoSuchSession);
             return;
         };
@@ -420,7 +424,7 @@ impl Shard {
 
     /// Whether packets for a peer wait with the caller.
     pub(crate) fn set_waiting(&mut self, slot: Slot, waiting: bool) {
-        if let Some(Some(peer)) = self.slots.get_mut(slot as usize) {
+        if let Some(Some(peer)) = self.slots.get_mut(within(slot)) {
             peer.flows.set_waiting(waiting);
         }
     }
@@ -442,7 +446,7 @@ impl Shard {
     /// Tells control what passed, at most so often. After each batch.
     pub(crate) fn report_touched(&mut self, now: Instant) {
         for slot in self.touched.drain(..) {
-            let Some(Some(peer)) = self.slots.get_mut(slot as usize) else { continue };
+            let Some(Some(peer)) = self.slots.get_mut(within(slot)) else { continue };
             self.events.extend(peer.take_report(now).map(|traffic| ShardEvent::Traffic { slot, traffic }));
             lower(&mut self.wake_at, peer.deadline());
         }

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use ria_protocol::id::NetworkId;
 
-use super::message::Slot;
 use super::slot::PeerSlot;
 use super::{Shard, ShardNetwork, touch};
 use crate::counters::DropReason;
@@ -87,12 +86,12 @@ impl Shard {
         let network = self.networks.get_mut(&id).ok_or(DropReason::NoSuchNetwork)?;
         let (audience, class) = network.multicast.admit(packet, &network.own, now)?;
         let mut copies = 0;
-        for (slot, peer) in self.slots.iter_mut().enumerate() {
+        for peer in &mut self.slots {
             let Some(peer) = peer.as_mut().filter(|peer| peer.network == id) else { continue };
             match network.copy(packet, (audience, class), peer, now, out) {
                 Ok(true) => {
                     copies += 1;
-                    touch(&mut self.touched, slot as Slot);
+                    touch(&mut self.touched, peer.slot());
                 }
                 Ok(false) => {}
                 Err(reason) => self.drops.count(reason),
@@ -107,15 +106,9 @@ impl Shard {
     }
 
     /// What this host and peers of a network have and only one should.
-    pub(crate) fn clashes(&self, id: NetworkId, now: Instant) -> Vec<Clash> {
+    pub(super) fn clashes(&self, id: NetworkId, now: Instant) -> Vec<Clash> {
         let peers = self.slots.iter().flatten().filter(|peer| peer.network == id);
         let peers = peers.map(|peer| (peer.node, &peer.multicast));
         self.networks.get(&id).map(|network| network.multicast.clashes(peers, now)).unwrap_or_default()
-    }
-
-    /// How many DDS participants of the peer in a slot are heard here.
-    pub(crate) fn participants(&self, slot: Slot, now: Instant) -> usize {
-        let peer = self.slots.get(slot as usize).and_then(Option::as_ref);
-        peer.map_or(0, |peer| peer.multicast.participants(now))
     }
 }

@@ -61,7 +61,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// One peer.
 pub(crate) struct PeerSlot {
-    lane: Lane,
+    slot: Slot,
     pub(crate) network: NetworkId,
     pub(crate) node: NodeId,
     pub(crate) session: Box<dyn Session>,
@@ -95,7 +95,7 @@ impl PeerSlot {
         conduct: Conduct,
     ) -> Self {
         Self {
-            lane: Lane(Some(slot)),
+            slot,
             network,
             node,
             session,
@@ -117,6 +117,16 @@ impl PeerSlot {
             reported: None,
             report_at: None,
         }
+    }
+
+    /// Of a shard that hears late of what waits with the caller.
+    pub(crate) fn far(mut self) -> Self {
+        self.flows.hear_late();
+        self
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
     }
 
     /// When [`Self::work`] has something to do.
@@ -292,7 +302,7 @@ impl PeerSlot {
             send_urgent(out, &route, room, |room| session.seal(packet, room))
         } else {
             let (class, traffic_class) = (self.flows.class(packet, now), marks::traffic_class(packet));
-            let to = route.destination(class, self.lane, traffic_class);
+            let to = route.destination(class, Lane(Some(self.slot)), traffic_class);
             append(out, to, route.channel, room, |room| session.seal(packet, room))
         };
         if sent && !packet.is_empty() {

@@ -158,6 +158,8 @@ pub struct World {
     pub signalling: Duration,
     /// The overlay's MTU.
     pub mtu: u16,
+    /// Over how many shards each host spreads its peers.
+    pub shards: usize,
     queue: BTreeMap<(Instant, u64), InFlight>,
     news: BTreeMap<(Instant, u64), (usize, Live)>,
     order: u64,
@@ -198,6 +200,7 @@ impl World {
             coordinator_away: false,
             signalling: ms(20),
             mtu: 1280,
+            shards: std::env::var("RIA_TEST_SHARDS").map_or(1, |shards| shards.parse().unwrap()),
             queue: BTreeMap::new(),
             news: BTreeMap::new(),
             order: 0,
@@ -235,8 +238,10 @@ impl World {
             *byte = u8::try_from(self.random(256)).unwrap();
         }
         let boot = BootId::from_bytes([number; 10]);
+        let mut engine = Engine::new(EngineConfig { seed: [number; 32] });
+        engine.set_shards(self.shards);
         let host = Host {
-            engine: Engine::new(EngineConfig { seed: [number; 32] }),
+            engine,
             address: SocketAddr::from((ip, PORT)),
             nat,
             key,
@@ -277,6 +282,7 @@ impl World {
             self.hosts[host].boot = BootId::from_bytes([number; 10]);
         }
         self.hosts[host].engine = engine;
+        self.hosts[host].engine.set_shards(self.shards);
         self.hosts[host].candidates.clear();
         self.begin(host);
     }
@@ -403,6 +409,12 @@ impl World {
         }
     }
 
+    /// The coordinator tells a host what is known of another one.
+    pub fn give_live(&mut self, host: usize, live: Live) {
+        let update = LiveUpdate { whole: false, members: vec![live] };
+        self.command(host, Command::ApplyLive { network: network(), update });
+    }
+
     /// The time by a host's own clock.
     pub fn clock(&self, host: usize) -> Instant {
         self.now - self.hosts[host].lag
@@ -512,7 +524,8 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, host: usize, udp: &DatagramBatch) {
+    /// Sends what an engine has handed out.
+    pub fn transmit(&mut self, host: usize, udp: &DatagramBatch) {
         let from = self.hosts[host].address;
         let leads = |local: Option<IpAddr>| local.is_none_or(|ip| !self.dead.contains(&ip));
         let sends: Vec<(SocketAddr, SocketIndex, Vec<u8>)> = udp
