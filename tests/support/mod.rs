@@ -313,6 +313,11 @@ impl Robot {
         begin.elapsed()
     }
 
+    /// The agent's process.
+    pub fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
     /// What the agent logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()

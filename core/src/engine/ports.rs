@@ -41,6 +41,7 @@ struct Port {
     worker: Option<ShardWorker>,
     filling: Option<Box<Parcel>>,
     full: VecDeque<Box<Parcel>>,
+    #[expect(clippy::vec_box, reason = "they change hands in their boxes")]
     spare: Vec<Box<Parcel>>,
     made: usize,
     /// What must not get lost, while there is no parcel for it.
@@ -140,14 +141,10 @@ impl Ports {
         if self.ports.is_empty() {
             return Some(command);
         }
-        match &command {
-            ShardCommand::SetRoutes { network, routes, .. } => {
-                self.steering.insert(*network, (**routes).clone());
-            }
-            ShardCommand::RemoveNetwork(network) => {
-                self.steering.remove(network);
-            }
-            _ => {}
+        if let ShardCommand::SetRoutes { network, routes, .. } = &command {
+            self.steering.insert(*network, (**routes).clone());
+        } else if let ShardCommand::RemoveNetwork(network) = &command {
+            self.steering.remove(network);
         }
         for port in &mut self.ports {
             match command.copy() {

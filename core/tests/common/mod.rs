@@ -409,12 +409,6 @@ impl World {
         }
     }
 
-    /// The coordinator tells a host what is known of another one.
-    pub fn give_live(&mut self, host: usize, live: Live) {
-        let update = LiveUpdate { whole: false, members: vec![live] };
-        self.command(host, Command::ApplyLive { network: network(), update });
-    }
-
     /// The time by a host's own clock.
     pub fn clock(&self, host: usize) -> Instant {
         self.now - self.hosts[host].lag
