@@ -157,6 +157,8 @@ impl Agent {
         let config = EngineConfig { seed: self.random.bytes() };
         let sessions = SimSessions::new(self.clock.clone(), self.random.number());
         let mut engine = Engine::with_sessions(config, Box::new(sessions));
+        // Nobody can tell how many shards a node has, so there are nodes with one, two and three.
+        engine.set_shards(1 + usize::from(self.node.as_bytes()[0]) % 3);
         engine.handle_command(Command::SetHostCandidates(vec![host]), now)?;
         self.run = Some(Run {
             engine,
