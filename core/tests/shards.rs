@@ -9,8 +9,9 @@ use common::rtps::to_all;
 use common::stock::{device_overlay, routed};
 use common::{World, ms, network, node, overlay, packet};
 use proptest::prelude::*;
-use ria_core::{DatagramBatch, DropReason, Event, LinkState, ShardWorker};
-use ria_protocol::map::{Patch, StockPeer};
+use ria_core::{Command, DatagramBatch, DropReason, Event, LinkState, ShardWorker};
+use ria_protocol::demand::PeerMode;
+use ria_protocol::map::{NetworkInfo, Patch, PatchSet, Revision, Snapshot, StockPeer};
 
 /// Hosts that have reached each other, each with its peers in so many shards.
 fn connected(seed: u64, shards: usize, hosts: usize) -> World {
@@ -279,4 +280,38 @@ fn a_datagram_for_a_shard_that_is_not_there_is_dropped_and_counted() {
     let from = world.public(1);
     world.inject(0, from, &data);
     assert_eq!(world.drops(0, DropReason::NoSuchSession), 1);
+}
+
+#[test]
+fn what_waits_for_a_member_on_demand_gets_to_whichever_shard_it_comes_to() {
+    let mut world = World::new(9);
+    world.shards = 3;
+    (0..4).for_each(|_| {
+        world.host(None);
+    });
+    world.introduce_all();
+    for host in 0..4 {
+        let info = NetworkInfo { peers: Some(PeerMode::OnDemand), ..World::info() };
+        let members = vec![world.member(host)];
+        let snapshot = Snapshot { revision: Revision(1), network: info, members, policy: None };
+        world.command(host, Command::SetMap { network: network(), snapshot });
+    }
+    world.run(ms(500));
+    world.record = true;
+    for other in 1..4 {
+        for number in 0..3 {
+            world.send(0, &packet(0, other, number, 100));
+        }
+        for (host, peer) in [(0, other), (other, 0)] {
+            let patches = vec![Patch::MemberSet(world.member(peer))];
+            let patches = PatchSet { from: Revision(1), to: Revision(1), patches };
+            world.command(host, Command::ApplyPatches { network: network(), patches });
+        }
+        world.send(0, &packet(0, other, 3, 100));
+        world.run_till("all have come", ms(3000), |world| got(world, 0, other).len() == 4);
+        assert_eq!(got(&world, 0, other), [0, 1, 2, 3]);
+        world.send(other, &packet(other, 0, 4, 100));
+        world.run(ms(100));
+    }
+    assert_eq!(shards_named(&world, 0), BTreeSet::from([0, 1, 2]));
 }

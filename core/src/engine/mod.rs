@@ -344,6 +344,9 @@ impl Engine {
                     self.shard.handle_command(command, now, udp);
                 }
             }
+            while let Some((network, packet)) = self.shard.poll_astray() {
+                self.ports.take_frame(network, Frame::Plain(&packet), &mut self.control.drops);
+            }
             self.shard.handle_timeout(now, udp);
             while let Some((worker, mut parcel)) = self.ports.run(now) {
                 self.handle_parcel(worker, &mut parcel, now);

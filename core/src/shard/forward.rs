@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::message::{Slot, within};
+use super::message::{Slot, place};
 use super::slot::PeerSlot;
 use super::{Shard, ShardNetwork, lower, touch};
 use crate::budget::Limit;
@@ -70,7 +70,8 @@ impl Shard {
                 Ok(())
             }
             Err((reason, answer)) => {
-                if let (Some(why), Some(Some(sender))) = (answer, self.slots.get_mut(within(from)))
+                if let (Some(why), Some(Some(sender))) =
+                    (answer, self.slots.get_mut(place(self.number, from)))
                     && let Some(network) = self.networks.get_mut(&sender.network)
                     && let Some(packet) = IpPacket::parse(bytes)
                 {
@@ -89,7 +90,7 @@ impl Shard {
         out: &mut DatagramBatch,
     ) -> Result<Slot, (DropReason, Option<Refused>)> {
         let silent = |reason| (reason, None);
-        let sender = self.slots.get(within(from)).and_then(Option::as_ref);
+        let sender = self.slots.get(place(self.number, from)).and_then(Option::as_ref);
         let sender = sender.ok_or(silent(DropReason::NoSuchSession))?;
         let network = self.networks.get_mut(&sender.network).ok_or(silent(DropReason::NoSuchNetwork))?;
         let packet = IpPacket::parse(bytes).ok_or(silent(DropReason::Malformed))?;
@@ -104,7 +105,7 @@ impl Shard {
         if to == from {
             return Err(silent(DropReason::Hairpin));
         }
-        let target = self.slots.get_mut(within(to)).and_then(Option::as_mut);
+        let target = self.slots.get_mut(place(self.number, to)).and_then(Option::as_mut);
         let target = target.ok_or((DropReason::NoRoute, answer(Refused::NoRoute)))?;
         if !from_stock && !target.is_stock() {
             return Err(silent(DropReason::NoRoute));

@@ -32,6 +32,11 @@ pub(crate) const fn shard_of(slot: Slot) -> usize {
     (slot >> SLOT_BITS) as usize
 }
 
+/// Where a shard of this number has the peer; far beyond all places when it is another shard's.
+pub(crate) const fn place(shard: usize, slot: Slot) -> usize {
+    if shard_of(slot) == shard { within(slot) } else { usize::MAX }
+}
+
 /// The number within its shard.
 pub(crate) const fn within(slot: Slot) -> usize {
     slot as usize & (MAX_SLOTS - 1)

@@ -34,7 +34,7 @@ use crate::packet::{DatagramBatch, PacketBatch, PacketSource};
 use crate::routes::Routes;
 use crate::session::HANDSHAKE_ROOM;
 use forward::Refused;
-use message::{Route, SLOT_BITS, ShardCommand, ShardEvent, Slot, within};
+use message::{Route, SLOT_BITS, ShardCommand, ShardEvent, Slot, place, within};
 use slot::PeerSlot;
 use wanted::Wanted;
 
@@ -89,6 +89,8 @@ pub(crate) struct Shard {
     drops: DropCounters,
     /// Packets passed on between peers.
     forwarded: u64,
+    /// Packets that waited here for somebody who has turned out to be in another shard.
+    astray: VecDeque<(NetworkId, Vec<u8>)>,
 }
 
 impl Shard {
@@ -98,8 +100,13 @@ impl Shard {
     }
 
     /// The slot of a peer of this shard.
-    fn slot_of(&self, place: usize) -> Slot {
-        ((self.number << SLOT_BITS) | place) as Slot
+    fn slot_of(&self, index: usize) -> Slot {
+        ((self.number << SLOT_BITS) | index) as Slot
+    }
+
+    /// The next packet for another shard.
+    pub(crate) fn poll_astray(&mut self) -> Option<(NetworkId, Vec<u8>)> {
+        self.astray.pop_front()
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<ShardEvent> {
@@ -156,7 +163,7 @@ impl Shard {
                 self.slots[index] = Some(if self.number == 0 { peer } else { peer.far() });
             }
             ShardCommand::RemovePeer(slot) => {
-                let _ = self.slots.get_mut(within(slot)).and_then(Option::take);
+                let _ = self.slots.get_mut(place(self.number, slot)).and_then(Option::take);
                 self.events.push_back(ShardEvent::Removed { slot });
             }
             ShardCommand::SetRoute { slot, route } => {
@@ -179,7 +186,7 @@ impl Shard {
         out: &mut DatagramBatch,
         change: impl FnOnce(&mut PeerSlot),
     ) {
-        let Some(Some(peer)) = self.slots.get_mut(within(slot)) else { return };
+        let Some(Some(peer)) = self.slots.get_mut(place(self.number, slot)) else { return };
         change(peer);
         peer.work(now, out);
         for _ in 0..peer.flush(now, out) {
@@ -204,11 +211,11 @@ impl Shard {
             return;
         }
         self.wake_at = None;
-        for place in 0..self.slots.len() {
-            let deadline = self.slots.get(place).and_then(|peer| peer.as_ref()?.deadline());
+        for index in 0..self.slots.len() {
+            let deadline = self.slots.get(index).and_then(|peer| peer.as_ref()?.deadline());
             match deadline {
                 Some(at) if at <= now => {
-                    self.with_slot(self.slot_of(place), now, out, |_| {});
+                    self.with_slot(self.slot_of(index), now, out, |_| {});
                 }
                 later => lower(&mut self.wake_at, later),
             }
@@ -266,7 +273,11 @@ impl Shard {
         let Some(slot) = network.routes.lookup(packet.destination) else {
             return self.keep_for_unheld(id, packet.destination, bytes, now);
         };
-        let peer = self.slots.get_mut(within(slot)).and_then(Option::as_mut).ok_or(DropReason::NoRoute)?;
+        let peer = self
+            .slots
+            .get_mut(place(self.number, slot))
+            .and_then(Option::as_mut)
+            .ok_or(DropReason::NoRoute)?;
         if network.filter.outbound(&packet, peer.node, now) == Verdict::Deny {
             self.events.extend(peer.denials.note(&packet, true, slot, now));
             return Err(DropReason::FilteredOut);
@@ -312,7 +323,7 @@ impl Shard {
             Ok(()) => touch(&mut self.touched, slot),
             Err(reason) => self.drops.count(reason),
         }
-        if self.slots.get(within(slot)).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
+        if self.slots.get(place(self.number, slot)).and_then(Option::as_ref).is_some_and(PeerSlot::has_news) {
             self.with_slot(slot, now, sinks.udp, |_| {});
         }
     }
@@ -325,8 +336,11 @@ impl Shard {
         now: Instant,
         sinks: &mut Sinks<'_>,
     ) -> Result<(), DropReason> {
-        let peer =
-            self.slots.get_mut(within(slot)).and_then(Option::as_mut).ok_or(DropReason::NoSuchSession)?;
+        let peer = self
+            .slots
+            .get_mut(place(self.number, slot))
+            .and_then(Option::as_mut)
+            .ok_or(DropReason::NoSuchSession)?;
         let network = self.networks.get_mut(&peer.network).ok_or(DropReason::NoSuchNetwork)?;
         peer.catch_up(now, sinks.udp);
         let packets = sinks.tun.network_mut(peer.network);
@@ -399,7 +413,7 @@ impl Shard {
         now: Instant,
         out: &mut DatagramBatch,
     ) {
-        let Some(Some(peer)) = self.slots.get_mut(within(slot)) else {
+        let Some(Some(peer)) = self.slots.get_mut(place(self.number, slot)) else {
             self.drops.count(DropReason::NoSuchSession);
             return;
         };
@@ -424,7 +438,7 @@ impl Shard {
 
     /// Whether packets for a peer wait with the caller.
     pub(crate) fn set_waiting(&mut self, slot: Slot, waiting: bool) {
-        if let Some(Some(peer)) = self.slots.get_mut(within(slot)) {
+        if let Some(Some(peer)) = self.slots.get_mut(place(self.number, slot)) {
             peer.flows.set_waiting(waiting);
         }
     }
@@ -446,7 +460,7 @@ impl Shard {
     /// Tells control what passed, at most so often. After each batch.
     pub(crate) fn report_touched(&mut self, now: Instant) {
         for slot in self.touched.drain(..) {
-            let Some(Some(peer)) = self.slots.get_mut(within(slot)) else { continue };
+            let Some(Some(peer)) = self.slots.get_mut(place(self.number, slot)) else { continue };
             self.events.extend(peer.take_report(now).map(|traffic| ShardEvent::Traffic { slot, traffic }));
             lower(&mut self.wake_at, peer.deadline());
         }

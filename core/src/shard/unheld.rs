@@ -8,7 +8,7 @@ use ria_protocol::id::NetworkId;
 use ria_protocol::prefix::Prefix;
 
 use super::Shard;
-use super::message::ShardEvent;
+use super::message::{ShardEvent, shard_of};
 use crate::counters::DropReason;
 use crate::packet::DatagramBatch;
 
@@ -61,7 +61,12 @@ impl Shard {
         let found: Vec<IpAddr> = network.wanted.addresses().into_iter().filter(there).collect();
         for address in found {
             let Some(network) = self.networks.get_mut(&id) else { return };
-            for packet in network.wanted.take(address, now) {
+            let packets = network.wanted.take(address, now);
+            if network.routes.lookup(address).is_some_and(|slot| shard_of(slot) != self.number) {
+                self.astray.extend(packets.into_iter().map(|packet| (id, packet)));
+                continue;
+            }
+            for packet in packets {
                 if let Err(reason) = self.send_packet(id, &packet, now, out) {
                     self.drops.count(reason);
                 }
