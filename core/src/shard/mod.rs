@@ -273,11 +273,7 @@ impl Shard {
         let Some(slot) = network.routes.lookup(packet.destination) else {
             return self.keep_for_unheld(id, packet.destination, bytes, now);
         };
-        let peer = self
-            .slots
-            .get_mut(place(self.number, slot))
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::NoRoute)?;
+        let peer = peer_at(&mut self.slots, place(self.number, slot)).ok_or(DropReason::NoRoute)?;
         if network.filter.outbound(&packet, peer.node, now) == Verdict::Deny {
             self.events.extend(peer.denials.note(&packet, true, slot, now));
             return Err(DropReason::FilteredOut);
@@ -336,11 +332,7 @@ impl Shard {
         now: Instant,
         sinks: &mut Sinks<'_>,
     ) -> Result<(), DropReason> {
-        let peer = self
-            .slots
-            .get_mut(place(self.number, slot))
-            .and_then(Option::as_mut)
-            .ok_or(DropReason::NoSuchSession)?;
+        let peer = peer_at(&mut self.slots, place(self.number, slot)).ok_or(DropReason::NoSuchSession)?;
         let network = self.networks.get_mut(&peer.network).ok_or(DropReason::NoSuchNetwork)?;
         peer.catch_up(now, sinks.udp);
         let packets = sinks.tun.network_mut(peer.network);
@@ -465,6 +457,10 @@ impl Shard {
             lower(&mut self.wake_at, peer.deadline());
         }
     }
+}
+
+fn peer_at(slots: &mut [Option<PeerSlot>], index: usize) -> Option<&mut PeerSlot> {
+    slots.get_mut(index).and_then(Option::as_mut)
 }
 
 fn lower(wake_at: &mut Option<Instant>, at: Option<Instant>) {
