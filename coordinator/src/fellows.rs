@@ -46,6 +46,18 @@ struct Said {
     what: What,
 }
 
+impl Said {
+    /// What a notification says; absent where it makes no sense, as from a coordinator that is newer.
+    fn read(text: &str) -> Option<Self> {
+        from_bytes(&BASE64.decode(text.as_bytes()).ok()?).ok()
+    }
+
+    /// As a notification.
+    fn text(&self) -> String {
+        BASE64.encode(&to_bytes(self))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 enum What {
     /// It has come, and knows nothing yet.
@@ -142,8 +154,7 @@ impl Fellows {
             }
             return Ok(());
         }
-        let said = BASE64.decode(text.as_bytes()).ok().and_then(|bytes| from_bytes::<Said>(&bytes).ok());
-        let Some(said) = said else {
+        let Some(said) = Said::read(&text) else {
             tracing::debug!(channel, "another coordinator says something that can't be read");
             return Ok(());
         };
@@ -199,7 +210,7 @@ impl Fellows {
             let mut rest = Vec::new();
             let text = loop {
                 let said = Said { by: self.instance, what: What::Nodes(network, told.clone()) };
-                let text = BASE64.encode(&to_bytes(&said));
+                let text = said.text();
                 if text.len() <= MOST_BYTES {
                     break text;
                 }
@@ -219,7 +230,7 @@ impl Fellows {
     }
 
     async fn say(&self, what: What) {
-        self.send(&BASE64.encode(&to_bytes(&Said { by: self.instance, what }))).await;
+        self.send(&Said { by: self.instance, what }.text()).await;
     }
 
     async fn send(&self, text: &str) {
@@ -235,6 +246,19 @@ async fn next(listener: &mut PgListener) -> Result<(String, String), sqlx::Error
         Some(heard) => Ok((heard.channel().to_owned(), heard.payload().to_owned())),
         None => Err(sqlx::Error::WorkerCrashed),
     }
+}
+
+/// What somebody has written into the channel, and what comes of it where nodes of others are known: read, or left alone.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn hear(text: &str, known: &mut crate::hub::Heard) -> bool {
+    let Some(said) = Said::read(text) else { return false };
+    assert_eq!(Said::read(&said.text()).as_ref(), Some(&said));
+    match said.what {
+        What::Nodes(network, told) => told.into_iter().for_each(|told| known.tell(said.by, network, told)),
+        What::Bye => known.end(said.by),
+        What::Hello | What::Alive | What::Tie(..) => {}
+    }
+    true
 }
 
 /// Has the relay here refuse whom another coordinator has put out, until the coordinator drains.

@@ -15,6 +15,8 @@ use crate::admin::api_people::{AddUser, CreateToken, SetRoles, UserView};
 use crate::config::{Config, OidcSettings, Standalone};
 use crate::duration::Lifetime;
 use crate::enrol::check_request;
+use crate::fellows::hear;
+use crate::hub::Heard;
 use crate::oidc::Metadata;
 use crate::oidc::claims::IdToken;
 use crate::oidc::jws::{self, Keys};
@@ -35,7 +37,7 @@ use crate::state::people::{Scope, UserName};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// The targets of this crate.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("coordinator_config", coordinator_config),
     ("admin_json", admin_json),
     ("web_request", web_request),
@@ -44,6 +46,7 @@ pub const TARGETS: [Target; 8] = [
     ("relay_server", relay_server),
     ("relay_stream", relay_stream),
     ("policy_text", policy_text),
+    ("fellow_words", fellow_words),
 ];
 
 /// `coordinator.toml`: read, or each mistake told; and durations as people type them.
@@ -193,6 +196,16 @@ pub fn policy_text(data: &[u8]) {
     let resolved = Resolved::of(&policy, &roster);
     assert!(resolved.rules(&policy).count() == policy.rules.len());
     let _ = run_tests(&policy, &resolved, &roster);
+}
+
+/// What coordinators on one database tell each other, a line each: whoever may write into the database's channel can say anything.
+pub fn fellow_words(data: &[u8]) {
+    let mut known = Heard::default();
+    let bare = data_encoding::BASE64.encode(data);
+    let lines = String::from_utf8_lossy(data);
+    for text in lines.lines().chain([bare.as_str()]) {
+        hear(text, &mut known);
+    }
 }
 
 #[cfg(test)]

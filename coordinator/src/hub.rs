@@ -26,6 +26,8 @@ use crate::registry::{Contact, Registry};
 use crate::state::view::News;
 use crate::store::Instance;
 use clones::{Arrival, Runs, Verdict};
+#[cfg(any(test, feature = "fuzz"))]
+pub use remote::Heard;
 use remote::Remotes;
 pub use remote::{Report, Told};
 

@@ -183,6 +183,29 @@ pub(super) fn tell_others(others: &mpsc::Sender<Report>, network: NetworkId, tol
     }
 }
 
+/// What is known of nodes elsewhere, by itself, for who only hears.
+#[cfg(any(test, feature = "fuzz"))]
+#[derive(Debug, Default)]
+pub struct Heard(Remotes);
+
+#[cfg(any(test, feature = "fuzz"))]
+impl Heard {
+    /// One tells of a node: said twice, it is news at most once.
+    pub fn tell(&mut self, by: Instance, network: NetworkId, told: Told) {
+        let key = (network, told.live.node);
+        self.0.handle_told(by, key, told.clone());
+        assert!(!self.0.handle_told(by, key, told), "a repeat is no news");
+    }
+
+    /// One is gone: nobody is connected to it any more.
+    pub fn end(&mut self, gone: Instance) {
+        let changed = self.0.handle_gone(gone);
+        let online = self.0.online();
+        assert!(changed.iter().all(|key| !online.contains(key) && self.0.get(*key).is_some()));
+        assert!(self.0.handle_gone(gone).is_empty());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ria_protocol::id::BootId;

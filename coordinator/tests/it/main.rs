@@ -9,6 +9,7 @@ mod api;
 mod approval;
 mod audit;
 mod choices;
+mod crowd;
 mod database;
 mod demand;
 mod enrol;
