@@ -152,7 +152,7 @@ impl Writer {
 
     /// Stores a new member, in whose place in the queue nobody waits any more.
     pub(super) async fn store_member(
-        &self,
+        &mut self,
         network: &Network,
         key: &Arc<JoinKeyEntry>,
         member: Arc<MemberEntry>,

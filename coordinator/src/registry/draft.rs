@@ -18,13 +18,24 @@ pub(super) struct Draft {
     store: Store,
     transaction: Transaction<'static, Any>,
     news: Changes,
+    /// Whether a part that failed could not be undone, so that nothing of it may be stored.
+    broken: bool,
+    /// Parts that were made.
+    parts: usize,
 }
 
 impl Draft {
     /// Begins with the present state.
     pub async fn begin(store: &Store, present: &World) -> Result<Self, StoreError> {
         let transaction = store.begin().await?;
-        Ok(Self { world: present.clone(), store: store.clone(), transaction, news: Vec::new() })
+        Ok(Self {
+            world: present.clone(),
+            store: store.clone(),
+            transaction,
+            news: Vec::new(),
+            broken: false,
+            parts: 0,
+        })
     }
 
     /// What may be stored with it.
@@ -65,8 +76,41 @@ impl Draft {
         Ok(())
     }
 
+    /// Makes a part of the change: all of it, or nothing; other parts stay.
+    pub async fn part<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // The transaction may be over, as SQLite ends it on a full disk; a part would then be stored by itself, unseen.
+        if self.broken {
+            return Err(StoreError::Undone);
+        }
+        let (world, news) = (self.world.clone(), self.news.len());
+        self.write().begin_part().await?;
+        let done = match work(self).await {
+            Ok(made) => self.write().end_part().await.map(|()| made),
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            self.world = world;
+            self.news.truncate(news);
+            self.broken |= self.write().undo_part().await.is_err();
+        } else {
+            self.parts += 1;
+        }
+        done
+    }
+
+    /// Whether there is anything to store.
+    pub fn is_empty(&self) -> bool {
+        self.parts == 0 && !self.broken
+    }
+
     /// Stores everything and, once that is done, makes it visible: first as the state, then as news of it.
     pub async fn commit(self, publish: &watch::Sender<Arc<World>>) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(StoreError::Undone);
+        }
         self.store.commit(self.transaction).await?;
         self::publish(publish, self.world, self.news);
         Ok(())

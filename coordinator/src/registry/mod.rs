@@ -13,6 +13,7 @@ mod admit;
 mod draft;
 mod edit;
 mod errors;
+mod joins;
 mod laptops;
 pub(crate) mod limiter;
 mod local_change;

@@ -239,7 +239,7 @@ impl Writer {
     }
 
     async fn put_route(
-        &self,
+        &mut self,
         of: RouteOf,
         member: &MemberEntry,
         route: RouteEntry,

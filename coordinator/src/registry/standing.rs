@@ -77,7 +77,7 @@ impl Writer {
     }
 
     pub(super) async fn store_standing(
-        &self,
+        &mut self,
         network: &Arc<Network>,
         member: &Arc<MemberEntry>,
         event: &Event,

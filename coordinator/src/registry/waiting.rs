@@ -197,7 +197,7 @@ impl Writer {
     }
 
     async fn note_waiting(
-        &self,
+        &mut self,
         network: &Arc<Network>,
         heard: Vec<WaitingEntry>,
     ) -> Result<Arc<Network>, Unavailable> {
@@ -250,7 +250,7 @@ impl Writer {
 
     /// A member whose time had ended goes on as who it was.
     async fn approve_former(
-        &self,
+        &mut self,
         network: &Arc<Network>,
         member: &Arc<MemberEntry>,
         entry: &WaitingEntry,
@@ -318,7 +318,7 @@ impl Writer {
     }
 
     async fn end_waiting(
-        &self,
+        &mut self,
         network: NetworkId,
         nodes: &[NodeId],
         actor: Actor,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use ria_protocol::id::{KeyId, NetworkId, NodeId};
@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::draft::{Draft, publish};
+use super::joins;
 use super::limiter::FailureLimiter;
 use super::local_change::RowLimiter;
 use super::{
@@ -34,10 +35,27 @@ const OVERLAY_MTU: u16 = 1280;
 /// What an administrator may choose: IPv6 needs the least, and jumbo frames of 9000 bytes carry the most.
 const MTU_RANGE: RangeInclusive<u16> = OVERLAY_MTU..=8900;
 
+/// What is stored together, while that is made.
+#[derive(Debug)]
+struct Group {
+    /// The state with all of it.
+    world: Arc<World>,
+    /// Never locked: it has the writer be shared between its own steps, which a transaction alone can't be.
+    draft: Mutex<Draft>,
+}
+
+impl Group {
+    fn draft(&mut self) -> &mut Draft {
+        self.draft.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The one that writes.
 #[derive(Debug)]
 pub(super) struct Writer {
     store: Store,
+    /// What is stored together, while that is made.
+    group: Option<Group>,
     publish: watch::Sender<Arc<World>>,
     writable: watch::Sender<bool>,
     pub(super) limiter: FailureLimiter,
@@ -56,6 +74,7 @@ impl Writer {
     ) -> Self {
         Self {
             store,
+            group: None,
             publish,
             writable,
             limiter: FailureLimiter::default(),
@@ -69,7 +88,11 @@ impl Writer {
     pub async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
         while let Some(command) = queue.recv().await {
             self.take_turn().await;
-            self.handle_command(command).await;
+            let (joins, other) = joins::gather(command, &mut queue);
+            self.admit_all(joins).await;
+            if let Some(other) = other {
+                self.handle_command(other).await;
+            }
             self.store.end_turn().await;
         }
         self.store.close().await;
@@ -156,19 +179,51 @@ impl Writer {
         &self.store
     }
 
-    async fn record(&self, event: &Event) -> Result<(), Unavailable> {
+    async fn record(&mut self, event: &Event) -> Result<(), Unavailable> {
         Ok(self.change(async |draft| draft.audit(event).await).await?)
     }
 
+    /// The state, with what is not stored yet of a group.
     pub(super) fn world(&self) -> Arc<World> {
-        self.publish.borrow().clone()
+        match &self.group {
+            Some(group) => group.world.clone(),
+            None => self.publish.borrow().clone(),
+        }
+    }
+
+    /// From now on changes are stored together, by [`Self::end_group`].
+    pub(super) async fn begin_group(&mut self) -> Result<(), StoreError> {
+        let world = self.world();
+        let draft = Mutex::new(Draft::begin(&self.store, &world).await?);
+        self.group = Some(Group { world, draft });
+        Ok(())
+    }
+
+    /// Stores them: all, or none.
+    pub(super) async fn end_group(&mut self) -> Result<(), StoreError> {
+        let Some(group) = self.group.take() else { return Ok(()) };
+        let draft = group.draft.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if draft.is_empty() {
+            return Ok(());
+        }
+        let stored = draft.commit(&self.publish).await;
+        if stored.is_err() {
+            self.store.renew_writer().await;
+        }
+        self.watch(&stored);
+        stored
     }
 
     /// Makes a change: all of it, or nothing.
     pub(super) async fn change<T>(
-        &self,
+        &mut self,
         work: impl AsyncFnOnce(&mut Draft) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if let Some(group) = &mut self.group {
+            let done = group.draft().part(work).await;
+            group.world = Arc::new(group.draft().world.clone());
+            return done;
+        }
         let changed = self.attempt(work).await;
         if changed.is_err() {
             self.store.renew_writer().await;

@@ -69,6 +69,8 @@ pub enum StoreError {
         "the database is kept busy by another coordinator; try again, and if it stays so, look at the log of that one"
     )]
     Busy,
+    #[error("a change that failed could not be taken back; nothing was stored, try again")]
+    Undone,
     #[error("another coordinator has changed something at the same moment; nothing was stored, try again")]
     Overtaken,
     #[error("the database failed: {0}")]
@@ -225,6 +227,7 @@ async fn try_to_open(options: &AnyConnectOptions) -> Result<(), StoreError> {
         | StoreError::NoFile
         | StoreError::Busy
         | StoreError::Overtaken
+        | StoreError::Undone
         | StoreError::Moved(_)) => telling,
     })
 }

@@ -36,6 +36,27 @@ impl<'t> Write<'t> {
         Self { transaction }
     }
 
+    /// What follows is a part, which can be undone by itself.
+    pub async fn begin_part(&mut self) -> Written {
+        self.run("SAVEPOINT part").await
+    }
+
+    /// The part is made.
+    pub async fn end_part(&mut self) -> Written {
+        self.run("RELEASE SAVEPOINT part").await
+    }
+
+    /// Nothing of the part is left.
+    pub async fn undo_part(&mut self) -> Written {
+        self.run("ROLLBACK TO SAVEPOINT part").await?;
+        self.end_part().await
+    }
+
+    async fn run(&mut self, sql: &'static str) -> Written {
+        sqlx::query(sql).execute(&mut **self.transaction).await?;
+        Ok(())
+    }
+
     /// A value of [`super::Store::meta`], new or in place of another.
     pub async fn meta(&mut self, name: &str, value: &str) -> Written {
         let sql = "INSERT INTO meta (name, value) VALUES ($1, $2) \
