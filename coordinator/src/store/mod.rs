@@ -134,6 +134,7 @@ impl Store {
         sqlx::any::install_default_drivers();
         let options: AnyConnectOptions = url.parse().map_err(StoreError::Open)?;
         try_to_open(&options).await?;
+        let options: AnyConnectOptions = existing(url).parse().map_err(StoreError::Open)?;
         let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
         MIGRATIONS.run(&writer).await.map_err(|error| match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
@@ -158,6 +159,9 @@ impl Store {
     /// Lets go of the writer's connection after a failure. A transaction that could not be ended, on a full disk say,
     /// would stay open on it, and all later changes would be within that one and lost with it.
     pub async fn renew_writer(&self) {
+        if self.file.as_ref().and_then(DatabaseFile::moved).is_some() {
+            return;
+        }
         let closed = async { self.writer.acquire().await?.close().await };
         if let Err(error) = closed.await {
             tracing::debug!(%error, "the writer's connection is gone already");
@@ -207,6 +211,15 @@ pub fn file_url(path: &Path) -> String {
         }
     }
     url + "?mode=rwc"
+}
+
+/// For connections that are made later: where somebody has taken the file away, they must not put an empty one in its place, which
+/// could pass for it.
+fn existing(url: &str) -> String {
+    url.split_once('?').map_or_else(
+        || url.to_owned(),
+        |(file, settings)| format!("{file}?{}", settings.replace("mode=rwc", "mode=rw")),
+    )
 }
 
 /// Says at once what is wrong; a pool would go on trying for a while.
