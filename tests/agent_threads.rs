@@ -76,7 +76,7 @@ fn several_threads_carry_the_packets_of_many_peers() {
     std::thread::sleep(Duration::from_secs(2));
     for transfer in transfers {
         let received = transfer.finish();
-        assert!(received.bytes > 1 << 20, "{received:?}");
+        assert!(received.bytes > 1 << 16, "{received:?}");
     }
     for (name, time) in busy(a) {
         assert!(time > before[&name] + 1_000_000, "{name} was at work for {} ns", time - before[&name]);
