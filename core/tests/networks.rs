@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use common::turn::{self, TurnServer};
-use common::{ms, network_id};
+use common::{World, ms, network_id};
 use ria_core::{
     AddNetwork, Command, CommandError, DatagramBatch, Engine, EngineConfig, Event, LinkState, PacketBatch,
     PathKind, Received, RelayServer, Sinks, SocketIndex, Warning,
@@ -63,18 +63,7 @@ fn member(network: NetworkId, number: u8, key: [u8; 32]) -> Member {
 }
 
 fn snapshot(network: NetworkId, keys: [[u8; 32]; 2]) -> Snapshot {
-    let info = NetworkInfo {
-        id: network,
-        name: "lab".parse().unwrap(),
-        prefix_v4: "10.213.0.0/16".parse().unwrap(),
-        prefix_v6: "fd5a::/64".parse().unwrap(),
-        mtu: 1280,
-        lock_keys: vec![],
-        urls: vec![],
-        ros_domains: None,
-        multicast: None,
-        peers: None,
-    };
+    let info = NetworkInfo { id: network, ..World::info() };
     let members = vec![member(network, 1, keys[0]), member(network, 2, keys[1])];
     Snapshot { revision: Revision(1), network: info, members, policy: None }
 }

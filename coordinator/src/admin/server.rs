@@ -50,7 +50,7 @@ use crate::hub::{HubGone, NodeKey};
 use crate::person::Person;
 use crate::registry::{
     CreateKeyError, CreateNetworkError, NewKey, NewNetwork, NodeStanding, RemoveNodeError, RevokeKeyError,
-    SetMulticastError, SetNodeEnabledError, SetPeersError, Unavailable,
+    SetNetworkError, SetNodeEnabledError, Unavailable,
 };
 use crate::session::Services;
 use crate::state::etag::Etag;
@@ -344,6 +344,13 @@ async fn create_network(
     Ok(Json(views::network(&network, &PresenceTable::new())))
 }
 
+fn not_set(error: SetNetworkError) -> Problem {
+    match error {
+        SetNetworkError::Unavailable(error) => error.into(),
+        SetNetworkError::NoNetwork => problem(ProblemCode::NotFound, error),
+    }
+}
+
 async fn set_multicast(
     Shared(admin): Shared,
     UrlPath(name): UrlPath<String>,
@@ -353,10 +360,7 @@ async fn set_multicast(
     let presence = presence(&admin).await?;
     let id = find_network(&admin.world(), &name)?.info.id;
     let registry = &admin.services.registry;
-    let network = registry.set_multicast(id, request.groups, actor).await.map_err(|error| match error {
-        SetMulticastError::Unavailable(error) => error.into(),
-        SetMulticastError::NoNetwork => problem(ProblemCode::NotFound, error),
-    })?;
+    let network = registry.set_multicast(id, request.groups, actor).await.map_err(not_set)?;
     Ok(Json(views::network(&network, &presence)))
 }
 
@@ -369,10 +373,7 @@ async fn set_peers(
     let presence = presence(&admin).await?;
     let id = find_network(&admin.world(), &name)?.info.id;
     let registry = &admin.services.registry;
-    let network = registry.set_peers(id, request.mode, actor).await.map_err(|error| match error {
-        SetPeersError::Unavailable(error) => error.into(),
-        SetPeersError::NoNetwork => problem(ProblemCode::NotFound, error),
-    })?;
+    let network = registry.set_peers(id, request.mode, actor).await.map_err(not_set)?;
     Ok(Json(views::network(&network, &presence)))
 }
 

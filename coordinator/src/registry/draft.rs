@@ -56,6 +56,13 @@ impl Draft {
         Ok(self.put(network))
     }
 
+    /// Puts a network with another setting in its place, tells its members, and notes who did it.
+    pub async fn set_network(&mut self, network: Network, event: &Event) -> Result<(), StoreError> {
+        let patch = Patch::NetworkChanged(network.info.clone());
+        self.change_network(network, vec![patch]).await?;
+        self.audit(event).await
+    }
+
     /// Puts a network in its place.
     pub fn put(&mut self, network: Network) -> Arc<Network> {
         let network = Arc::new(Network { membership: self.world.membership, ..network });

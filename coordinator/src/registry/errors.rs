@@ -34,18 +34,9 @@ pub enum CreateNetworkError {
     Unavailable(#[from] Unavailable),
 }
 
-/// The multicast groups of a network can't be changed.
+/// A setting of a network can't be changed.
 #[derive(Debug, thiserror::Error)]
-pub enum SetMulticastError {
-    #[error("there is no such network")]
-    NoNetwork,
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// Of whom the members of a network are told can't be changed.
-#[derive(Debug, thiserror::Error)]
-pub enum SetPeersError {
+pub enum SetNetworkError {
     #[error("there is no such network")]
     NoNetwork,
     #[error(transparent)]
@@ -165,8 +156,7 @@ macro_rules! store_error_is_unavailable {
 }
 store_error_is_unavailable!(
     CreateNetworkError,
-    SetMulticastError,
-    SetPeersError,
+    SetNetworkError,
     CreateKeyError,
     RevokeKeyError,
     RemoveNodeError,

@@ -63,7 +63,7 @@ pub use draft::Changes;
 pub use edit::{NodeEdit, SeenEdit};
 pub use errors::{
     AdmitError, CreateKeyError, CreateNetworkError, DecideError, EditNodeError, RemoveNodeError,
-    RevokeKeyError, RotateKeyError, SetMulticastError, SetNodeEnabledError, SetPeersError, Unavailable,
+    RevokeKeyError, RotateKeyError, SetNetworkError, SetNodeEnabledError, Unavailable,
 };
 pub use relays::{Arrived, RelayError};
 pub use testify::Learnt;
@@ -161,8 +161,8 @@ type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 #[derive(Debug)]
 enum Command {
     CreateNetwork(NewNetwork, Actor, Reply<Arc<Network>, CreateNetworkError>),
-    SetPeers(NetworkId, PeerMode, Actor, Reply<Arc<Network>, SetPeersError>),
-    SetMulticast(NetworkId, MulticastGroups, Actor, Reply<Arc<Network>, SetMulticastError>),
+    SetPeers(NetworkId, PeerMode, Actor, Reply<Arc<Network>, SetNetworkError>),
+    SetMulticast(NetworkId, MulticastGroups, Actor, Reply<Arc<Network>, SetNetworkError>),
     CreateKey(NewKey, Actor, Reply<CreatedKey, CreateKeyError>),
     RevokeKey(KeyId, Actor, Reply<Arc<JoinKeyEntry>, RevokeKeyError>),
     Admit(Box<ProvenEnrolment>, Reply<Admission, AdmitError>),
@@ -343,7 +343,7 @@ impl Registry {
         network: NetworkId,
         mode: PeerMode,
         actor: Actor,
-    ) -> Result<Arc<Network>, SetPeersError> {
+    ) -> Result<Arc<Network>, SetNetworkError> {
         self.ask(|reply| Command::SetPeers(network, mode, actor, reply)).await
     }
 
@@ -353,7 +353,7 @@ impl Registry {
         network: NetworkId,
         groups: MulticastGroups,
         actor: Actor,
-    ) -> Result<Arc<Network>, SetMulticastError> {
+    ) -> Result<Arc<Network>, SetNetworkError> {
         self.ask(|reply| Command::SetMulticast(network, groups, actor, reply)).await
     }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use ria_protocol::id::NetworkId;
-use ria_protocol::map::Patch;
 use ria_protocol::multicast::MulticastGroups;
 use serde_json::json;
 
-use super::SetMulticastError;
+use super::SetNetworkError;
 use super::urls::now;
 use super::writer::Writer;
 use crate::audit::{Actor, Event};
@@ -20,9 +19,9 @@ impl Writer {
         id: NetworkId,
         groups: MulticastGroups,
         actor: Actor,
-    ) -> Result<Arc<Network>, SetMulticastError> {
+    ) -> Result<Arc<Network>, SetNetworkError> {
         let world = self.world();
-        let before = world.networks.get(&id).ok_or(SetMulticastError::NoNetwork)?;
+        let before = world.networks.get(&id).ok_or(SetNetworkError::NoNetwork)?;
         let groups = Some(groups).filter(|groups| !groups.is_empty());
         if before.info.multicast == groups {
             return Ok(before.clone());
@@ -40,11 +39,9 @@ impl Writer {
         changed.info.multicast = groups;
         let made = self.change(async move |draft| {
             draft.write().network_multicast(&changed.info).await?;
-            let patch = Patch::NetworkChanged(changed.info.clone());
-            draft.change_network(changed, vec![patch]).await?;
-            draft.audit(&event).await
+            draft.set_network(changed, &event).await
         });
         made.await?;
-        self.world().networks.get(&id).cloned().ok_or(SetMulticastError::NoNetwork)
+        self.world().networks.get(&id).cloned().ok_or(SetNetworkError::NoNetwork)
     }
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use ria_protocol::demand::PeerMode;
 use ria_protocol::id::NetworkId;
-use ria_protocol::map::Patch;
 use serde_json::json;
 
-use super::SetPeersError;
+use super::SetNetworkError;
 use super::urls::now;
 use super::writer::Writer;
 use crate::audit::{Actor, Event};
@@ -20,9 +19,9 @@ impl Writer {
         id: NetworkId,
         mode: PeerMode,
         actor: Actor,
-    ) -> Result<Arc<Network>, SetPeersError> {
+    ) -> Result<Arc<Network>, SetNetworkError> {
         let world = self.world();
-        let network = world.networks.get(&id).ok_or(SetPeersError::NoNetwork)?;
+        let network = world.networks.get(&id).ok_or(SetNetworkError::NoNetwork)?;
         let before = network.info.peers.unwrap_or_default();
         if before == mode {
             return Ok(network.clone());
@@ -39,12 +38,10 @@ impl Writer {
         changed.info.peers = stored(mode);
         let made = self.change(async move |draft| {
             draft.write().network_peers(&changed.info).await?;
-            let patch = Patch::NetworkChanged(changed.info.clone());
-            draft.change_network(changed, vec![patch]).await?;
-            draft.audit(&event).await
+            draft.set_network(changed, &event).await
         });
         made.await?;
-        self.world().networks.get(&id).cloned().ok_or(SetPeersError::NoNetwork)
+        self.world().networks.get(&id).cloned().ok_or(SetNetworkError::NoNetwork)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::time::SystemTime;
 
-use ria_protocol::map::Patch;
 use ria_protocol::time::UnixTime;
 use serde_json::json;
 
@@ -106,9 +105,7 @@ impl Draft {
             };
             network.info.urls = urls.to_vec();
             self.write().network_urls(network.info.id, urls).await?;
-            let patch = Patch::NetworkChanged(network.info.clone());
-            self.change_network(network, vec![patch]).await?;
-            self.audit(&event).await?;
+            self.set_network(network, &event).await?;
         }
         Ok(())
     }
