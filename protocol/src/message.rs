@@ -69,6 +69,10 @@ pub enum NodeMessage {
     /// This node has had nothing to do with these for a while.
     #[n(62)]
     Release(#[n(0)] Vec<NodeId>),
+    /// The network has become on-demand just now, and of all members this node goes on holding these. The answer is a
+    /// Snapshot.
+    #[n(63)]
+    Hold(#[n(0)] Vec<NodeId>),
 }
 
 /// From a coordinator to a node.

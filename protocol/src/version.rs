@@ -79,7 +79,8 @@ impl NodeMessage {
             | Self::Rotate(_)
             | Self::Links(_)
             | Self::Seek(_)
-            | Self::Release(_) => Protocol::V2,
+            | Self::Release(_)
+            | Self::Hold(_) => Protocol::V2,
         }
     }
 }

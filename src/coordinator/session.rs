@@ -97,6 +97,8 @@ pub enum Order {
     Urls(Vec<String>),
     /// In an on-demand network this node holds these members; absent: its network is another one.
     Holds(Option<Vec<NodeId>>),
+    /// The network has become on-demand, and of all members this node goes on holding these.
+    Hold(Vec<NodeId>),
     /// There is something to say to this member, in an on-demand network. Without a stream this is nothing: whoever has
     /// something to say orders it again.
     Seek(Sought),
@@ -436,6 +438,10 @@ impl Runner {
             }
             Order::Urls(urls) => self.config.urls = urls,
             Order::Holds(holds) => self.known.holds = holds,
+            Order::Hold(nodes) => {
+                self.known.holds = Some(nodes.clone());
+                stream.send(&NodeMessage::Hold(nodes)).await?;
+            }
             Order::Seek(sought) => stream.send(&NodeMessage::Seek(sought)).await?,
             Order::Release(nodes) => stream.send(&NodeMessage::Release(nodes)).await?,
             Order::Rotate(key) => self.rotate(&key, stream).await?,
@@ -570,6 +576,7 @@ async fn orders_while_away(
             Some(Order::Urls(urls)) => *new_urls = Some(urls),
             Some(Order::Resynchronise) => known.revision = None,
             Some(Order::Holds(holds)) => known.holds = holds,
+            Some(Order::Hold(nodes)) => known.holds = Some(nodes),
             // The next Resume tells the revision, and the map that comes then whether a key is wanted.
             Some(Order::Acknowledge(_) | Order::Rotate(_)) => {}
             // What is not told yet comes again with the next stream, and whoever has something to say says so again.

@@ -218,9 +218,10 @@ impl Control {
         let used = idle.into_iter().filter_map(|(node, idle)| Some((node, now.checked_sub(idle?)?)));
         let used: BTreeMap<NodeId, Instant> =
             used.filter(|(_, at)| now.saturating_duration_since(*at) < limit).collect();
-        network.order(Order::Holds(Some(used.keys().copied().collect())));
+        network.order(Order::Hold(used.keys().copied().collect()));
         network.demand.begins = true;
         network.demand.used = Some(used);
+        network.demand.released.clear();
     }
 
     /// Since when each peer was not used; absent for one that never was.

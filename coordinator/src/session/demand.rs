@@ -26,8 +26,8 @@ use crate::state::{Change, Network};
 const QUESTIONS: u32 = 64;
 /// One more is granted after each of these.
 const QUESTION_EVERY: Duration = Duration::from_millis(50);
-/// A node has this long to say whom it uses before it begins anew in the other mode.
-const ANEW_AFTER: Duration = Duration::from_secs(1);
+/// A node of a network that has become on-demand has this long to say whom it uses; then it has to come again.
+const SAID_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a node is told of an on-demand network.
 #[derive(Debug)]
@@ -168,16 +168,60 @@ impl Session<'_> {
         Ok(socket.send(&CoordinatorMessage::Patches(PatchSet { from, to, patches: Vec::new() })).await?)
     }
 
-    /// Where the network works another way from now on, the node begins anew, when it has said whom it uses.
-    pub(super) fn follow_mode(&mut self, changes: &[Arc<Change>]) {
+    /// Where the network works another way from now on, the node begins anew: with everybody, or when it has said whom it
+    /// uses.
+    pub(super) async fn follow_mode(
+        &mut self,
+        socket: &mut Socket,
+        changes: &[Arc<Change>],
+        reader: Reader,
+    ) -> Result<(), End> {
         if !changes.iter().any(|change| sight::changes_network(change)) {
-            return;
+            return Ok(());
         }
-        let network = self.services.registry.network(self.node.0);
-        let on_demand = network.is_some_and(|network| network.info.is_on_demand());
-        if on_demand != self.demand.is_some() {
-            self.anew_at.get_or_insert_with(|| Instant::now() + ANEW_AFTER);
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        self.hold_by = None;
+        match (network.info.is_on_demand(), &self.demand) {
+            (false, Some(_)) => self.begin_anew(socket, &[], reader).await,
+            (true, None) if self.knows_demand => {
+                self.hold_by = Some(Instant::now() + SAID_WITHIN);
+                Ok(())
+            }
+            (true, None) => self.services.interests.begin_open(self.node).await.map_err(|_| End::Drained),
+            (false, None) | (true, Some(_)) => Ok(()),
         }
+    }
+
+    /// Whom the node uses, in a network that has become on-demand.
+    pub(super) async fn hold(
+        &mut self,
+        socket: &mut Socket,
+        holds: Vec<NodeId>,
+        reader: Reader,
+    ) -> Result<(), End> {
+        // Said too late: it has begun, or the network has changed again.
+        if self.hold_by.take().is_none() {
+            return Ok(());
+        }
+        self.begin_anew(socket, &holds, reader).await
+    }
+
+    /// The node is told its map on the stream that it has, in its turn.
+    async fn begin_anew(&mut self, socket: &mut Socket, holds: &[NodeId], reader: Reader) -> Result<(), End> {
+        let services = self.services;
+        let place = tokio::select! {
+            place = services.admission.map() => place,
+            () = services.draining.cancelled() => return Err(End::Drained),
+        };
+        let Some(_place) = place else { return Err(End::Crowded) };
+        let network = self.send_map(socket, (None, Some(holds)), reader).await?;
+        let members = match &self.demand {
+            Some(demand) => demand.sight.members(),
+            None => network.members.keys().copied().collect(),
+        };
+        let mut members = services.hub.live_of(self.node.0, members).await.map_err(|_| End::Drained)?;
+        members.retain(|live| live.node != self.node.1);
+        Ok(socket.send(&CoordinatorMessage::Live(LiveUpdate { whole: true, members })).await?)
     }
 
     /// The node has something to say to somebody.

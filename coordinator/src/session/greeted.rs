@@ -85,6 +85,7 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
             | NodeMessage::Changed(_)
             | NodeMessage::Seek(_)
             | NodeMessage::Release(_)
+            | NodeMessage::Hold(_)
             | NodeMessage::Leave => return Err(ErrorCode::BadMessage.into()),
         }
     }

@@ -29,8 +29,8 @@ use crate::hub::{Begin, BeginError, Begun, NodeKey, SessionId};
 use crate::links::Report;
 use crate::person::Reported;
 use crate::registry::{RemoveNodeError, RotateKeyError};
-use crate::state::Change;
 use crate::state::view::{self, Reader};
+use crate::state::{Change, Network};
 
 /// A node is told this much later how far the audit log has got, unless there is more for it to keep.
 pub(super) const HEAD_AFTER: Duration = Duration::from_secs(1);
@@ -50,8 +50,10 @@ pub(super) struct Session<'a> {
     pub(super) told: Revision,
     /// What it is told of an on-demand network; absent in others, and for an older agent.
     pub(super) demand: Option<Demand>,
-    /// When it is to begin anew, because its network works another way from now on.
-    pub(super) anew_at: Option<Instant>,
+    /// Whether the agent knows on-demand networks.
+    pub(super) knows_demand: bool,
+    /// Until when it is to say whom it uses, because its network has become on-demand.
+    pub(super) hold_by: Option<Instant>,
     /// For one proof of another WireGuard key.
     challenge: Option<Challenge>,
     /// Who has the node leave, as it says.
@@ -93,7 +95,8 @@ pub(super) async fn run(
         id,
         told: Revision(0),
         demand: None,
-        anew_at: None,
+        knows_demand: joined.resume.holds.is_some(),
+        hold_by: None,
         challenge,
         leaver: None,
         head_at: None,
@@ -138,7 +141,7 @@ impl Session<'_> {
         resume: &Resume,
         place: Place<'_>,
     ) -> Result<Never, End> {
-        let (mut changes, reader) = self.send_map(socket, resume).await?;
+        let (mut changes, reader) = self.begin(socket, resume).await?;
         let mut relays = interval(self.services.relays.renewed_every());
         relays.set_missed_tick_behavior(MissedTickBehavior::Delay);
         relays.tick().await;
@@ -168,7 +171,7 @@ impl Session<'_> {
                     let changes = with_all_that_wait(received(change)?, &mut changes)?;
                     self.send_changes(socket, &changes, reader).await?;
                 }
-                () = sleep_until(self.anew_at.unwrap_or_else(Instant::now)), if self.anew_at.is_some() => {
+                () = sleep_until(self.hold_by.unwrap_or_else(Instant::now)), if self.hold_by.is_some() => {
                     return Err(End::Drained);
                 }
                 seen = Demand::changed(&mut self.demand) => {
@@ -195,13 +198,13 @@ impl Session<'_> {
                 _ = relays.tick() => self.send_relays(socket).await?,
                 Ok(()) = relays_changed.changed() => self.send_relays(socket).await?,
                 Ok(()) = authorities.changed() => self.send_authorities(socket).await?,
-                message = socket.next() => self.handle_message(socket, message?).await?,
+                message = socket.next() => self.handle_message(socket, message?, reader).await?,
             }
         }
     }
 
     /// Tells the node whom it may know, and hears of all that changes from then on.
-    async fn send_map(
+    async fn begin(
         &mut self,
         socket: &mut Socket,
         resume: &Resume,
@@ -211,16 +214,28 @@ impl Session<'_> {
         let changes = network.feed.subscribe();
         self.check_standing()?;
         self.offer_routes(resume).await;
-        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
         let reader = Reader { node: self.node.1, protocol: socket.protocol() };
-        self.demand = Demand::begin(self.services, self.node, &network, resume.holds.as_deref()).await?;
+        self.send_map(socket, (resume.revision, resume.holds.as_deref()), reader).await?;
+        Ok((changes, reader))
+    }
+
+    /// Tells the node its map as it is now, which is returned. `has` is what the node has: a revision, and whom it holds.
+    pub(super) async fn send_map(
+        &mut self,
+        socket: &mut Socket,
+        has: (Option<Revision>, Option<&[NodeId]>),
+        reader: Reader,
+    ) -> Result<Arc<Network>, End> {
+        let network = self.services.registry.network(self.node.0).ok_or(ErrorCode::NotAMember)?;
+        let (revision, holds) = has;
+        self.demand = Demand::begin(self.services, self.node, &network, holds).await?;
         let map = match &mut self.demand {
             Some(demand) => CoordinatorMessage::Snapshot(demand.snapshot(&network, reader)),
-            None => view::catch_up(&network, resume.revision, reader),
+            None => view::catch_up(&network, revision, reader),
         };
         socket.send(&map).await?;
         self.told = network.revision;
-        Ok((changes, reader))
+        Ok(network)
     }
 
     /// Notes which local networks the node offers to forward to.
@@ -256,7 +271,7 @@ impl Session<'_> {
             self.told = to;
             socket.send_encoded(view::changes(news, &network, reader)).await?;
         }
-        self.follow_mode(news);
+        self.follow_mode(socket, news, reader).await?;
         self.send_keep(socket, Some(news)).await
     }
 
@@ -314,7 +329,12 @@ impl Session<'_> {
         Ok(socket.send(&CoordinatorMessage::Keep(keep)).await?)
     }
 
-    async fn handle_message(&mut self, socket: &mut Socket, message: NodeMessage) -> Result<(), End> {
+    async fn handle_message(
+        &mut self,
+        socket: &mut Socket,
+        message: NodeMessage,
+        reader: Reader,
+    ) -> Result<(), End> {
         let hub = &self.services.hub;
         match message {
             NodeMessage::Ack(revision) if revision <= self.told => {
@@ -331,6 +351,7 @@ impl Session<'_> {
             NodeMessage::Leave => self.leave().await,
             NodeMessage::Seek(sought) => self.seek(socket, sought).await,
             NodeMessage::Release(nodes) => self.release(nodes).await,
+            NodeMessage::Hold(nodes) => self.hold(socket, nodes, reader).await,
             NodeMessage::Ack(_)
             | NodeMessage::Hello(_)
             | NodeMessage::Enrol(_)

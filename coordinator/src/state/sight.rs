@@ -37,6 +37,11 @@ impl Sight {
         view::snapshot_of(network, reader, Some(&self.shown))
     }
 
+    /// Of whom the node was told.
+    pub fn members(&self) -> Vec<NodeId> {
+        self.shown.iter().copied().collect()
+    }
+
     /// Whether the node was told of this member.
     pub fn shows(&self, node: NodeId) -> bool {
         self.shown.contains(&node)

@@ -177,36 +177,97 @@ async fn an_older_agent_is_told_of_everybody_and_everybody_of_it() {
     assert_eq!(told, ["a", "old"]);
 }
 
-#[tokio::test]
-async fn a_network_changes_its_mode_and_its_members_begin_anew() {
-    let server = Server::start();
-    let key = server.key(&["--reusable"]);
-    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
-    let (mut at_a, start) = a.join(server.address, &key).await;
-    assert_eq!(start.map.snapshot().network.peers, None);
-    let (_at_b, _) = b.join(server.address, &key).await;
-    is_told_of(&mut at_a, "b").await;
-    let text = server.text(&["network", "peers", "lab", "on-demand"]);
-    assert!(text.contains("on-demand"), "{text}");
-    let set = told(&mut at_a).await;
-    let [Patch::NetworkChanged(info)] = &set.patches[..] else { panic!("{set:?}") };
-    assert_eq!(info.peers, Some(PeerMode::OnDemand));
-    let drained = |m| matches!(m, CoordinatorMessage::Drain(_)).then_some(());
-    at_a.next_of(drained).await;
-    let (mut at_a, told_of) = come_back(&server, &a, &[]).await;
-    assert_eq!(told_of, ["a"]);
-    server.text(&["network", "peers", "lab", "push"]);
-    // It is not told before it is told of everybody: it would take those whom it knows for all that there are.
-    let drained_untold = |message| {
-        if let CoordinatorMessage::Patches(set) = &message {
+/// What a connection is told when its network works another way: whom it knows from then on, and who of them is connected.
+async fn begins_anew(connection: &mut Connection) -> (Vec<String>, Vec<NodeId>) {
+    let untold = |message: &CoordinatorMessage| match message {
+        CoordinatorMessage::Patches(set) => {
             assert!(!set.patches.iter().any(|patch| matches!(patch, Patch::NetworkChanged(_))), "{set:?}");
         }
-        drained(message)
+        CoordinatorMessage::Drain(_) => panic!("it would have to come again"),
+        _ => {}
     };
-    at_a.next_of(drained_untold).await;
-    let (_, told_of) = come_back(&server, &a, &[]).await;
-    assert_eq!(told_of, ["a", "b"]);
+    let map = connection
+        .next_of(|message| {
+            untold(&message);
+            if let CoordinatorMessage::Snapshot(map) = message { Some(map) } else { None }
+        })
+        .await;
+    let live = connection
+        .next_of(|message| match message {
+            CoordinatorMessage::Live(live) if live.whole => Some(live.members),
+            _ => None,
+        })
+        .await;
+    let online = live.into_iter().filter(|live| live.online).map(|live| live.node);
+    (names(&map.members).into_iter().map(str::to_owned).collect(), online.collect())
+}
+
+#[tokio::test]
+async fn a_network_changes_its_mode_and_nobody_has_to_come_again() {
+    let server = Server::start();
+    let key = server.key(&["--reusable"]);
+    let mut connections = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut robot = Robot::new(name, &key);
+        let (mut connection, _) = robot.enrol(server.address, &key).await;
+        connection.send(&robot.resume_holding(&[])).await;
+        assert_eq!(connection.start().await.map.snapshot().network.peers, None);
+        connections.push((robot, connection));
+    }
+    let [(a, mut at_a), (b, mut at_b), (c, mut at_c)] = <[_; 3]>::try_from(connections).ok().unwrap();
+    let text = server.text(&["network", "peers", "lab", "on-demand"]);
+    assert!(text.contains("on-demand"), "{text}");
+    for connection in [&mut at_a, &mut at_b, &mut at_c] {
+        let changed = |message| match message {
+            CoordinatorMessage::Patches(set) => set.patches.into_iter().find_map(|patch| match patch {
+                Patch::NetworkChanged(info) => Some(info.peers),
+                _ => None,
+            }),
+            _ => None,
+        };
+        assert_eq!(connection.next_of(changed).await, Some(PeerMode::OnDemand));
+    }
+    // Each says whom it uses.
+    at_a.send(&NodeMessage::Hold(vec![b.node])).await;
+    assert_eq!(begins_anew(&mut at_a).await, (vec!["a".to_owned(), "b".to_owned()], vec![b.node]));
+    at_b.send(&NodeMessage::Hold(Vec::new())).await;
+    assert_eq!(begins_anew(&mut at_b).await, (vec!["a".to_owned(), "b".to_owned()], vec![a.node]));
+    // One that says nothing has to come again.
+    at_c.next_of(|message| matches!(message, CoordinatorMessage::Drain(_)).then_some(())).await;
+    let (mut at_c, told) = come_back(&server, &c, &[]).await;
+    assert_eq!(told, ["c"]);
+    // Said once more it is too late, and no harm.
+    at_a.send(&NodeMessage::Hold(vec![c.node])).await;
+    is_absent(&mut at_c, name("nobody")).await;
+
+    // They are not told of the other mode before they are told of everybody: they would take those whom they know for all.
+    server.text(&["network", "peers", "lab", "push"]);
+    for connection in [&mut at_a, &mut at_b, &mut at_c] {
+        let (told, online) = begins_anew(connection).await;
+        assert_eq!((told, online.len()), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 2));
+    }
+    server.text(&["node", "tag", "a", "--add", "arm"]);
+    is_told_of(&mut at_c, "a").await;
     let audit = server.json(&["audit", "list"]);
     let rows = audit["rows"].as_array().unwrap();
     assert_eq!(rows.iter().filter(|row| row["action"] == "network.peers").count(), 2);
+}
+
+#[tokio::test]
+async fn an_older_agent_stays_as_it_is_when_its_network_becomes_on_demand() {
+    let server = Server::start();
+    let key = server.key(&["--reusable"]);
+    let (mut a, mut b) = (Robot::new("a", &key), Robot::new("b", &key));
+    let (mut at_a, _) = a.join(server.address, &key).await;
+    server.text(&["network", "peers", "lab", "on-demand"]);
+    let (_at_b, start) = b.join(server.address, &key).await;
+    assert_eq!(names(&start.map.snapshot().members), ["a", "b"]);
+    let mut told = told(&mut at_a).await;
+    while !told
+        .patches
+        .iter()
+        .any(|patch| matches!(patch, Patch::MemberSet(member) if member.name.as_str() == "b"))
+    {
+        told = at_a.patches().await;
+    }
 }
