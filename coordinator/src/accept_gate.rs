@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -43,14 +44,14 @@ pub struct Gate {
     in_all: usize,
     back: mpsc::UnboundedSender<IpAddr>,
     returned: mpsc::UnboundedReceiver<IpAddr>,
-    refused: u64,
+    refused: Arc<AtomicU64>,
 }
 
 impl Gate {
-    /// Nobody is connected.
-    pub fn new() -> Self {
+    /// Nobody is connected. Those that are not let in are counted in `refused`.
+    pub fn new(refused: Arc<AtomicU64>) -> Self {
         let (back, returned) = mpsc::unbounded_channel();
-        Self { counts: BTreeMap::new(), in_all: 0, back, returned, refused: 0 }
+        Self { counts: BTreeMap::new(), in_all: 0, back, returned, refused }
     }
 
     /// A slot for a new connection, unless there are too many.
@@ -61,9 +62,9 @@ impl Gate {
         let from = from.to_canonical();
         let count = self.counts.entry(from).or_default();
         if *count >= PER_ADDRESS || self.in_all >= IN_ALL {
-            self.refused += 1;
-            if self.refused.is_power_of_two() {
-                tracing::warn!(refused = self.refused, "too many connections at once; some are refused");
+            let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+            if refused.is_power_of_two() {
+                tracing::warn!(refused, "too many connections at once; some are refused");
             }
             return None;
         }
@@ -85,7 +86,7 @@ impl Gate {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self::new()
+        Self::new(Arc::default())
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn slots_are_limited_per_address_and_come_back() {
-        let mut gate = Gate::new();
+        let mut gate = Gate::default();
         let (a, b) = ("192.0.2.1".parse().unwrap(), "::ffff:192.0.2.2".parse().unwrap());
         let slots: Vec<_> = (0..PER_ADDRESS).map(|_| gate.enter(a).unwrap()).collect();
         assert!(gate.enter(a).is_none());
@@ -106,6 +107,6 @@ mod tests {
         assert!(gate.enter(a).is_none(), "a slot that is released twice counts once");
         drop((slots, other, again));
         gate.enter(a).unwrap();
-        assert_eq!((gate.in_all, gate.counts.len()), (1, 1));
+        assert_eq!((gate.in_all, gate.counts.len(), gate.refused.load(Ordering::Relaxed)), (1, 1, 2));
     }
 }

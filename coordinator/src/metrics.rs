@@ -104,6 +104,9 @@ fn admission(out: &mut Exposition, services: &Services) {
     out.family(("ria_admission_waiting", Gauge), "Those that wait for their turn.", "line", waiting);
     let away = of(Line::turned_away);
     out.family(("ria_admission_turned_away_total", Counter), "Those told to come again.", "line", away);
+    let refused = services.counters.refused.load(Ordering::Relaxed);
+    let help = "Connections closed at once: too many had not shown yet whose they are.";
+    out.single(("ria_connections_refused_total", Counter), help, refused);
 }
 
 fn upkeep(out: &mut Exposition, services: &Services) {

@@ -87,6 +87,8 @@ impl Services {
 pub struct Counters {
     malformed: AtomicU64,
     lagged: AtomicU64,
+    /// Connections that were closed at once, because too many had not shown yet whose they are.
+    pub refused: Arc<AtomicU64>,
     /// When the last scheduled backup was made; 0: there is none.
     pub last_backup: AtomicU64,
     /// Whether one that is due could not be made.

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept_gate::AnonymousSlot;
+use crate::accept_gate::{AnonymousSlot, Gate};
 use crate::relay::{StreamDoor, begins_turn};
 use crate::tls::begun::Begun;
 use crate::tls::turn;
@@ -47,7 +47,7 @@ pub(super) async fn serve(
     door: StreamDoor,
     stop: CancellationToken,
 ) {
-    turn::accept_all(listener, &stop, |stream, from, slot| {
+    turn::accept_all(listener, Gate::default(), &stop, |stream, from, slot| {
         let (tls, door, stop) = (tls.clone(), door.clone(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = handle_connection(stream, from, slot, (tls, door, stop)).await {

@@ -35,7 +35,7 @@ use super::succession::Authorities;
 use super::turn;
 use super::verifier::{NodeVerifier, identify};
 use super::wide::Wide;
-use crate::accept_gate::AnonymousSlot;
+use crate::accept_gate::{AnonymousSlot, Gate};
 use crate::acme::challenge::{ALPN_ACME, Challenges};
 use crate::admission::{Admission, Line};
 use crate::config::PageCertificate;
@@ -158,7 +158,8 @@ pub async fn serve(
     services: Arc<Services>,
 ) {
     let port = Port { tls, node, pages, services: services.clone() };
-    turn::accept_all(listener, &services.draining, |stream, from, slot| {
+    let gate = Gate::new(services.counters.refused.clone());
+    turn::accept_all(listener, gate, &services.draining, |stream, from, slot| {
         services.tasks.spawn(handle_connection(stream, from, slot, port.clone()));
     })
     .await;

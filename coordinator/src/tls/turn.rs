@@ -33,10 +33,10 @@ pub fn config(certificate: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, 
 /// Accepts connections until `stop`, as many as the gate lets in.
 pub async fn accept_all(
     listener: TcpListener,
+    mut gate: Gate,
     stop: &CancellationToken,
     handle: impl Fn(TcpStream, SocketAddr, AnonymousSlot),
 ) {
-    let mut gate = Gate::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, from)) => {

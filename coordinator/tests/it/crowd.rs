@@ -94,4 +94,5 @@ async fn a_crowd_gets_in_through_a_narrow_door_and_others_are_served_meanwhile()
     assert!(metrics.contains(&turned), "{told}: {metrics}");
     assert!(metrics.contains("ria_admission_waiting{line=\"resume\"} 0\n"), "{metrics}");
     assert!(metrics.contains("ria_admission_at_work{line=\"resume\"} 0\n"), "{metrics}");
+    assert!(metrics.contains("ria_connections_refused_total 0\n"), "{metrics}");
 }

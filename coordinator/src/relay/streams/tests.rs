@@ -19,7 +19,7 @@ async fn start_with_tcp() -> (Running, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, door) = (listener.local_addr().unwrap(), relay.handle.door().clone());
     tokio::spawn(async move {
-        let mut gate = Gate::new();
+        let mut gate = Gate::default();
         while let Ok((stream, remote)) = listener.accept().await {
             tune(&stream).unwrap();
             let ends = Ends { local: stream.local_addr().unwrap().ip(), remote, one_by_one: false };
@@ -208,7 +208,7 @@ fn who_shows_no_credentials_is_put_out_in_time() {
     let now = Instant::now();
     let mut streams = Streams::new(Arc::default());
     let remote: SocketAddr = "192.0.2.1:5".parse().unwrap();
-    let (mut gate, ends) = (Gate::new(), Ends { local: [127, 0, 0, 1].into(), remote, one_by_one: false });
+    let (mut gate, ends) = (Gate::default(), Ends { local: [127, 0, 0, 1].into(), remote, one_by_one: false });
     for number in 0..3 {
         let (queue, _) = queue::new(Arc::default());
         streams.add(NewStream { number, ends, queue, slot: gate.enter(ends.remote.ip()) }, now);
