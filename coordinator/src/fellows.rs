@@ -261,8 +261,9 @@ pub(crate) fn hear(text: &str, known: &mut crate::hub::Heard) -> bool {
     true
 }
 
-/// Has the relay here refuse whom another coordinator has put out, until the coordinator drains.
-pub async fn refuse_whom_others_put_out(services: Arc<Services>) {
+/// Has the relay here refuse whom another coordinator has put out, and take whom it has let in again, until the coordinator
+/// drains.
+pub async fn follow_whom_others_put_out(services: Arc<Services>) {
     let mut worlds = services.registry.watch();
     let mut before = services.registry.world();
     loop {
@@ -272,6 +273,8 @@ pub async fn refuse_whom_others_put_out(services: Arc<Services>) {
         }
         let now = worlds.borrow_and_update().clone();
         put_out(&before, &now).into_iter().for_each(|node| services.relays.revoke(node));
+        let let_in = put_out(&now, &before);
+        let_in.into_iter().for_each(|node| services.relays.readmit(node));
         before = now;
     }
 }
@@ -330,6 +333,13 @@ mod tests {
         off.disabled = Some(ria_protocol::time::UnixTime(5));
         lab.members.insert(off.node, Arc::new(off));
         lab.revision = lab.revision.next();
-        assert_eq!(put_out(&before, &world(&lab)), [2, 3].map(|n| member(n, "m").node));
+        let out = [2, 3].map(|n| member(n, "m").node);
+        assert_eq!(put_out(&before, &world(&lab)), out);
+        // The other way round: who comes back.
+        assert_eq!(put_out(&world(&lab), &before), out[..0]);
+        let mut back = lab.clone();
+        back.members.insert(out[1], member(3, "m"));
+        back.revision = back.revision.next();
+        assert_eq!(put_out(&world(&back), &world(&lab)), out[1..]);
     }
 }

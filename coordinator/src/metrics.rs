@@ -113,6 +113,9 @@ fn upkeep(out: &mut Exposition, services: &Services) {
     let last = services.counters.last_backup.load(Ordering::Relaxed);
     let help = "When the last scheduled backup was made, seconds since 1970; 0: none was.";
     out.single(("ria_backup_timestamp_seconds", Kind::Gauge), help, last);
+    let ends = services.counters.page_certificate_ends.load(Ordering::Relaxed);
+    let help = "When the certificate of the pages ends, seconds since 1970; 0: it is the own authority's.";
+    out.single(("ria_pages_certificate_expiry_timestamp_seconds", Kind::Gauge), help, ends);
     let hidden = services.counters.behind_bridge.load(Ordering::Relaxed);
     let help = "1 while all nodes seem to come from this machine's gateway, as behind a container's bridge.";
     out.single(("ria_behind_bridge", Kind::Gauge), help, u64::from(hidden));

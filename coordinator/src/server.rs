@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -324,16 +325,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn renew_certificates(tls: Tls, authorities: Authorities, draining: CancellationToken) {
+async fn renew_certificates(tls: Tls, services: Arc<Services>) {
     let mut tick = tokio::time::interval(CERTIFICATES_CHECKED_EVERY);
-    let mut taken_over = authorities.subscribe();
+    let mut taken_over = services.authorities.subscribe();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             Ok(()) = taken_over.changed() => {}
-            () = draining.cancelled() => return,
+            () = services.draining.cancelled() => return,
         }
         tls.renew_if_due();
+        let ends = tls.operator().and_then(|operator| operator.ends()).map_or(0, |ends| ends.0);
+        services.counters.page_certificate_ends.store(ends, Ordering::Relaxed);
     }
 }
 
@@ -408,10 +411,10 @@ fn spawn_parts(
     let gate = Arc::new(Gate::new(admin.clone()));
     let node = web::node_router(services.clone(), gate.clone());
     let pages = web::pages_router(services.clone(), gate);
-    let (authorities, draining) = (services.authorities.clone(), services.draining.clone());
+    let draining = services.draining.clone();
     let mut parts = vec![
         tokio::spawn(accept::serve(sockets.listener, tls.clone(), (node, pages), services.clone())),
-        tokio::spawn(renew_certificates(tls, authorities, draining.clone())),
+        tokio::spawn(renew_certificates(tls, services.clone())),
         tokio::spawn(housekeeping::run(services.clone())),
         tokio::spawn(crate::vigil::run(services.clone())),
         tokio::spawn(crate::surroundings::run(services.clone(), config.public_urls.clone())),
@@ -423,7 +426,6 @@ fn spawn_parts(
     parts
 }
 
-/// Starts what only some coordinators have: backups that are made by themselves, and others on the same database.
 /// Whose certificate the pages show.
 fn page_source(config: &Config) -> Result<(PageSource, Challenges), StartError> {
     let challenges = Challenges::default();
@@ -440,6 +442,7 @@ fn acme_keeper(config: &Config, challenges: Challenges, tls: &Tls) -> Result<Opt
     Ok(Some(Keeper::new(settings, &config.data_dir, challenges, operator)?))
 }
 
+/// Starts what only some coordinators have: backups that are made by themselves, and others on the same database.
 fn spawn_by_settings(
     config: &Config,
     services: &Arc<Services>,
@@ -453,7 +456,7 @@ fn spawn_by_settings(
     }
     if let Some(instance) = store.instance() {
         parts.push(tokio::spawn(fellows::run((store, instance), told, services.clone())));
-        parts.push(tokio::spawn(fellows::refuse_whom_others_put_out(services.clone())));
+        parts.push(tokio::spawn(fellows::follow_whom_others_put_out(services.clone())));
     }
     parts
 }

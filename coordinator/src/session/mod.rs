@@ -89,6 +89,8 @@ pub struct Counters {
     lagged: AtomicU64,
     /// Connections that were closed at once, because too many had not shown yet whose they are.
     pub refused: Arc<AtomicU64>,
+    /// When the certificate for the pages that is in files ends; 0: there is none.
+    pub page_certificate_ends: AtomicU64,
     /// When the last scheduled backup was made; 0: there is none.
     pub last_backup: AtomicU64,
     /// Whether one that is due could not be made.

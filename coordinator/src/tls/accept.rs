@@ -12,7 +12,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -123,9 +123,10 @@ impl Tls {
     pub fn renew_if_due(&self) {
         if let Some(operator) = &self.operator {
             operator.renew_if_changed();
+            operator.warn_when_it_ends(SystemTime::now().into(), Instant::now());
         }
         for leaf in &self.leaves {
-            if let Err(error) = leaf.renew_if_due(std::time::SystemTime::now()) {
+            if let Err(error) = leaf.renew_if_due(SystemTime::now()) {
                 tracing::error!(%error, "a server certificate is not renewed; tried again");
             }
         }

@@ -4,20 +4,25 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use ria_protocol::time::UnixTime;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::leaf::Leaf;
 use crate::config::PageCertificate;
+use crate::duration::shown_relative;
 
-/// Said when a certificate ends so soon.
-const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Said when a certificate ends so soon, or has less than a quarter of its life left, whichever is later.
+const SOON: u64 = 14 * DAY;
+/// How often it is said.
+const SAID_EVERY: Duration = Duration::from_secs(DAY);
+const DAY: u64 = 86_400;
 
 /// The operator's certificate can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,8 @@ pub struct OperatorError(String, String);
 pub struct Operator {
     files: PageCertificate,
     current: watch::Sender<Option<Loaded>>,
+    /// When it was said last that it ends soon.
+    said: watch::Sender<Option<Instant>>,
     /// Shown while there are no files.
     meanwhile: Option<Arc<Leaf>>,
 }
@@ -39,19 +46,40 @@ pub struct Operator {
 struct Loaded {
     key: Arc<CertifiedKey>,
     changed: [Option<SystemTime>; 2],
+    life: Life,
+}
+
+/// When a certificate begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    begins: UnixTime,
+    ends: UnixTime,
+}
+
+impl Life {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let at = |time: ASN1Time| UnixTime(u64::try_from(time.timestamp()).unwrap_or(0));
+        let validity = certificate.validity();
+        Self { begins: at(validity.not_before), ends: at(validity.not_after) }
+    }
+
+    /// Whether it is time to say that it ends. One that lives for days only is renewed days before.
+    fn ends_soon(self, now: UnixTime) -> bool {
+        self.ends.since(now).as_secs() < SOON.min(self.ends.since(self.begins).as_secs() / 4)
+    }
 }
 
 impl Operator {
     /// Reads the files.
     pub fn load(files: PageCertificate) -> Result<Self, OperatorError> {
         let (current, _) = watch::channel(Some(read(&files)?));
-        Ok(Self { files, current, meanwhile: None })
+        Ok(Self { files, current, said: watch::Sender::default(), meanwhile: None })
     }
 
     /// Files that are yet to come, or can't be used; until then, `meanwhile` is shown.
     pub fn awaited(files: PageCertificate, meanwhile: Arc<Leaf>) -> Self {
         let (current, _) = watch::channel(read(&files).ok());
-        Self { files, current, meanwhile: Some(meanwhile) }
+        Self { files, current, said: watch::Sender::default(), meanwhile: Some(meanwhile) }
     }
 
     /// Reads them again if they were changed. What can't be used changes nothing.
@@ -70,6 +98,27 @@ impl Operator {
                 tracing::warn!(%error, "the certificate of the pages was changed; the one from before is used on");
             }
         }
+    }
+
+    /// When the certificate ends; absent while there is none.
+    pub fn ends(&self) -> Option<UnixTime> {
+        self.current.borrow().as_ref().map(|loaded| loaded.life.ends)
+    }
+
+    /// Says once a day that the certificate ends soon, where that is so; returns whether it was said.
+    pub fn warn_when_it_ends(&self, now: UnixTime, instant: Instant) -> bool {
+        let Some(life) = self.current.borrow().as_ref().map(|loaded| loaded.life) else { return false };
+        let said = *self.said.borrow();
+        let lately = said.is_some_and(|said| instant.saturating_duration_since(said) < SAID_EVERY);
+        if lately || !life.ends_soon(now) {
+            return false;
+        }
+        self.said.send_replace(Some(instant));
+        tracing::warn!(
+            ends = shown_relative(life.ends, now),
+            "the certificate of the pages ends soon, or has ended; renew it in its files"
+        );
+        true
     }
 }
 
@@ -97,12 +146,7 @@ fn read(files: &PageCertificate) -> Result<Loaded, OperatorError> {
         chain.first().ok_or_else(|| wrong(&files.certificate, "it holds no certificate".to_owned()))?;
     let (_, parsed) =
         X509Certificate::from_der(first).map_err(|e| wrong(&files.certificate, e.to_string()))?;
-    let left = parsed.validity().time_to_expiration();
-    let left = left.map_or(Duration::ZERO, |left| Duration::from_secs(left.whole_seconds().unsigned_abs()));
-    if left < SOON {
-        let days = left.as_secs() / 86400;
-        tracing::warn!(days, "the certificate of the pages ends soon, or has ended; renew it in its files");
-    }
+    let life = Life::of(&parsed);
     let key = PrivateKeyDer::from_pem_slice(&text(&files.key)?)
         .map_err(|error| wrong(&files.key, error.to_string()))?;
     let key = rustls::crypto::ring::sign::any_supported_type(&key)
@@ -112,7 +156,7 @@ fn read(files: &PageCertificate) -> Result<Loaded, OperatorError> {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
         Err(_) => return Err(wrong(&files.key, "the key does not belong to the certificate".to_owned())),
     }
-    Ok(Loaded { key: Arc::new(key), changed })
+    Ok(Loaded { key: Arc::new(key), changed, life })
 }
 
 #[cfg(test)]
@@ -149,6 +193,23 @@ mod tests {
         assert_eq!(serving(), second);
         let error = Operator::load(files).unwrap_err().to_string();
         assert!(error.contains("c.pem") && error.contains("pages.certificate"), "{error}");
+    }
+
+    #[test]
+    fn that_it_ends_is_said_in_time_and_once_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let operator = Operator::load(write(directory.path(), "a.example")).unwrap();
+        let life = |days: u64| Life { begins: UnixTime(0), ends: UnixTime(days * DAY) };
+        operator.current.send_modify(|loaded| loaded.as_mut().unwrap().life = life(90));
+        assert_eq!(operator.ends(), Some(UnixTime(90 * DAY)));
+        let (start, day) = (Instant::now(), UnixTime(77 * DAY));
+        assert!(!operator.warn_when_it_ends(UnixTime(75 * DAY), start));
+        let hours = |n: u64| start + Duration::from_secs(n * 3600);
+        let said = [0, 1, 23, 25, 30, 50].map(|n| operator.warn_when_it_ends(day, hours(n)));
+        assert_eq!(said, [true, false, false, true, false, true]);
+        assert!(operator.warn_when_it_ends(UnixTime(200 * DAY), hours(90)), "it has ended");
+        // One of six days is renewed days before, and not warned of from its first minute on.
+        assert!(!life(6).ends_soon(UnixTime(0)) && life(6).ends_soon(UnixTime(5 * DAY)));
     }
 
     #[test]

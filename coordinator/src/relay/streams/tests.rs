@@ -208,7 +208,8 @@ fn who_shows_no_credentials_is_put_out_in_time() {
     let now = Instant::now();
     let mut streams = Streams::new(Arc::default());
     let remote: SocketAddr = "192.0.2.1:5".parse().unwrap();
-    let (mut gate, ends) = (Gate::default(), Ends { local: [127, 0, 0, 1].into(), remote, one_by_one: false });
+    let (mut gate, ends) =
+        (Gate::default(), Ends { local: [127, 0, 0, 1].into(), remote, one_by_one: false });
     for number in 0..3 {
         let (queue, _) = queue::new(Arc::default());
         streams.add(NewStream { number, ends, queue, slot: gate.enter(ends.remote.ip()) }, now);
