@@ -29,7 +29,8 @@ const LOOKED_EVERY: Duration = Duration::from_secs(60);
 /// A backup that was due could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
-    #[error("{} can't be used: {source}; is it mounted, and may the coordinator write there?", path.display())]
+    #[error("{} can't be used: {source}; is it mounted, and may the coordinator write there? As a service it may write \
+         to /var/backups/ria; another place takes ReadWritePaths= (systemctl edit ria-coordinator)", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Passphrase(#[from] super::PassphraseError),
