@@ -1,4 +1,5 @@
-//! `ria`: the agent of a robot or laptop, and its command line. A library only so that its readers can be fuzzed.
+//! `ria`: the agent of a robot or laptop, and its command line. A library only so that its readers can be
+//! fuzzed, and the manual be held against its command line.
 
 mod beacon;
 mod bus;
@@ -22,7 +23,7 @@ mod state;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ria_api::server::Server;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -34,6 +35,11 @@ use crate::config::{Config, Overrides};
 use crate::daemon::Daemon;
 use crate::daemon::provision::Places;
 use crate::dds::Profiles;
+
+/// The command line as clap reads it, so that the manual can be held against it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// The whole program.
 pub fn main() -> ExitCode {
