@@ -115,6 +115,7 @@ pub struct Coordinator {
     admin_socket: PathBuf,
     data_dir: PathBuf,
     public_urls: Vec<PublicUrl>,
+    tls: Tls,
     parts: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
     hub: JoinHandle<()>,
@@ -158,8 +159,7 @@ impl Coordinator {
         let witness = Witness::open(&store).await?;
         refuse_again(&relays, &store, &registry).await?;
         store.end_turn().await;
-        let (others, reports) = mpsc::channel(REPORTS);
-        let (ties_out, ties) = mpsc::channel(REPORTS);
+        let ((others, reports), (ties_out, ties)) = (mpsc::channel(REPORTS), mpsc::channel(REPORTS));
         let is_shared = store.instance().is_some();
         let (hub, hub_task) = Hub::start(registry.clone(), is_shared.then_some(others));
         let interests = Interests::start(is_shared.then_some(ties_out));
@@ -181,9 +181,9 @@ impl Coordinator {
             laptops: config.laptops,
         });
         let sockets = Sockets { listener, metrics_listener, admin_listener, port: address.port() };
-        let mut parts = spawn_parts(sockets, tls, (services.clone(), store.clone()), config);
-        parts.extend(relay_task);
-        parts.extend(keeper.map(|keeper| tokio::spawn(keeper.run(services.draining.clone()))));
+        let mut parts = spawn_parts(sockets, tls.clone(), (services.clone(), store.clone()), config);
+        let keeper = keeper.map(|keeper| tokio::spawn(keeper.run(services.draining.clone())));
+        parts.extend(relay_task.into_iter().chain(keeper));
         parts.extend(spawn_by_settings(config, &services, store, (reports, ties)));
         let coordinator = Self {
             address,
@@ -191,6 +191,7 @@ impl Coordinator {
             admin_socket: config.admin_socket.clone(),
             data_dir: config.data_dir.clone(),
             public_urls: config.public_urls.clone(),
+            tls,
             parts,
             writer,
             hub: hub_task,
@@ -198,6 +199,11 @@ impl Coordinator {
         };
         coordinator.announce(config);
         Ok(coordinator)
+    }
+
+    /// SHA-256 of the certificate that the pages show, where no browser knows its authority.
+    pub fn page_fingerprint(&self) -> Option<String> {
+        self.tls.page_fingerprint()
     }
 
     /// A link for the first owner, where nobody can log in who may decide on everything.

@@ -501,6 +501,12 @@ pub struct AuthorityView {
     pub pin: SpkiHash,
     pub status: AuthorityStatus,
     pub ends: UnixTime,
+    /// SHA-256 of its certificate, as browsers show it. Of the one in use alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Its certificate (PEM). Of the one in use alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// What an authority is good for.

@@ -18,6 +18,7 @@ use super::desk::Shared;
 use super::server::{Admin, Answer, By, problem};
 use crate::audit::Event;
 use crate::tls::authority::{Authority, AuthorityError, end_of};
+use crate::tls::shown::{fingerprint, pem};
 use crate::tls::succession::RetireError;
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
@@ -49,12 +50,16 @@ fn views(authority: &Authority) -> Vec<AuthorityView> {
         pin: authority.pin(),
         status: AuthorityStatus::InUse,
         ends: end_of(authority.certificate()),
+        fingerprint: Some(fingerprint(authority.certificate())),
+        certificate: Some(pem(authority.certificate())),
     };
     let older = authority.older().iter().map(|older| AuthorityView {
         id: older.short_name(),
         pin: older.pin,
         status: if older.retired { AuthorityStatus::Retired } else { AuthorityStatus::Trusted },
         ends: end_of(older.certificate()),
+        fingerprint: None,
+        certificate: None,
     });
     std::iter::once(own).chain(older).collect()
 }

@@ -16,6 +16,17 @@ pub(super) enum CaCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Show the authority in use: its fingerprint, or its certificate for browsers and programs
+    #[command(
+        after_help = "Example:\n  ria-coordinator ca show --pem > ca.pem    (for curl --cacert, Prometheus, or a browser's authorities)"
+    )]
+    Show {
+        /// Print its certificate (PEM)
+        #[arg(long)]
+        pem: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Put a new authority in the place of the one in use; no node has to join again
     #[command(
         after_help = "The old authority vouches for the new one, and its private key is erased. Nodes that are connected\n\
@@ -38,6 +49,7 @@ pub(super) enum CaCommand {
 
 pub(super) async fn run(command: CaCommand) -> Outcome {
     let (all, common): (Vec<AuthorityView>, Common) = match command {
+        CaCommand::Show { pem, common } => return show(pem, common).await,
         CaCommand::List { common } => (common.client().get("/v1/ca").await?, common),
         CaCommand::Roll { common } => (common.client().post("/v1/ca/roll", &()).await?, common),
         CaCommand::Retire { id, common } => {
@@ -45,6 +57,24 @@ pub(super) async fn run(command: CaCommand) -> Outcome {
         }
     };
     common.show(&all, |all| text(all))
+}
+
+async fn show(pem: bool, common: Common) -> Outcome {
+    let all: Vec<AuthorityView> = common.client().get("/v1/ca").await?;
+    let in_use = all.into_iter().find(|authority| authority.status == AuthorityStatus::InUse);
+    common.show(&in_use, |in_use| in_use.as_ref().map_or_else(String::new, |in_use| one(in_use, pem)))
+}
+
+fn one(authority: &AuthorityView, pem: bool) -> String {
+    if pem {
+        return authority.certificate.clone().unwrap_or_default();
+    }
+    let fingerprint = authority.fingerprint.as_deref().unwrap_or("not told by a coordinator of this version");
+    let AuthorityView { id, ends, pin, .. } = authority;
+    let ends = shown(*ends);
+    format!(
+        "Ria coordinator CA {id}, until {ends}\nSHA-256 of the certificate: {fingerprint}\nSHA-256 of its key, as in join keys: {pin}\n"
+    )
 }
 
 fn text(all: &[AuthorityView]) -> String {

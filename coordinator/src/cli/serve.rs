@@ -69,8 +69,14 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let coordinator = Coordinator::start(config).await?;
     notify("READY=1");
     if let Some(link) = coordinator.owner_link().await {
+        let warned = coordinator.page_fingerprint().map_or_else(String::new, |fingerprint| {
+            format!(
+                "The browser will warn: it does not know this coordinator's own authority. The certificate that it shows has the \
+                 SHA-256 fingerprint\n  {fingerprint}\n"
+            )
+        });
         print(&format!(
-            "Nobody can log in yet. Become the first owner within a day, by this link (good once):\n  {link}\n"
+            "Nobody can log in yet. Become the first owner within a day, by this link (good once):\n  {link}\n{warned}"
         ));
     }
     tokio::select! {

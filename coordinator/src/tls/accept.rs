@@ -31,6 +31,7 @@ use tokio_rustls::server::TlsStream;
 use super::begun::{Begun, TurnStream};
 use super::leaf::{Leaf, LeafError};
 use super::operator::Operator;
+use super::shown::fingerprint;
 use super::succession::Authorities;
 use super::turn;
 use super::verifier::{NodeVerifier, identify};
@@ -117,6 +118,12 @@ impl Tls {
     /// The certificate of the pages that is in files.
     pub fn operator(&self) -> Option<Arc<Operator>> {
         self.operator.clone()
+    }
+
+    /// What a browser shows of a certificate that it has no reason to trust; absent where the operator gave one.
+    pub fn page_fingerprint(&self) -> Option<String> {
+        let [_, pages] = &self.leaves;
+        self.operator.is_none().then(|| pages.certificate().map(|leaf| fingerprint(&leaf)))?
     }
 
     /// Renews the server's certificates when it is time.

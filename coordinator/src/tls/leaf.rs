@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
 use ria_protocol::keys::SpkiHash;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
@@ -45,6 +45,11 @@ impl Leaf {
     pub fn new(authorities: Authorities, names: Vec<String>) -> Result<Self, LeafError> {
         let (current, _) = watch::channel(issue(&authorities.current(), &names)?);
         Ok(Self { authorities, names, current })
+    }
+
+    /// The certificate that is shown now.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.current.borrow().key.cert.first().cloned()
     }
 
     /// Issues another one when the present one has had a third of its life, was issued in what the clock now says is the

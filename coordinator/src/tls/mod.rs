@@ -6,6 +6,7 @@ pub mod authority;
 pub mod begun;
 pub mod leaf;
 pub mod operator;
+pub mod shown;
 pub mod succession;
 pub mod turn;
 pub mod verifier;

@@ -1,7 +1,10 @@
 //! A database that somebody takes away or spoils: nothing is stored where it would be lost, no member is forgotten.
 
 use std::fs;
+use std::path::Path;
 use std::process::Output;
+
+use sqlx::Connection as _;
 
 use crate::support::Server;
 
@@ -29,6 +32,41 @@ fn a_removed_database_takes_no_change_and_is_never_begun_anew() {
     assert!(!place.join("coordinator.db").exists());
 
     files.iter().for_each(|file| fs::rename(aside.join(file), place.join(file)).unwrap());
+    server.start_again();
+    assert!(server.text(&["network", "list"]).contains("field-team"));
+}
+
+/// Does something to the database of a coordinator that does not run.
+fn execute(database: &Path, sql: &'static str) {
+    let url = format!("sqlite://{}", database.display());
+    sqlx::any::install_default_drivers();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut database = sqlx::AnyConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_as_it_is() {
+    let mut server = Server::start();
+    server.text(&["network", "create", "field-team"]);
+    server.terminate();
+    let database = server.data_dir().join("coordinator.db");
+    execute(
+        &database,
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (99999999999999, 'of the future', TRUE, x'00', 0)",
+    );
+    let before = fs::read(&database).unwrap();
+    let refused = complaint(&server.command(&["serve"]));
+    assert!(
+        refused.contains("newer") && refused.contains("the version of ria-coordinator that wrote it"),
+        "{refused}"
+    );
+    assert!(fs::read(&database).unwrap() == before);
+    execute(&database, "DELETE FROM _sqlx_migrations WHERE version = 99999999999999");
     server.start_again();
     assert!(server.text(&["network", "list"]).contains("field-team"));
 }
