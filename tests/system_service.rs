@@ -189,6 +189,20 @@ fn an_agent_with_nothing_but_what_its_unit_leaves_it_works() {
     let netcheck = a.ria(&["netcheck"]);
     assert_eq!(netcheck.code, 0, "{netcheck:?}");
     assert_eq!((a.ria(&["down"]).code, a.ria(&["up"]).code), (0, 0));
+    // Another program puts another file in the place of /etc/hosts, as editors do: names can't follow, which is said with its cure.
+    let replaced = a
+        .host
+        .command("sh")
+        .args(["-c", "cp /etc/hosts /etc/new && mv /etc/new /etc/hosts"])
+        .status()
+        .unwrap();
+    assert!(replaced.success());
+    assert_eq!(team.admin(&["node", "rename", "robot-b", "arm"]).code, 0);
+    eventually("it is said that names can't be written", || {
+        a.conditions().iter().any(|condition| condition.contains("names-not-set"))
+    });
+    let status = a.ria(&["status"]);
+    assert!(status.out.contains("systemctl restart ria"), "{status:?}");
 
     let children = format!("/proc/{0}/task/{0}/children", confined.id());
     let agent: i32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();

@@ -123,6 +123,8 @@ pub struct Control {
     pub(super) names: Names,
     /// Where names are now.
     pub(super) names_place: Option<Place>,
+    /// Whether they were in the hosts file before.
+    pub(super) names_in_hosts: bool,
     pub(super) multicast: MulticastPolicy,
     /// Whom on-demand networks hold.
     pub(super) peers: PeersConfig,
@@ -215,6 +217,7 @@ impl Control {
             profiles: Profiles::new(&config.run_dir, &config.dds),
             names: super::naming::start(&config, &inputs_in),
             names_place: None,
+            names_in_hosts: false,
             multicast: config.dds.multicast(),
             peers: config.peers,
             clashes_at: None,

@@ -13,6 +13,8 @@ use crate::coordinator::session::Order;
 use crate::names::{DOMAIN, Mode, Names, Place};
 
 const IN_HOSTS: &str = "in /etc/hosts";
+const REPLACED: &str = "Another program has put another file in the place of /etc/hosts since the agent started, which its \
+                        service can't write to: systemctl restart ria";
 
 /// Begins with none.
 pub fn start(config: &Config, inputs: &mpsc::UnboundedSender<Input>) -> Names {
@@ -43,16 +45,21 @@ impl Control {
     pub(super) fn handle_names(&mut self, done: Result<Place, io::Error>) {
         let place = done.as_ref().ok().copied();
         self.changed |= std::mem::replace(&mut self.names_place, place) != place;
+        self.names_in_hosts |= place == Some(Place::Hosts);
         self.changed |= match done {
             Ok(_) => self.conditions.clear("names-not-set"),
             Err(error) => {
                 // Who did not ask for it may not miss it.
                 let asked = matches!(self.names.mode(), Mode::Hosts | Mode::Resolved);
-                let severity = if asked { Severity::Warning } else { Severity::Info };
+                // A service may write to the file that was there when it started, and to nothing else in /etc.
+                let replaced = self.names_in_hosts && error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+                let severity = if asked || replaced { Severity::Warning } else { Severity::Info };
                 let by = if self.names.mode() == Mode::Resolved { "by systemd-resolved" } else { IN_HOSTS };
+                let cure =
+                    if replaced { REPLACED } else { "To do without: [names] mode = \"off\" in agent.toml" };
                 let text = format!(
                     "names of peers can't be made known {by}: {error}; addresses work, and so do names in ria's own \
-                     commands. To do without: [names] mode = \"off\" in agent.toml"
+                     commands. {cure}"
                 );
                 self.conditions.set("names-not-set", severity, text)
             }
