@@ -1,13 +1,15 @@
-//! Packets of all sizes and kinds arrive as they were sent, with the kernel's offloads and without them.
+//! Packets of all sizes and kinds arrive as they were sent, with the kernel's offloads, without them, and where it refuses them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use netlab::Nat;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use support::{Robot, SOON, Site, Team, eventually, received};
 
@@ -150,4 +152,120 @@ fn streams_by_a_relay_arrive_as_they_were_sent() {
         datagrams(&a, &b, address);
     }
     assert_eq!((wrong_checksums(&a), wrong_checksums(&b)), (0, 0));
+}
+
+/// Packets that have left by the overlay's interface, and by all others, as the kernel counts them: super-packets once.
+fn left_by(robot: &Robot) -> (u64, u64) {
+    let table = robot.host.run(&["cat", "/proc/net/dev"]).unwrap();
+    let lines = table.lines().filter_map(|line| line.trim().split_once(':'));
+    let each = lines.map(|(name, rest)| {
+        let packets: u64 = rest.split_whitespace().nth(9).unwrap().parse().unwrap();
+        (name.to_owned(), packets)
+    });
+    let each: Vec<(String, u64)> = each.filter(|(name, _)| name != "lo").collect();
+    let of =
+        |overlay: bool| each.iter().filter(|(name, _)| (name == "ria0") == overlay).map(|(_, n)| n).sum();
+    (of(true), of(false))
+}
+
+/// How many packets left a robot by the overlay's interface while it sent one run of datagrams, and a stream; and how many left
+/// by its other interfaces for the stream.
+#[derive(Debug)]
+struct Count {
+    run: u64,
+    stream: u64,
+    outside: u64,
+}
+
+/// Datagrams of a run, and of a stream at the least.
+const WHOLE: (u64, u64) = (RUN as u64, (STREAM / 1300) as u64);
+
+impl Count {
+    /// Sends them.
+    fn of(from: &Robot, to: &Robot) -> Self {
+        let address: IpAddr = to.address().parse().unwrap();
+        let receiver = to.host.enter(|| UdpSocket::bind(SocketAddr::new(address, PORT))).unwrap();
+        receiver.set_read_timeout(Some(SOON)).unwrap();
+        let sender = from.host.enter(|| UdpSocket::bind((unspecified(address), 0))).unwrap();
+        setsockopt(&sender, sockopt::UdpGsoSegment, &1000).unwrap();
+        let before = left_by(from);
+        sender.send_to(&content(0, 1000 * RUN), (address, PORT)).unwrap();
+        arrive(&receiver, 1000, 1);
+        let run = left_by(from);
+        stream(from, to, address, 0);
+        let after = left_by(from);
+        Self { run: run.0 - before.0, stream: after.0 - run.0, outside: after.1 - run.1 }
+    }
+}
+
+/// All kinds of packets both ways, by both families.
+fn all_arrive(a: &Robot, b: &Robot) {
+    for (from, to) in [(a, b), (b, a)] {
+        for (n, address) in addresses(to).into_iter().enumerate() {
+            stream(from, to, address, n);
+            datagrams(from, to, address);
+        }
+    }
+    assert_eq!((wrong_checksums(a), wrong_checksums(b)), (0, 0));
+}
+
+const REFUSE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/refuse.py");
+
+/// Both agents anew, on a kernel that refuses something.
+fn restart_without(what: &str, robots: [&mut Robot; 2]) {
+    let [a, b] = robots;
+    for robot in [&mut *a, &mut *b] {
+        robot.stop(Signal::SIGTERM);
+        robot.start_by(&["/usr/bin/python3", REFUSE, what], &[]);
+    }
+    for (robot, peer) in [(&*a, "robot-b"), (&*b, "robot-a")] {
+        eventually("the agent serves", || robot.ria(&["status"]).code != 3);
+        robot.wait_for_link(peer, "up");
+        eventually("the path is direct", || robot.peer(peer)["path"] == "direct");
+    }
+}
+
+/// The agents meet the kernel's own refusals (`support/refuse.py`), and what the kernel counts shows that they live without.
+#[test]
+fn what_a_kernel_refuses_is_done_without() {
+    let team = Team::new("offload-refused", &Site::Together);
+    let (mut a, mut b) = team.pair();
+    eventually("the path is direct", || a.peer("robot-b")["path"] == "direct");
+    let usual = Count::of(&a, &b);
+    println!("usual: {usual:?}");
+    assert!(usual.run < WHOLE.0 / 2, "a run is one packet: {usual:?}");
+    assert!(usual.stream < WHOLE.1 / 2 && usual.outside < WHOLE.1 / 2, "super-packets in and out: {usual:?}");
+
+    // A card or a route that takes no runs is found when sending; what was refused goes singly.
+    for robot in [&a, &b] {
+        let status =
+            Command::new("/usr/bin/python3").args([REFUSE, "runs", &robot.pid().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+    let singly = Count::of(&a, &b);
+    println!("runs refused: {singly:?}");
+    assert!(singly.outside >= WHOLE.1, "each datagram by itself: {singly:?}");
+    assert!(singly.stream < WHOLE.1 / 2, "the interface is as it was: {singly:?}");
+    all_arrive(&a, &b);
+
+    restart_without("gso", [&mut a, &mut b]);
+    let singly = Count::of(&a, &b);
+    println!("no runs: {singly:?}");
+    assert!(singly.outside >= WHOLE.1, "each datagram by itself: {singly:?}");
+    all_arrive(&a, &b);
+
+    restart_without("uso", [&mut a, &mut b]);
+    let old = Count::of(&a, &b);
+    println!("no UDP offload: {old:?}");
+    assert!(old.run >= WHOLE.0, "the kernel cuts runs of datagrams: {old:?}");
+    assert!(old.stream < WHOLE.1 / 2 && old.outside < WHOLE.1 / 2, "streams are as they were: {old:?}");
+    all_arrive(&a, &b);
+
+    restart_without("frames", [&mut a, &mut b]);
+    let plain = Count::of(&a, &b);
+    println!("no offload: {plain:?}");
+    let link = a.host.run(&["ip", "-d", "link", "show", "ria0"]).unwrap();
+    assert!(link.contains("vnet_hdr off"), "{link}");
+    assert!(plain.run >= WHOLE.0 && plain.stream >= WHOLE.1, "the kernel cuts all: {plain:?}");
+    all_arrive(&a, &b);
 }
