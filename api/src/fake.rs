@@ -1,7 +1,8 @@
 //! A made-up agent: the real server with invented data, steered by lines of text. For tests of the API and for
 //! trying out programs that use it; it has no tunnel and talks to no coordinator.
 //!
-//! It knows one network, `lab`, which this machine is in after a line `join` or after any valid join key.
+//! This machine is in the network `lab` after a line `join` or after any valid join key, and in others that `join` names.
+//! Lines speak of the network that was joined last, or that `network` names.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,8 @@ use crate::state::{
 
 /// The commands, one a line.
 pub const HELP: &str = "\
-join [NAME]                              this machine joins the network lab, as NAME
+join [NAME [NETWORK]]                    this machine joins the network (lab), as NAME
+network NETWORK                          lines speak of this network from now on
 leave                                    it leaves
 interface [NAME ADDRESS]                 the interface appears (ria0 10.213.0.1/16); `interface none` removes it
 approval                                 joins wait for an administrator from now on, until `state up`
@@ -42,19 +44,35 @@ slow SECONDS                             netchecks take this long
 event KIND PEER BEFORE AFTER [GAP]       `-` for nothing
 ";
 
+/// The network that join keys are for.
+const LAB: &str = "lab";
+
+/// The first network has the addresses 10.213.0.0/16, the next 10.214.0.0/16.
+const FIRST_BLOCK: usize = 213;
+
 /// The made-up agent.
 #[derive(Debug)]
 pub struct FakeAgent {
-    lab: Mutex<Lab>,
+    world: Mutex<World>,
     notices: broadcast::Sender<Notice>,
 }
 
-#[derive(Debug, Default)]
-struct Lab {
-    network: Option<NetworkStatus>,
-    peers: BTreeMap<String, PeerStatus>,
+#[derive(Debug)]
+struct World {
+    networks: BTreeMap<NetworkId, Lab>,
+    /// The network that lines speak of.
+    current: NetworkId,
     uplink: Uplink,
     events: u64,
+}
+
+/// One network, before and after it was joined.
+#[derive(Debug, Default)]
+struct Lab {
+    /// Which network it is among those that were spoken of, for interface and addresses.
+    number: usize,
+    network: Option<NetworkStatus>,
+    peers: BTreeMap<String, PeerStatus>,
     found: NetworkReport,
     /// Joins wait for an administrator.
     needs_approval: bool,
@@ -64,7 +82,9 @@ struct Lab {
 
 impl Default for FakeAgent {
     fn default() -> Self {
-        Self { lab: Mutex::default(), notices: broadcast::channel(64).0 }
+        let (networks, uplink) = (BTreeMap::new(), Uplink::default());
+        let world = World { networks, current: network_id(), uplink, events: 0 };
+        Self { world: Mutex::new(world), notices: broadcast::channel(64).0 }
     }
 }
 
@@ -72,87 +92,165 @@ impl FakeAgent {
     /// Carries out one line of [`HELP`].
     pub fn command(&self, line: &str) -> Result<(), String> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let mut lab = self.lab();
+        let mut world = self.world();
         let notice = match words.as_slice() {
             [] => return Ok(()),
-            ["join", name @ ..] => {
-                lab.join(name.first().copied().unwrap_or("robot-1"));
-                Notice::NetworksChanged
+            ["join", names @ ..] => {
+                let network = names.get(1).copied().unwrap_or(LAB);
+                world.current = id_of(network)?;
+                world.lab().join(names.first().copied().unwrap_or("robot-1"), network);
+                Some(Notice::NetworksChanged)
             }
-            ["leave"] => {
-                *lab = Lab { events: lab.events, ..Lab::default() };
-                Notice::NetworksChanged
+            ["network", name] => {
+                world.current = id_of(name)?;
+                None
             }
-            ["peer", name, rest @ ..] => {
-                lab.set_peer(name, rest)?;
-                changed()
-            }
-            ["approval"] => {
-                lab.needs_approval = true;
-                return Ok(());
-            }
-            ["slow", seconds] => {
-                let seconds = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
-                lab.netcheck_takes = seconds.ok_or("SECONDS is a number of seconds")?;
-                return Ok(());
-            }
-            ["traffic", name, received, sent] => {
-                lab.set_traffic(name, [received, sent])?;
-                changed()
-            }
-            ["clock", name, offset, error] => lab.set_clock(name, [offset, error])?,
-            ["wifi", ssid, access_point, signal] => lab.set_wifi(ssid, access_point, signal)?,
-            ["report", facts @ ..] => return lab.set_report(facts),
-            ["remove", name] => {
-                lab.peers.remove(*name).ok_or("no such peer")?;
-                changed()
-            }
-            ["event", kind, peer, before, after, gap @ ..] => {
-                Notice::Happened(lab.event([kind, peer, before, after], gap.first().copied())?)
-            }
-            _ => lab.set_network(&words)?,
+            _ => world.told(&words)?,
         };
-        drop(lab);
+        drop(world);
+        if let Some(notice) = notice {
+            self.notify(notice);
+        }
+        Ok(())
+    }
+
+    /// Carries out a line that speaks of this network.
+    fn command_for(&self, network: NetworkId, line: &str) -> Result<(), ApiError> {
+        self.world().current = network;
+        self.command(line).map_err(ApiError::Failed)
+    }
+
+    fn notify(&self, notice: Notice) {
         let notice = match notice {
             // Counters are brought up to date on the way.
             Notice::Changed(id, _) => match self.network(id) {
                 Ok(status) => Notice::Changed(id, Arc::new(status)),
-                Err(_) => return Ok(()),
+                Err(_) => return,
             },
             other @ (Notice::NetworksChanged | Notice::Happened(_)) => other,
         };
         // Nobody listening is fine.
         let _ = self.notices.send(notice);
-        Ok(())
     }
 
-    fn lab(&self) -> MutexGuard<'_, Lab> {
-        self.lab.lock().unwrap_or_else(PoisonError::into_inner)
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn network(&self, id: NetworkId) -> Result<NetworkStatus, ApiError> {
-        let mut lab = self.lab();
+        let mut world = self.world();
+        let none = || ApiError::NoSuchNetwork("this machine is in no such network".into());
+        let lab = world.networks.get_mut(&id).ok_or_else(none)?;
         let up = lab.peers.values().filter(|p| p.link_state == LinkState::Up).count();
         let total = lab.peers.len();
-        let none = || ApiError::NoSuchNetwork("this machine is in no such network".into());
-        let network = lab.network.as_mut().filter(|_| id == network_id()).ok_or_else(none)?;
+        let network = lab.network.as_mut().ok_or_else(none)?;
         network.peers_total = u32::try_from(total).unwrap_or(u32::MAX);
         network.peers_up = u32::try_from(up).unwrap_or(u32::MAX);
         Ok(network.clone())
     }
+
+    /// The peers of a network that this machine is in.
+    fn peers_of(&self, id: NetworkId) -> Result<BTreeMap<String, PeerStatus>, ApiError> {
+        self.network(id)?;
+        Ok(self.world().networks.get(&id).map(|lab| lab.peers.clone()).unwrap_or_default())
+    }
+}
+
+impl World {
+    /// The network that lines speak of.
+    fn lab(&mut self) -> &mut Lab {
+        let number = self.networks.len();
+        self.networks.entry(self.current).or_insert_with(|| Lab { number, ..Lab::default() })
+    }
+
+    /// A line about the network that was joined last or named; what clients are to be told of it.
+    fn told(&mut self, words: &[&str]) -> Result<Option<Notice>, String> {
+        let changed = Some(changed(self.current));
+        let lab = self.lab();
+        match words {
+            ["leave"] => {
+                *lab = Lab { number: lab.number, ..Lab::default() };
+                return Ok(Some(Notice::NetworksChanged));
+            }
+            ["peer", name, rest @ ..] => lab.set_peer(name, rest)?,
+            ["approval"] => {
+                lab.needs_approval = true;
+                return Ok(None);
+            }
+            ["slow", seconds] => {
+                let seconds = seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+                lab.netcheck_takes = seconds.ok_or("SECONDS is a number of seconds")?;
+                return Ok(None);
+            }
+            ["traffic", name, received, sent] => lab.set_traffic(name, [received, sent])?,
+            ["clock", name, offset, error] => lab.set_clock(name, [offset, error])?,
+            ["wifi", ssid, access_point, signal] => self.set_wifi(ssid, access_point, signal)?,
+            ["report", facts @ ..] => {
+                lab.set_report(facts)?;
+                return Ok(None);
+            }
+            ["remove", name] => drop(lab.peers.remove(*name).ok_or("no such peer")?),
+            ["event", kind, peer, before, after, gap @ ..] => {
+                let event = self.event([kind, peer, before, after], gap.first().copied())?;
+                return Ok(Some(Notice::Happened(event)));
+            }
+            _ => {
+                lab.set_network(words)?;
+                // The list of networks tells state and interface, too.
+                if matches!(words[0], "interface" | "state") {
+                    return Ok(Some(Notice::NetworksChanged));
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    fn set_wifi(&mut self, ssid: &str, access_point: &str, signal: &str) -> Result<(), String> {
+        self.uplink = Uplink {
+            source: "NetworkManager".into(),
+            interface: "wlan0".into(),
+            kind: UplinkKind::Wifi,
+            connectivity: Connectivity::Full,
+            ssid: Some(ssid.into()),
+            access_point: Some(access_point.into()),
+            signal: Some(signal.parse().map_err(|_| "SIGNAL is a number of dBm")?),
+            ..Uplink::default()
+        };
+        Ok(())
+    }
+
+    fn event(&mut self, words: [&str; 4], gap: Option<&str>) -> Result<Event, String> {
+        self.events += 1;
+        let [kind, peer, before, after] = words.map(|w| if w == "-" { String::new() } else { w.to_owned() });
+        let text = format!("{kind} of {peer}: {before} to {after}");
+        Ok(Event {
+            seq: self.events,
+            time: now(),
+            severity: Severity::Info,
+            network_id: self.current.to_string(),
+            gap: gap.map(str::parse).transpose().map_err(|_| "GAP is a number of seconds")?,
+            kind,
+            peer,
+            before,
+            after,
+            text,
+            ..Event::default()
+        })
+    }
 }
 
 impl Lab {
-    fn join(&mut self, name: &str) {
+    fn join(&mut self, name: &str, network: &str) {
+        let block = FIRST_BLOCK + self.number;
         self.network = Some(NetworkStatus {
-            network_id: network_id().to_string(),
-            network: "lab".into(),
+            network_id: id_of(network).map(|id| id.to_string()).unwrap_or_default(),
+            network: network.into(),
             state: NetworkState::Up,
             node_id: node_id(name),
             name: name.into(),
             ros_name: name.replace('-', "_"),
-            interface: "ria0".into(),
-            addresses: vec!["10.213.0.1/16".into(), "fd12:3456:789a::1/64".into()],
+            interface: format!("ria{}", self.number),
+            addresses: vec![format!("10.{block}.0.1/16"), "fd12:3456:789a::1/64".into()],
             mtu: 1280,
             coordinator_state: CoordinatorState::Connected,
             coordinator_url: "https://ria.lab.example".into(),
@@ -167,7 +265,7 @@ impl Lab {
         });
     }
 
-    fn set_network(&mut self, words: &[&str]) -> Result<Notice, String> {
+    fn set_network(&mut self, words: &[&str]) -> Result<(), String> {
         let network = self.network.as_mut().ok_or("not joined: say `join` first")?;
         match words {
             ["interface", "none"] => {
@@ -190,8 +288,7 @@ impl Lab {
             _ => return Err(format!("unknown command; there are:\n{HELP}")),
         }
         network.map_revision += 1;
-        // The list of networks tells state and interface, too.
-        Ok(if matches!(words[0], "interface" | "state") { Notice::NetworksChanged } else { changed() })
+        Ok(())
     }
 
     fn set_report(&mut self, facts: &[&str]) -> Result<(), String> {
@@ -227,13 +324,13 @@ impl Lab {
     }
 
     fn set_peer(&mut self, name: &str, words: &[&str]) -> Result<(), String> {
-        let number = self.peers.len() + 2;
+        let (number, block) = (self.peers.len() + 2, FIRST_BLOCK + self.number);
         let peer = self.peers.entry(name.into()).or_insert_with(|| PeerStatus {
             id: node_id(name),
             name: name.into(),
             ros_name: name.replace('-', "_"),
             kind: PeerKind::Node,
-            addresses: vec![format!("10.213.0.{number}"), format!("fd12:3456:789a::{number:x}")],
+            addresses: vec![format!("10.{block}.0.{number}"), format!("fd12:3456:789a::{number:x}")],
             coordinator_online: true,
             path: PathKind::None,
             link_state: LinkState::Connecting,
@@ -260,26 +357,12 @@ impl Lab {
         Ok(())
     }
 
-    fn set_clock(&mut self, name: &str, words: [&str; 2]) -> Result<Notice, String> {
+    fn set_clock(&mut self, name: &str, words: [&str; 2]) -> Result<(), String> {
         let peer = self.peers.get_mut(name).ok_or("no such peer")?;
         let [offset, error] =
             words.map(|text| text.parse().map_err(|_| "OFFSET and ERROR are numbers of seconds"));
         (peer.clock_offset, peer.clock_error) = (Some(offset?), Some(error?));
-        Ok(changed())
-    }
-
-    fn set_wifi(&mut self, ssid: &str, access_point: &str, signal: &str) -> Result<Notice, String> {
-        self.uplink = Uplink {
-            source: "NetworkManager".into(),
-            interface: "wlan0".into(),
-            kind: UplinkKind::Wifi,
-            connectivity: Connectivity::Full,
-            ssid: Some(ssid.into()),
-            access_point: Some(access_point.into()),
-            signal: Some(signal.parse().map_err(|_| "SIGNAL is a number of dBm")?),
-            ..Uplink::default()
-        };
-        Ok(changed())
+        Ok(())
     }
 
     fn set_traffic(&mut self, name: &str, bytes: [&str; 2]) -> Result<(), String> {
@@ -289,35 +372,18 @@ impl Lab {
         (peer.rx_packets, peer.tx_packets) = (Some(peer.rx_bytes / 1000), Some(peer.tx_bytes / 1000));
         Ok(())
     }
-
-    fn event(&mut self, words: [&str; 4], gap: Option<&str>) -> Result<Event, String> {
-        self.events += 1;
-        let [kind, peer, before, after] = words.map(|w| if w == "-" { String::new() } else { w.to_owned() });
-        let text = format!("{kind} of {peer}: {before} to {after}");
-        Ok(Event {
-            seq: self.events,
-            time: now(),
-            severity: Severity::Info,
-            network_id: network_id().to_string(),
-            gap: gap.map(str::parse).transpose().map_err(|_| "GAP is a number of seconds")?,
-            kind,
-            peer,
-            before,
-            after,
-            text,
-            ..Event::default()
-        })
-    }
 }
 
 #[async_trait]
 impl Backend for FakeAgent {
     async fn agent_status(&self) -> Result<AgentStatus, ApiError> {
-        let lab = self.lab();
-        let networks = lab.network.iter().map(|n| NetworkSummary {
+        let world = self.world();
+        let joined =
+            world.networks.iter().filter_map(|(id, lab)| lab.network.as_ref().map(|network| (id, network)));
+        let networks = joined.map(|(id, n)| NetworkSummary {
             id: n.network_id.clone(),
             name: n.network.clone(),
-            path: network_path(network_id()),
+            path: network_path(*id),
             interface: n.interface.clone(),
             state: n.state,
         });
@@ -327,27 +393,29 @@ impl Backend for FakeAgent {
             suggested_name: "robot-1".into(),
             networks: networks.collect(),
             conditions: Vec::new(),
-            uplink: lab.uplink.clone(),
+            uplink: world.uplink.clone(),
             names: String::new(),
         })
     }
 
     async fn join(&self, _: JoinKey, options: JoinOptions, _: Caller) -> Result<Joined, ApiError> {
-        let already = self.lab().network.is_some();
+        let lab = network_id();
+        let already = self.network(lab).is_ok();
         if !already {
             let name = options.name.unwrap_or_else(|| "robot-1".into());
-            self.command(&format!("join {name}")).map_err(ApiError::Failed)?;
+            self.command_for(lab, &format!("join {name}"))?;
         }
-        let waiting = !already && self.lab().needs_approval;
+        let waiting =
+            !already && self.world().networks.get(&lab).is_some_and(|network| network.needs_approval);
         if waiting {
-            self.command("state waiting").map_err(ApiError::Failed)?;
+            self.command_for(lab, "state waiting")?;
         }
-        let network = self.network(network_id())?;
+        let network = self.network(lab)?;
         Ok(Joined {
             network_id: network.network_id,
             network: network.network,
             name: network.name,
-            path: network_path(network_id()),
+            path: network_path(lab),
             already,
             waiting,
             fingerprint: if waiting { "ab12-cd34".into() } else { String::new() },
@@ -359,13 +427,11 @@ impl Backend for FakeAgent {
     }
 
     async fn peers(&self, network: NetworkId) -> Result<Vec<PeerStatus>, ApiError> {
-        self.network(network)?;
-        Ok(self.lab().peers.values().cloned().collect())
+        Ok(self.peers_of(network)?.into_values().collect())
     }
 
     async fn ping(&self, network: NetworkId, peer: &str, probe: Probe) -> Result<Vec<PingReply>, ApiError> {
-        self.network(network)?;
-        let known = self.lab().peers.get(peer).cloned();
+        let known = self.peers_of(network)?.remove(peer);
         let peer =
             known.ok_or_else(|| ApiError::NoSuchPeer(format!("the network has no member \"{peer}\"")))?;
         let ok = peer.link_state == LinkState::Up;
@@ -379,16 +445,17 @@ impl Backend for FakeAgent {
 
     async fn netcheck(&self, network: NetworkId) -> Result<NetworkReport, ApiError> {
         self.network(network)?;
-        let takes = self.lab().netcheck_takes;
+        let takes = self.world().networks.get(&network).map(|lab| lab.netcheck_takes).unwrap_or_default();
         tokio::time::sleep(takes).await;
-        let mut lab = self.lab();
-        let report = NetworkReport { time: now(), ..lab.found.clone() };
-        if let Some(network) = &mut lab.network {
-            network.report = report.clone();
+        let mut report = NetworkReport::default();
+        if let Some(lab) = self.world().networks.get_mut(&network) {
+            report = NetworkReport { time: now(), ..lab.found.clone() };
+            if let Some(status) = &mut lab.network {
+                status.report = report.clone();
+            }
         }
-        drop(lab);
-        // Nobody listening is fine.
-        let _ = self.notices.send(Notice::Changed(network, Arc::new(self.network(network)?)));
+        self.network(network)?;
+        self.notify(changed(network));
         Ok(report)
     }
 
@@ -399,7 +466,7 @@ impl Backend for FakeAgent {
 
     async fn leave(&self, network: NetworkId, _: Caller) -> Result<(), ApiError> {
         self.network(network)?;
-        self.command("leave").map_err(ApiError::Failed)
+        self.command_for(network, "leave")
     }
 
     async fn set_url(&self, _: NetworkId, url: &str, _: Caller) -> Result<(), ApiError> {
@@ -413,7 +480,7 @@ impl Backend for FakeAgent {
     async fn set_enabled(&self, network: NetworkId, enabled: bool, _: Caller) -> Result<(), ApiError> {
         self.network(network)?;
         let state = if enabled { "up" } else { "disabled" };
-        self.command(&format!("state {state}")).map_err(ApiError::Failed)
+        self.command_for(network, &format!("state {state}"))
     }
 
     async fn rotate_key(&self, network: NetworkId, _: Caller) -> Result<(), ApiError> {
@@ -426,13 +493,21 @@ impl Backend for FakeAgent {
 }
 
 /// Its status follows.
-fn changed() -> Notice {
-    Notice::Changed(network_id(), Arc::default())
+fn changed(network: NetworkId) -> Notice {
+    Notice::Changed(network, Arc::default())
 }
 
 /// The network `lab`.
 pub fn network_id() -> NetworkId {
     NetworkId::from_bytes(*b"ria-lab\0\0\0")
+}
+
+/// The network of this name.
+fn id_of(name: &str) -> Result<NetworkId, String> {
+    let mut bytes = *b"ria-\0\0\0\0\0\0";
+    let room = bytes.get_mut(4..4 + name.len()).ok_or("NETWORK has 6 letters at most")?;
+    room.copy_from_slice(name.as_bytes());
+    Ok(NetworkId::from_bytes(bytes))
 }
 
 fn node_id(name: &str) -> String {
