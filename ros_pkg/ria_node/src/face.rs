@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use r2r::diagnostic_msgs::msg::DiagnosticArray;
 use r2r::std_msgs::msg::Header;
-use ria_api::state::Event;
+use ria_api::state::{Event, NetworkStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
@@ -14,7 +14,7 @@ use crate::environment::{Variables, missing};
 use crate::interfaces::{Hearing, Interfaces};
 use crate::join;
 use crate::lifecycle::Lifecycle;
-use crate::link::{Absence, Message, Snapshot};
+use crate::link::{Absence, Message, NetworkView, Snapshot};
 use crate::log;
 use crate::pace::Pace;
 use crate::parameters::Parameters;
@@ -138,6 +138,7 @@ impl Face {
     fn handle_absence(&mut self, absence: Absence) {
         let had_agent = matches!(self.view.seen, Seen::Agent(_));
         let text = absence.text.clone();
+        self.publish_left(&[]);
         if self.view.handle_absence(absence, unix_now()) {
             log::error(&text);
             self.pace.handle_change();
@@ -154,6 +155,7 @@ impl Face {
         let changed = old.len() != new.len() || old.iter().zip(new).any(|(old, new)| differs(old, new));
         let count = new.len();
         let greeting = format!("the Ria agent {} is there", snapshot.agent.version);
+        self.publish_left(new);
         self.view.handle_snapshot(snapshot);
         if !had_agent {
             log::info(&greeting);
@@ -252,6 +254,8 @@ impl Face {
             let mut reporter = self.view.reporter(None);
             reporter.stamp = stamp;
             self.topics.publish_status(0, &convert::status_without_network(&reporter, own));
+            // Instead of the peers of the network that was there last, which a late subscriber would take for those of now.
+            self.topics.publish_peers(0, &convert::peer_array(&NetworkStatus::default(), &[], &reporter));
             return;
         }
         for (n, network) in networks.iter().enumerate().take(self.topics.len()) {
@@ -259,6 +263,22 @@ impl Face {
             reporter.stamp = stamp.clone();
             self.topics.publish_status(n, &convert::network_status(&network.status, &reporter, own));
             self.topics.publish_peers(n, &convert::peer_array(&network.status, &network.peers, &reporter));
+        }
+    }
+
+    /// Networks that are no longer there: who keeps their peers by network hears that there are none, and their publishers
+    /// keep nothing else until they have another network's, or go.
+    fn publish_left(&self, there: &[NetworkView]) {
+        if !self.active {
+            return;
+        }
+        for (n, network) in self.view.networks().iter().enumerate() {
+            if there.iter().any(|other| other.status.network_id == network.status.network_id) {
+                continue;
+            }
+            let mut reporter = self.view.reporter(Some(network));
+            reporter.stamp = self.clock.now();
+            self.topics.publish_peers(n, &convert::peer_array(&network.status, &[], &reporter));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The ROS log: console, file and `/rosout`.
 //!
-//! Console and file are rcl's. Since Jazzy a client library has to see to `/rosout` itself, which r2r does not.
+//! Console and file are rcl's. Since Jazzy a client library has to see to `/rosout` itself, which r2r does not. All three
+//! get what the logger's level lets through (`--log-level`).
 //! The same warning or error is said at most once in a while, so that a fault which goes on and on fills no disk.
 
 use std::collections::BTreeMap;
@@ -12,10 +13,11 @@ use r2r::rcl_interfaces::msg::Log;
 use r2r::{LogSeverity, Node, Publisher};
 
 use crate::convert::time;
+use crate::log_level;
 use crate::ros::{NODE, unix_now};
 
-/// Name of the node's logger, once it has one, and where its lines go besides.
-static LOGGER: OnceLock<(String, Option<Mutex<Publisher<Log>>>)> = OnceLock::new();
+/// The node's logger, once it has one.
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Which lines were said lately.
 static SAID: Mutex<Throttle> = Mutex::new(Throttle(BTreeMap::new()));
@@ -29,11 +31,29 @@ const REMEMBERED: usize = 64;
 const TOPIC: &str = "/rosout";
 const QOS: QosProfile = QosProfile::default().reliable().transient_local().keep_last(100);
 
-/// Logs in the name of a node from now on.
+/// A node's logger.
+struct Logger {
+    name: String,
+    /// Where its lines go besides.
+    rosout: Option<Rosout>,
+}
+
+struct Rosout {
+    publisher: Mutex<Publisher<Log>>,
+    /// The lowest level that goes there, in the numbers of `rcl_interfaces/Log`. Nothing changes it while the node runs.
+    from: u8,
+}
+
+/// Logs in the name of a node from now on. Before a second thread has to do with ROS.
 pub fn begin(node: &mut Node) -> r2r::Result<()> {
     let name = node.logger().to_owned();
-    let publisher = if has_publisher(node)? { None } else { Some(node.create_publisher(TOPIC, QOS)?) };
-    let _ = LOGGER.set((name, publisher.map(Mutex::new)));
+    let rosout = if has_publisher(node)? {
+        None
+    } else {
+        let publisher = Mutex::new(node.create_publisher(TOPIC, QOS)?);
+        Some(Rosout { publisher, from: log_level::of(&name).unwrap_or_default() })
+    };
+    let _ = LOGGER.set(Logger { name, rosout });
     Ok(())
 }
 
@@ -93,11 +113,14 @@ impl Throttle {
 
 /// `level` is that of `rcl_interfaces/Log`.
 fn write(text: &str, severity: LogSeverity, level: u8) {
-    let (name, publisher) = LOGGER.get().map_or((NODE, None), |(name, p)| (name.as_str(), p.as_ref()));
+    let (name, rosout) = LOGGER.get().map_or((NODE, None), |l| (l.name.as_str(), l.rosout.as_ref()));
     // A zero byte would be a panic in r2r.
     let text = text.replace('\0', " ");
     r2r::log(&text, name, file!(), line!(), severity);
-    let Some(publisher) = publisher else { return };
+    let Some(Rosout { publisher, from }) = rosout else { return };
+    if level < *from {
+        return;
+    }
     let message = Log { stamp: time(unix_now()), level, name: name.into(), msg: text, ..Log::default() };
     // There is nowhere left to complain.
     let _ = publisher.lock().unwrap_or_else(PoisonError::into_inner).publish(&message);

@@ -21,6 +21,7 @@ mod join;
 mod lifecycle;
 mod link;
 mod log;
+mod log_level;
 mod outcome;
 mod pace;
 mod parameters;

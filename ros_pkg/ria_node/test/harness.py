@@ -83,9 +83,12 @@ class NodeTest(unittest.TestCase):
         self.addCleanup(agent.stop)
         return agent
 
-    def start_node(self, name="robot-1", wrapper=(), **parameters):
-        """A node for the agent of a robot, in its namespace. Its output is in the file that `output` reads."""
-        arguments = ["--ros-args", "-r", f"__ns:=/{name.replace('-', '_')}"]
+    def start_node(self, name="robot-1", wrapper=(), arguments=(), **parameters):
+        """A node for the agent of a robot, in its namespace. Its output is in the file that `output` reads.
+
+        Of two rules for one name the first counts, so `arguments` may give another namespace.
+        """
+        arguments = ["--ros-args", *arguments, "-r", f"__ns:=/{name.replace('-', '_')}"]
         parameters.setdefault("agent_socket", self.socket(name))
         for key, value in parameters.items():
             arguments += ["-p", f"{key}:={value}"]

@@ -11,6 +11,7 @@ from harness import LATCHED, NodeTest
 from rcl_interfaces.msg import Log
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ria_msgs.msg import Event, LinkStats, Peer, PeerArray, Status
+from ria_msgs.srv import Leave
 
 
 GROUPS = pathlib.Path(__file__).resolve().parents[2] / "ria_bringup/config/diagnostics.yaml"
@@ -82,6 +83,62 @@ class StateTest(NodeTest):
         self.assertAlmostEqual(peer.rtt, 0.025, places=5)
         self.assertNotEqual(peer.loss, peer.loss, "unknown is NaN")
 
+    def late_arrays(self):
+        """What a subscriber that comes now gets, and until a while later."""
+        late = self.peer_arrays()
+        self.wait_for(late, lambda m: True, "the latched message", 5.0)
+        self.spin(0.5)
+        return late
+
+    def test_who_comes_after_a_network_was_left_or_the_agent_has_gone_gets_no_peers(self):
+        agent = self.start_agent()
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.012")
+        arrays = self.peer_arrays()
+        self.start_node(publish_period=60.0, allow_control="true")
+        self.wait_for(arrays, lambda m: len(m.peers) == 1, "peers")
+        arrays.clear()
+        self.assertTrue(self.call(Leave, "/robot_1/overlay/leave", Leave.Request(network="lab")).result.success)
+        left = self.wait_for(arrays, lambda m: m.network == "lab" and not m.peers, "that the network's peers have gone")
+        self.assertEqual(left.reporter, "robot-1")
+        self.wait_for(arrays, lambda m: not m.network_id, "the peers of no network")
+        for message in self.late_arrays():
+            self.assertEqual((message.reporter, message.network, list(message.peers)), ("robot-1", "", []))
+
+        agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.012")
+        self.wait_for(arrays, lambda m: len(m.peers) == 1, "peers again")
+        arrays.clear()
+        agent.stop()
+        self.wait_for(arrays, lambda m: m.network == "lab" and not m.peers, "that no peers are known")
+        self.wait_for(arrays, lambda m: not m.network_id, "the peers of no network")
+        for message in self.late_arrays():
+            self.assertEqual((message.reporter, message.network, list(message.peers)), ("robot-1", "", []))
+
+    def test_no_peers_are_repeated_like_others(self):
+        self.start_agent()
+        arrays = self.peer_arrays()
+        self.start_node(publish_period=0.5)
+        for _ in range(3):
+            self.wait_for(arrays, lambda m: not m.peers and not m.network_id, "no peers")
+            arrays.clear()
+
+    def test_the_log_topic_gets_what_the_logger_s_level_lets_through(self):
+        levels = (("all-1", ("--log-level", "warn")), ("own-1", ("--log-level", "own_1.overlay:=error")), ("usual-1", ()))
+        logs, statuses = self.listen(Log, "/rosout", LATCHED), self.statuses()
+        for name, arguments in levels:
+            self.start_node(name, arguments=arguments)
+        lines = lambda name: [m for m in logs if m.name == f"{name.replace('-', '_')}.overlay"]
+        for name, _ in levels:
+            self.wait_for(logs, lambda m, name=name: m in lines(name) and "is not running" in m.msg, f"an error of {name}")
+        for name, _ in levels:
+            self.start_agent(name).say(f"join {name}", "interface lo 127.0.0.1/8")
+        for name, _ in levels:
+            self.wait_for(statuses, lambda m, name=name: m.reporter == name and m.state == Status.STATE_UP, f"{name} UP")
+        # All of them have said so to their log by then.
+        self.wait_for(logs, lambda m: m in lines("usual-1") and m.level == 20 and "is there" in m.msg, "a line of the usual level")
+        self.spin(0.5)
+        for name, _ in levels[:2]:
+            self.assertEqual([m.msg for m in lines(name) if m.level < 30], [], name)
+
     def test_changes_come_at_once_but_at_most_twice_a_second(self):
         agent = self.start_agent()
         agent.say("join robot-1", "interface lo 127.0.0.1/8", "peer robot-2 up direct 0.01")
@@ -114,6 +171,11 @@ class StateTest(NodeTest):
         self.assertEqual((event.before, event.after), (Peer.PATH_RELAY_UDP, Peer.PATH_DIRECT))
         self.assertEqual((event.reporter, event.network, event.peer, event.seq), ("robot-1", "lab", "robot-2", 1))
         self.assertAlmostEqual(event.gap, 0.4, places=5)
+        kinds = {"ros_clash": Event.KIND_ROS_CLASH, "denied": Event.KIND_DENIED, "key": Event.KIND_KEY}
+        for word, kind in kinds.items():
+            agent.say(f"event {word} robot-2 - tcp/22")
+            event = self.wait_for(events, lambda m, word=word: m.kind_name == word, f"the event {word}")
+            self.assertEqual((event.kind, event.peer, event.after_text), (kind, "robot-2", "tcp/22"))
 
     def test_clocks_that_are_apart_are_told_and_a_warning_beyond_the_threshold(self):
         agent = self.start_agent()

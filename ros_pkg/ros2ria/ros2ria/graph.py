@@ -135,6 +135,9 @@ def show_peers(robot, seconds, as_json):
     if as_json:
         print(json.dumps([peers_in_json(array) for array in arrays], indent=2))
     for array in [] if as_json else arrays:
+        if not array.network:
+            print(f"{array.reporter} is in no network, or its agent is not there: ros2 ria status --all")
+            continue
         print(f"{array.reporter} in {array.network}:")
         rows = [
             (

@@ -66,8 +66,12 @@ fn kind(word: &str) -> u8 {
         "coordinator" => events::KIND_COORDINATOR,
         "network" => events::KIND_NETWORK,
         "map" => events::KIND_MAP,
+        "agent" => events::KIND_AGENT,
         "uplink" => events::KIND_UPLINK,
         "access_point" => events::KIND_ACCESS_POINT,
+        "ros_clash" => events::KIND_ROS_CLASH,
+        "denied" => events::KIND_DENIED,
+        "key" => events::KIND_KEY,
         _ => events::KIND_UNKNOWN,
     }
 }
@@ -103,6 +107,8 @@ fn value(kind: u8, word: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
     use crate::constants::peers;
 
@@ -143,6 +149,34 @@ mod tests {
             values("uplink", "up", "down"),
             (events::KIND_UPLINK, events::UPLINK_UP, events::UPLINK_DOWN)
         );
+    }
+
+    /// The words in backticks of the reference's section on events, as far as they are kinds.
+    fn documented() -> BTreeSet<String> {
+        let reference = include_str!("../../../../docs/reference.md");
+        let section = reference.split("\n## Events\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let is_kind = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let kinds = section.split("`kind`").nth(1).unwrap().split('`').skip(1).step_by(2).filter(is_kind);
+        kinds.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_kind_in_the_reference_has_a_constant_and_every_constant_is_in_the_reference() {
+        let definition = include_str!("../../../../msg/Event.msg");
+        let constants: BTreeMap<String, u8> = definition
+            .lines()
+            .filter_map(|line| line.strip_prefix("uint8 KIND_")?.split_once('='))
+            .map(|(name, rest)| {
+                (name.to_lowercase(), rest.split_whitespace().next().unwrap().parse().unwrap())
+            })
+            .filter(|(_, number)| *number != events::KIND_UNKNOWN)
+            .collect();
+        let (documented, defined) = (documented(), constants.keys().cloned().collect());
+        assert_eq!(documented, defined, "docs/reference.md and msg/Event.msg do not name the same kinds");
+        for (word, number) in &constants {
+            assert_eq!(kind(word), *number, "{word}");
+        }
+        assert_eq!(constants.values().collect::<BTreeSet<_>>().len(), constants.len(), "a number twice");
     }
 
     #[test]
