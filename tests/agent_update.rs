@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use netlab::{HostSpec, Lab, NetworkSpec};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use support::{COORDINATOR, Ended, Robot, Team, eventually, program};
 
@@ -48,6 +50,7 @@ while [ "${1#--}" != "$1" ]; do shift; done
 exec 9>/run/ria-update.lock
 flock -n 9 || exit 1
 setsid "$@" &
+echo $! >/run/watcher.pid
 "#;
 
 /// A robot with a service manager, a peer, and somebody who makes releases.
@@ -176,6 +179,23 @@ impl Shop {
         status["agent"]["version"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Begins an update, and ends all at once in the middle of its trial: the service, the agent, who watches, who looks on.
+    fn power_cut_in(&self, options: &[&str]) {
+        let mut typed = self.robot.host.command(INSTALLED);
+        let mut typed = typed.arg("update").args(options).spawn().unwrap();
+        eventually("it is on trial", || self.robot.host.path("/var/lib/ria/update.json").exists());
+        typed.kill().unwrap();
+        for name in ["service", "watcher", "agent"] {
+            let pid = fs::read_to_string(self.robot.host.path(&format!("/run/{name}.pid"))).unwrap();
+            // The agent may have ended by itself, to be started again.
+            let killed = kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL);
+            assert!(killed.is_ok() || name == "agent", "{name}: {killed:?}");
+        }
+        eventually("it is dark", || self.robot.ria(&["status"]).code == 3);
+        assert!(!self.robot.host.path("/var/lib/ria/updated.json").exists());
+        assert!(self.robot.host.output(&["systemctl", "start", "ria.service"]).unwrap().status.success());
+    }
+
     fn works(&self) {
         self.robot.wait_for_link("robot-b", "up");
         assert_eq!(self.robot.ping("robot-b", 3), 3);
@@ -265,5 +285,31 @@ fn a_release_that_does_not_do_is_taken_back_and_one_that_is_not_ours_is_not_even
     let taken_back = shop.update(&["--from", &lost, "--timeout", "6"]);
     assert!(taken_back.code == 1 && taken_back.err.contains("is not reached"), "{taken_back:?}");
     assert_eq!(shop.running(), "0.1.0");
+    shop.works();
+}
+
+#[test]
+fn a_trial_is_taken_up_again_after_a_power_cut() {
+    let shop = Shop::open("update-cut");
+    shop.join();
+    let (key, public) = shop.key("key.pem");
+    let at = |directory: &Path| directory.to_str().unwrap().to_owned();
+    let lost = shop.impostor(
+        "0.2.1",
+        &format!("RIA_STATE_DIR=/run/elsewhere exec {} daemon", shop.dressed_up("0.2.1").display()),
+    );
+    let lost = at(&shop.release("0.2.1", &key, &lost));
+    let good = at(&shop.release("0.1.9", &key, &shop.dressed_up("0.1.9")));
+    shop.trust(&good, &public);
+    let decided = shop.robot.host.path("/var/lib/ria/updated.json");
+
+    shop.power_cut_in(&["--from", &lost, "--timeout", "8"]);
+    eventually("the bad one is taken back", || decided.exists() && shop.running() == "0.1.0");
+    shop.works();
+
+    fs::remove_file(&decided).unwrap();
+    shop.power_cut_in(&[]);
+    eventually("the good one stays", || decided.exists());
+    assert_eq!(shop.running(), "0.1.9");
     shop.works();
 }

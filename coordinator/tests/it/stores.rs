@@ -91,7 +91,7 @@ async fn live_a_life(server: &Server) {
         "user token create ada --label bench --scope nodes:read",
         "user add grace --in lab=viewer",
         "user remove grace",
-        "network multicast lab --add mdns",
+        "network multicast lab mdns",
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
         server.text(&arguments);
