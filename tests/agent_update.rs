@@ -186,7 +186,7 @@ impl Shop {
         eventually("it is on trial", || self.robot.host.path("/var/lib/ria/update.json").exists());
         typed.kill().unwrap();
         for name in ["service", "watcher", "agent"] {
-            let pid = fs::read_to_string(self.robot.host.path(&format!("/run/{name}.pid"))).unwrap();
+            let pid = fs::read_to_string(self.robot.host.path(format!("/run/{name}.pid"))).unwrap();
             // The agent may have ended by itself, to be started again.
             let killed = kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL);
             assert!(killed.is_ok() || name == "agent", "{name}: {killed:?}");
