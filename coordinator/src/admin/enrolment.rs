@@ -15,7 +15,7 @@ use super::desk::Shared;
 use super::seen::{Seen, with_etag};
 use super::server::{Answer, Body, By, NetworkFilter, find_network, find_node, presence, problem};
 use super::views;
-use crate::registry::{DecideError, EditNodeError, NodeEdit, RevokeKeyError, SeenEdit};
+use crate::registry::{CreateKeyError, DecideError, EditNodeError, NodeEdit, RevokeKeyError, SeenEdit};
 use crate::state::waiting::WaitingEntry;
 use crate::state::{Network, World};
 
@@ -25,7 +25,18 @@ impl From<EditNodeError> for Problem {
             EditNodeError::Unavailable(error) => error.into(),
             EditNodeError::NoNode => problem(ProblemCode::NotFound, error),
             EditNodeError::Changed(_) => problem(ProblemCode::Changed, error),
+            EditNodeError::Mentioned(_) => problem(ProblemCode::NotPermitted, error),
             EditNodeError::NameTaken(_) | EditNodeError::TooManyTags => problem(ProblemCode::Conflict, error),
+        }
+    }
+}
+
+impl From<CreateKeyError> for Problem {
+    fn from(error: CreateKeyError) -> Self {
+        match error {
+            CreateKeyError::Unavailable(error) => error.into(),
+            CreateKeyError::NoNetwork => problem(ProblemCode::NotFound, error),
+            CreateKeyError::Mentioned(_) => problem(ProblemCode::NotPermitted, error),
         }
     }
 }
@@ -35,6 +46,7 @@ impl From<DecideError> for Problem {
         match error {
             DecideError::Unavailable(error) => error.into(),
             DecideError::NoNode => problem(ProblemCode::NotFound, error),
+            DecideError::Mentioned(_) => problem(ProblemCode::NotPermitted, error),
             DecideError::NameTaken(_) | DecideError::NetworkFull => problem(ProblemCode::Conflict, error),
         }
     }

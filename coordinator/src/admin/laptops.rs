@@ -7,10 +7,10 @@ use ria_protocol::id::NetworkId;
 use ria_protocol::join_key::JoinKey;
 use ria_protocol::time::UnixTime;
 
-use super::api::{Problem, ProblemCode};
-use super::server::{Admin, problem, urls_for_keys};
+use super::api::Problem;
+use super::server::{Admin, urls_for_keys};
 use crate::audit::Actor;
-use crate::registry::{CreateKeyError, NewKey};
+use crate::registry::NewKey;
 use crate::state::people::UserName;
 
 /// The laptop fetches it at once.
@@ -34,10 +34,7 @@ pub(crate) async fn laptop_key(
         owner: Some(owner.clone()),
     };
     let actor = Actor::User(owner.clone(), None);
-    let created = admin.services.registry.create_key(new, actor).await.map_err(|error| match error {
-        CreateKeyError::Unavailable(error) => error.into(),
-        CreateKeyError::NoNetwork => problem(ProblemCode::NotFound, error),
-    })?;
+    let created = admin.services.registry.create_key(new, actor).await?;
     let ca_pin = admin.services.authorities.current().pin();
     Ok(JoinKey { urls, ca_pin, key_id: created.entry.id, secret: created.secret }.to_text())
 }

@@ -426,10 +426,7 @@ async fn create_key(
         approve: request.approve,
         owner: None,
     };
-    let created = admin.services.registry.create_key(new, actor).await.map_err(|error| match error {
-        CreateKeyError::Unavailable(error) => error.into(),
-        CreateKeyError::NoNetwork => problem(ProblemCode::NotFound, error),
-    })?;
+    let created = admin.services.registry.create_key(new, actor).await?;
     let gone = || problem(ProblemCode::NotFound, CreateKeyError::NoNetwork);
     let view = views::key(&world, &created.entry, now).ok_or_else(gone)?;
     let ca_pin = admin.services.authorities.current().pin();

@@ -105,25 +105,31 @@ pub struct Test {
 }
 
 impl Policy {
+    /// All whom its rules and groups mention.
+    fn whos(&self) -> impl Iterator<Item = &Who> {
+        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
+        rules.chain(self.groups.values().flatten())
+    }
+
+    /// Whether it says anything of these, in its rules, groups or tests.
+    pub fn mentions(&self, who: &Who) -> bool {
+        let tests = self.tests.iter().flat_map(|test| [&test.from, &test.to]);
+        self.whos().chain(tests).any(|mentioned| mentioned == who)
+    }
+
     /// The node names that it mentions.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
-        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
-        let all = rules.chain(self.groups.values().flatten());
-        all.filter_map(|who| if let Who::Node(name) = who { Some(name) } else { None })
+        self.whos().filter_map(|who| if let Who::Node(name) = who { Some(name) } else { None })
     }
 
     /// People, and groups of people, that it mentions.
     pub fn people(&self) -> impl Iterator<Item = &Who> {
-        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
-        let all = rules.chain(self.groups.values().flatten());
-        all.filter(|who| matches!(who, Who::Person(_) | Who::People(_)))
+        self.whos().filter(|who| matches!(who, Who::Person(_) | Who::People(_)))
     }
 
     /// The devices behind nodes that it mentions.
     pub fn routes(&self) -> impl Iterator<Item = Prefix> {
-        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
-        let all = rules.chain(self.groups.values().flatten());
-        all.filter_map(|who| if let Who::Route(prefix) = who { Some(*prefix) } else { None })
+        self.whos().filter_map(|who| if let Who::Route(prefix) = who { Some(*prefix) } else { None })
     }
 
     /// Whether it says anything of devices at these addresses.
@@ -133,8 +139,6 @@ impl Policy {
 
     /// The tags that it mentions.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let rules = self.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
-        let all = rules.chain(self.groups.values().flatten());
-        all.filter_map(|who| if let Who::Tag(tag) = who { Some(tag.as_str()) } else { None })
+        self.whos().filter_map(|who| if let Who::Tag(tag) = who { Some(tag.as_str()) } else { None })
     }
 }

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use super::draft::Draft;
 use super::writer::Writer;
-use super::{Admission, AdmitError, Admitted};
+use super::{Admission, AdmitError, Admitted, mentioned};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
 use crate::random;
@@ -76,6 +76,9 @@ impl Writer {
         if enrolment.name_required && network.is_taken(&enrolment.name) {
             return Err(ErrorCode::NameTaken.into());
         }
+        if enrolment.name_required && mentioned::keeps_from((&world, network), key, &enrolment.name) {
+            return Err(kept_name(&enrolment.name).into());
+        }
         if key.approve {
             return self.enqueue(network, key, &enrolment, now).await;
         }
@@ -83,7 +86,7 @@ impl Writer {
         let actor = enrolment.actor(node);
         let newcomer = Newcomer {
             node,
-            name: network.free_name(&enrolment.name),
+            name: mentioned::name_for((&world, network), key, &enrolment.name),
             wg_key: enrolment.wg_key,
             tls_key: enrolment.tls_key,
             agent_version: enrolment.agent_version,
@@ -297,6 +300,14 @@ fn known_waiting<'n>(
     enrolment: &ProvenEnrolment,
 ) -> Option<&'n Arc<crate::state::waiting::WaitingEntry>> {
     network.waiting.values().find(|w| w.wg_key == enrolment.wg_key && w.tls_key == enrolment.tls_key)
+}
+
+fn kept_name(name: &Name) -> Refusal {
+    let text = format!(
+        "the policy of the network mentions the name {name}, so a laptop is not called so by itself; choose another name, or \
+         ask an administrator of the network to rename it"
+    );
+    Refusal { code: ErrorCode::NameTaken, text }
 }
 
 fn check_key(key: &JoinKeyEntry, now: UnixTime) -> Result<(), ErrorCode> {

@@ -9,9 +9,10 @@ use ria_protocol::name::Name;
 use ria_protocol::time::UnixTime;
 use serde_json::json;
 
-use super::EditNodeError;
 use super::writer::Writer;
+use super::{EditNodeError, mentioned};
 use crate::audit::{Actor, Event};
+use crate::policy::Who;
 use crate::state::etag::{Etag, NodeChanged};
 use crate::state::{MemberEntry, Network};
 
@@ -59,6 +60,7 @@ impl Writer {
         if after == **before {
             return Ok(before.clone());
         }
+        mentioned::check((&world, network), &actor, differs(before, &after))?;
         let id = network.info.id;
         let detail = match action {
             "node.renamed" => json!({ "node": node, "before": before.name, "after": after.name }),
@@ -108,6 +110,16 @@ fn tagged(member: &MemberEntry, add: &[Name], remove: &[Name]) -> Result<MemberE
         return Err(EditNodeError::TooManyTags);
     }
     Ok(MemberEntry { tags, ..member.clone() })
+}
+
+/// Whom a policy means by words that are somebody's before or after, and not both.
+fn differs(before: &MemberEntry, after: &MemberEntry) -> impl Iterator<Item = Who> {
+    let names = [&before.name, &after.name].into_iter().filter(|_| before.name != after.name);
+    let missing = |of: &[String], others: &[String]| -> Vec<Who> {
+        of.iter().filter(|tag| !others.contains(tag)).cloned().map(Who::Tag).collect()
+    };
+    let tags = missing(&before.tags, &after.tags).into_iter().chain(missing(&after.tags, &before.tags));
+    names.cloned().map(Who::Node).chain(tags).collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use ria_protocol::error::{ErrorCode, Refusal};
 use ria_protocol::id::KeyId;
 use ria_protocol::name::Name;
 
+use super::mentioned::Mentioned;
 use crate::state::address::PrefixError;
 use crate::state::etag::NodeChanged;
 use crate::store::StoreError;
@@ -49,6 +50,8 @@ pub enum CreateKeyError {
     #[error("there is no such network")]
     NoNetwork,
     #[error(transparent)]
+    Mentioned(#[from] Mentioned),
+    #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
 
@@ -84,6 +87,8 @@ pub enum EditNodeError {
     #[error("that would be too many tags; remove some with --remove")]
     TooManyTags,
     #[error(transparent)]
+    Mentioned(#[from] Mentioned),
+    #[error(transparent)]
     Changed(#[from] NodeChanged),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -98,6 +103,8 @@ pub enum DecideError {
     NameTaken(Name),
     #[error("the network has no free address; remove nodes first")]
     NetworkFull,
+    #[error("{0}; or give it another name with --name")]
+    Mentioned(#[from] Mentioned),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }

@@ -17,6 +17,7 @@ mod joins;
 mod laptops;
 pub(crate) mod limiter;
 mod local_change;
+mod mentioned;
 mod multicast;
 mod peers;
 pub mod people;

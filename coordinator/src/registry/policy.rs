@@ -18,7 +18,7 @@ use crate::policy::lockout::{Hands, LockOut, lock_out};
 use crate::policy::text::{Problem, parse};
 use crate::policy::{Policy, Who};
 use crate::state::Network;
-use crate::state::people::{People, Reach, Role, UserEntry};
+use crate::state::people::{People, Role, UserEntry};
 use crate::state::policy::{InForce, PolicyVersion};
 use crate::store::{Store, StoreError};
 
@@ -124,10 +124,7 @@ impl Checked {
 
 /// Whose hold counts when somebody changes the policy of a network.
 fn hands(people: &People, network: NetworkId, actor: &Actor) -> Hands {
-    let administers = |user: &&Arc<UserEntry>| match user.roles.reach(Role::Admin) {
-        Reach::All => true,
-        Reach::Only(networks) => networks.contains(&network),
-    };
+    let administers = |user: &&Arc<UserEntry>| user.roles.has(Role::Admin, network);
     let active = people.users.values().filter(|user| user.disabled.is_none());
     let author = if let Actor::User(name, _) = actor { Some(name.clone()) } else { None };
     Hands { author, admins: active.filter(administers).map(|user| user.name.clone()).collect() }

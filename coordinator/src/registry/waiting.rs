@@ -14,9 +14,10 @@ use tokio::sync::oneshot;
 
 use super::admit::{Joined, Newcomer, new_member};
 use super::writer::Writer;
-use super::{Admission, AdmitError, Admitted, DecideError, Queued, Reply, Unavailable};
+use super::{Admission, AdmitError, Admitted, DecideError, Queued, Reply, Unavailable, mentioned};
 use crate::audit::{Actor, Event};
 use crate::enrol::ProvenEnrolment;
+use crate::policy::Who;
 use crate::random;
 use crate::state::waiting::{MOST_WAITING, WaitingEntry};
 use crate::state::{JoinKeyEntry, Laptop, MemberEntry, Network};
@@ -224,7 +225,10 @@ impl Writer {
         let world = self.world();
         let network = world.networks.get(&network).ok_or(DecideError::NoNode)?;
         let entry = network.waiting.get(&node).ok_or(DecideError::NoNode)?;
-        if let Some(member) = network.members.get(&node) {
+        let former = network.members.get(&node);
+        let names = names_changed(network, entry, name.as_ref());
+        mentioned::check((&world, network), &actor, names.into_iter().map(Who::Node))?;
+        if let Some(member) = former {
             return self.approve_former(network, member, entry, actor).await;
         }
         let key = world.keys.get(&entry.join_key).ok_or(DecideError::NoNode)?;
@@ -376,4 +380,13 @@ fn waits(network: &Arc<Network>, entry: &Arc<WaitingEntry>) -> Result<Admission,
         return Err(ErrorCode::Rejected.into());
     }
     Ok(Admission::Waiting(Queued { network: network.clone(), entry: entry.clone() }))
+}
+
+/// The names that an approval gives and takes. A former member keeps its own, unless it is given another.
+fn names_changed(network: &Network, entry: &WaitingEntry, given: Option<&Name>) -> Vec<Name> {
+    match (network.members.get(&entry.node), given) {
+        (None, given) => vec![network.free_name(given.unwrap_or(&entry.name))],
+        (Some(member), Some(given)) if *given != member.name => vec![member.name.clone(), given.clone()],
+        (Some(_), _) => Vec::new(),
+    }
 }

@@ -18,11 +18,13 @@ use super::draft::{Draft, publish};
 use super::joins;
 use super::limiter::FailureLimiter;
 use super::local_change::RowLimiter;
+use super::mentioned;
 use super::{
     Command, Contact, CreateKeyError, CreateNetworkError, CreatedKey, NewKey, NewNetwork, RemoveNodeError,
     RevokeKeyError, Unavailable,
 };
 use crate::audit::{Actor, Event};
+use crate::policy::Who;
 use crate::random;
 use crate::state::address::{self, PrefixError};
 use crate::state::etag::{Etag, NodeChanged};
@@ -317,9 +319,9 @@ impl Writer {
     }
 
     async fn create_key(&mut self, new: NewKey, actor: Actor) -> Result<CreatedKey, CreateKeyError> {
-        if !self.world().networks.contains_key(&new.network) {
-            return Err(CreateKeyError::NoNetwork);
-        }
+        let world = self.world();
+        let network = world.networks.get(&new.network).ok_or(CreateKeyError::NoNetwork)?;
+        mentioned::check((&world, network), &actor, new.tags.iter().cloned().map(Who::Tag))?;
         let secret = JoinSecret::from_bytes(random::bytes());
         let entry = Arc::new(JoinKeyEntry {
             id: KeyId::from_bytes(random::bytes()),

@@ -112,12 +112,18 @@ impl Gate {
             self.note_denial(who, operation, request.uri().path()).await;
             return denied(who, operation).into_response();
         };
+        let path = request.uri().path().to_owned();
         // Nothing of what stood before this gate counts behind it, parameters of the outer path least of all.
         *request.extensions_mut() = Extensions::new();
         request.extensions_mut().insert(who.actor());
         request.extensions_mut().insert(reach);
         let answered: Result<Response, std::convert::Infallible> = self.inner.clone().oneshot(request).await;
-        answered.unwrap_or_else(|never| match never {})
+        let response = answered.unwrap_or_else(|never| match never {});
+        // What the role alone allows, the operation itself may refuse.
+        if response.extensions().get::<Problem>().is_some_and(|p| p.code == ProblemCode::NotPermitted) {
+            self.note_denial(who, operation, &path).await;
+        }
+        response
     }
 
     /// The same for the pages.

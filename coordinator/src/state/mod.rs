@@ -176,14 +176,17 @@ impl Network {
 
     /// The wanted name, or the first free one with a number behind it.
     pub fn free_name(&self, wanted: &Name) -> Name {
-        if !self.is_taken(wanted) {
+        self.free_name_but(wanted, |_| false)
+    }
+
+    /// The same, without names that are kept for others.
+    pub fn free_name_but(&self, wanted: &Name, is_kept: impl Fn(&Name) -> bool) -> Name {
+        let is_free = |name: &Name| !self.is_taken(name) && !is_kept(name);
+        if is_free(wanted) {
             return wanted.clone();
         }
         // There are fewer members than numbers, so one of these is free.
-        (2..u32::MAX)
-            .map(|n| wanted.numbered(n))
-            .find(|name| !self.is_taken(name))
-            .unwrap_or_else(|| wanted.clone())
+        (2..u32::MAX).map(|n| wanted.numbered(n)).find(is_free).unwrap_or_else(|| wanted.clone())
     }
 
     /// The revision after this one, made of `patches`.

@@ -132,6 +132,14 @@ impl Roles {
         let enough = self.networks.iter().filter(|(_, role)| **role >= least);
         Reach::Only(enough.map(|(network, _)| *network).collect())
     }
+
+    /// Whether somebody with these roles may do in a network what needs `least`.
+    pub fn has(&self, least: Role, network: NetworkId) -> bool {
+        [self.everywhere, self.networks.get(&network).copied()]
+            .into_iter()
+            .flatten()
+            .any(|role| role >= least)
+    }
 }
 
 /// Somebody who may log in.
@@ -371,6 +379,8 @@ mod tests {
         assert_eq!(roles.reach(Role::Operator), Reach::Only([lab, field].into()));
         assert_eq!(roles.reach(Role::Admin), Reach::Only([lab].into()));
         assert_eq!(roles.reach(Role::Owner), Reach::Only([].into()));
+        assert!(roles.has(Role::Admin, lab) && roles.has(Role::Operator, field));
+        assert!(!roles.has(Role::Admin, field) && !roles.has(Role::Owner, lab));
     }
 
     #[test]
