@@ -68,6 +68,9 @@ pub async fn coordinator(services: &Services) -> Option<String> {
     );
     admission(&mut out, services);
     upkeep(&mut out, services);
+    let refused = services.counters.joins_refused.load(Ordering::Relaxed);
+    let help = "Nodes that wanted to join and were not admitted.";
+    out.single(("ria_joins_refused_total", Counter), help, refused);
     let logins = &services.logins;
     out.single(
         ("ria_login_failures_total", Counter),

@@ -38,11 +38,10 @@ impl Writer {
             return Err(ErrorCode::RateLimited.into());
         }
         let decided = self.decide(enrolment.clone()).await;
-        if let Err(AdmitError::Refused(refusal)) = &decided {
-            tracing::info!(code = %refusal.code, "a node was not admitted");
-            if refusal.code == ErrorCode::JoinKeyUnknown {
-                self.limiter.handle_failure(enrolment.from, now);
-            }
+        if let Err(AdmitError::Refused(refusal)) = &decided
+            && refusal.code == ErrorCode::JoinKeyUnknown
+        {
+            self.limiter.handle_failure(enrolment.from, now);
         }
         decided
     }

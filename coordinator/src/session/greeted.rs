@@ -12,7 +12,7 @@ use ria_protocol::witness::Testimony;
 use tokio::time::Instant;
 
 use super::socket::Socket;
-use super::{End, Peer, Services, waiting};
+use super::{End, Peer, Services, refused, waiting};
 use crate::enrol::{self, Challenge, Connection, ProvenEnrolment};
 use crate::registry::{Admission, AdmitError, Admitted, Former};
 use crate::state::{MemberEntry, Network};
@@ -49,8 +49,14 @@ pub(super) async fn run(socket: &mut Socket, peer: &Peer, services: &Services) -
             NodeMessage::Enrol(request) => {
                 // A challenge is good for one proof, so a connection is good for one attempt.
                 let challenge = challenge.take().ok_or(ErrorCode::BadMessage)?;
-                let proven = prove(&request, challenge, peer, services, &agent_version).await?;
-                let admission = services.registry.admit(proven).await.map_err(not_admitted)?;
+                let admission = match prove(&request, challenge, peer, services, &agent_version).await {
+                    Ok(proven) => services.registry.admit(proven).await,
+                    Err(refusal) => Err(refusal.into()),
+                };
+                if let Err(AdmitError::Refused(refusal)) = &admission {
+                    refused::note(services, peer, &request, refusal).await;
+                }
+                let admission = admission.map_err(not_admitted)?;
                 let admitted = settle(socket, peer, services, admission).await?;
                 enrolled = true;
                 let answer = enrolled_as(services, &admitted, &request.csr)?;

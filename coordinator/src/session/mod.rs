@@ -13,6 +13,7 @@
 mod demand;
 mod greeted;
 mod member;
+mod refused;
 mod relay;
 mod socket;
 mod waiting;
@@ -91,6 +92,8 @@ pub struct Counters {
     pub refused: Arc<AtomicU64>,
     /// When the certificate for the pages that is in files ends; 0: there is none.
     pub page_certificate_ends: AtomicU64,
+    /// Nodes that wanted to join and were not admitted.
+    pub joins_refused: AtomicU64,
     /// When the last scheduled backup was made; 0: there is none.
     pub last_backup: AtomicU64,
     /// Whether one that is due could not be made.

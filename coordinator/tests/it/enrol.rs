@@ -6,6 +6,7 @@ use ria_protocol::join_key::{JoinKey, JoinSecret};
 use ria_protocol::map::RelayHost;
 use ria_protocol::message::{CoordinatorMessage, Hello, NodeMessage};
 
+use crate::support::web::Browser;
 use crate::support::{Robot, Server};
 
 /// What an enrolment is refused with.
@@ -79,6 +80,20 @@ async fn each_key_that_is_not_good_is_refused_with_its_reason() {
     first.enrol(server.address, &key).await;
     assert_eq!(refused(&robot, &server, &key).await, ErrorCode::JoinKeyUsed);
     assert_eq!(server.json(&["node", "list"]).as_array().unwrap().len(), 1);
+    let id = revoked.key_id.to_string();
+    let listed = server.json(&["audit", "list", "--action", "node.refused", "--about", &id]);
+    let [row] = &listed["rows"].as_array().unwrap()[..] else { panic!("{listed}") };
+    assert_eq!((&row["actor"], &row["network"].is_null()), (&"address:127.0.0.1".into(), &false), "{row}");
+    let detail: serde_json::Value = serde_json::from_str(row["detail"].as_str().unwrap()).unwrap();
+    let expected =
+        serde_json::json!({ "code": "join-key-revoked", "key": id, "known_key": true, "name": "robot" });
+    assert_eq!(detail, expected);
+    let all = server.json(&["audit", "list", "--action", "node.refused"]);
+    assert_eq!(all["rows"].as_array().unwrap().len(), 6, "{all}");
+    server.text(&["user", "add", "ada", "--role", "viewer"]);
+    let token = server.text(&["user", "token", "create", "ada", "--label", "p", "--scope", "metrics:read"]);
+    let metrics = Browser::token(server.address, token.trim()).get("/metrics").await.text;
+    assert!(metrics.contains("ria_joins_refused_total 6\n"), "{metrics}");
     // A key of another coordinator does not even reach the wrong one: its authority is not the pinned one.
     let foreign = Robot::new("robot", &other.key(&[]));
     let error = foreign.tls(server.address).await.unwrap_err().to_string();
