@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::frame::{Fields, Posted, Visitor, field, page, see_other};
-use super::read::{self, Left, PeopleNews, Start, shown_key};
+use super::read::{self, AccountNews, Left, PeopleNews, Start, shown_key};
 use crate::admin::api::{CreatedKey, NodeView, Problem, ProblemCode};
 use crate::admin::api_people::{CreatedToken, InvitedView, LeftView, UserView};
 use crate::admin::client::escaped;
@@ -260,13 +260,19 @@ async fn set_role(gate: &Gate, visitor: &Visitor, name: &str, fields: &Fields) -
     let path = format!("/v1/users/{}", escaped(name));
     let user: UserView = gate.get(&visitor.who, &path).await?;
     let version: u64 = field(fields, "version").parse().map_err(|_| bad("load the page anew"))?;
-    let role = field(fields, "role").parse().map_err(|error: String| bad(&error))?;
+    let role = match field(fields, "role") {
+        "none" => None,
+        role => Some(role.parse().map_err(|error: String| bad(&error))?),
+    };
     let (mut everywhere, mut networks) = (user.everywhere, user.networks);
     match field(fields, "where") {
-        "" => everywhere = Some(role),
+        "" => everywhere = role,
         network => {
             let network: Name = network.parse().map_err(|error| bad(&format!("{error}")))?;
-            networks.insert(network, role);
+            match role {
+                Some(role) => networks.insert(network, role),
+                None => networks.remove(&network),
+            };
         }
     }
     let body = json!({ "everywhere": everywhere, "networks": networks, "version": version });
@@ -279,7 +285,10 @@ pub(super) async fn create_token(State(gate): Asked, Posted { visitor, fields }:
         "label": field(&fields, "label"), "scopes": words(field(&fields, "scopes")), "expires_after": expires,
     });
     match gate.ask::<CreatedToken>(&visitor.who, Method::POST, "/v1/tokens", &body).await {
-        Ok(created) => read::account_page(&gate, &visitor, created.token).await,
+        Ok(created) => {
+            let news = AccountNews { token: created.token, ..AccountNews::default() };
+            read::account_page(&gate, &visitor, news).await
+        }
         Err(problem) => visitor.problem(&problem, "/account"),
     }
 }

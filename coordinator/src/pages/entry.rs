@@ -17,7 +17,7 @@ use super::frame::{
 };
 use crate::admin::client::escaped;
 use crate::audit::Actor;
-use crate::people::login::{Attempt, log_in};
+use crate::people::login::{Attempt, LoginError, log_in};
 use crate::people::sessions::LONGEST;
 use crate::people::{password, secret, totp};
 use crate::registry::people::{UserChange, UserDeed};
@@ -109,15 +109,19 @@ pub(super) async fn login(
     match log_in(&gate.admin.services, attempt).await {
         Ok(user) => welcome_in(&gate, &user, safe_next(field(&fields, "next"))).await,
         Err(error) => {
-            let status = match error {
-                crate::people::login::LoginError::Wrong => StatusCode::UNAUTHORIZED,
-                crate::people::login::LoginError::Slow(_) => StatusCode::TOO_MANY_REQUESTS,
-                crate::people::login::LoginError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            };
             let name: String = text("name").chars().take(64).collect();
             let next = safe_next(field(&fields, "next"));
-            page(status, &login_form(&gate, csrf, (error.to_string(), name), next))
+            page(login_status(&error), &login_form(&gate, csrf, (error.to_string(), name), next))
         }
+    }
+}
+
+/// How an attempt is answered that was none of the right one's.
+pub(super) fn login_status(error: &LoginError) -> StatusCode {
+    match error {
+        LoginError::Wrong => StatusCode::UNAUTHORIZED,
+        LoginError::Slow(_) => StatusCode::TOO_MANY_REQUESTS,
+        LoginError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -132,7 +132,7 @@ pub(super) struct Visitor {
 }
 
 /// What is said after something was done; the address says only which.
-const NOTICES: [(&str, &str); 18] = [
+const NOTICES: [(&str, &str); 19] = [
     ("renamed", "It has the new name."),
     ("tagged", "The tags are set."),
     ("disabled", "It is kept out now."),
@@ -145,6 +145,7 @@ const NOTICES: [(&str, &str); 18] = [
     ("revoked", "Nobody joins by this key any more."),
     ("network", "The network is there."),
     ("roles", "The role is set."),
+    ("login", "Your login is changed. All your other sessions have ended."),
     ("person-enabled", "They may log in again."),
     ("token-removed", "The token works no more."),
     ("url", "Nodes are told of the change."),

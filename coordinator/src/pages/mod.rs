@@ -12,6 +12,7 @@ mod drawing;
 mod entry;
 mod frame;
 mod links;
+mod own_login;
 mod policy;
 mod provider;
 mod read;
@@ -63,6 +64,7 @@ pub fn routes(gate: Arc<Gate>) -> Router {
         .route("/account", get(read::account))
         .route("/account/tokens", post(act::create_token))
         .route("/account/tokens/{id}/remove", post(act::remove_token))
+        .route("/account/login", post(own_login::change))
         .route("/account/logout-everywhere", post(entry::log_out_everywhere))
         .route("/audit", get(read::audit))
         .route("/settings", get(read::settings))

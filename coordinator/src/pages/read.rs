@@ -12,6 +12,7 @@ use ria_protocol::map::MemberKind;
 use super::drawing::{self, Dot};
 use super::frame::{Fields, Frame, Visitor, field, page};
 use super::links::Happened;
+use super::own_login;
 use super::routes::RouteRow;
 use super::rows::{
     KeyRow, NetworkRow, NodeRow, PendingRow, RelayRow, TokenRow, UserRow, facts, now, own_roles,
@@ -315,6 +316,13 @@ pub(super) async fn people_page(gate: &Gate, visitor: &Visitor, news: PeopleNews
     answer(visitor, made.await)
 }
 
+/// What there is to say once on the page of one's own.
+#[derive(Default)]
+pub(super) struct AccountNews {
+    pub token: String,
+    pub error: String,
+}
+
 #[derive(Template)]
 #[template(path = "account.html")]
 struct Account {
@@ -322,17 +330,25 @@ struct Account {
     roles: String,
     tokens: Vec<TokenRow>,
     token: String,
+    /// Why the login was not changed.
+    error: String,
+    /// Whether there is a password to change.
+    password: bool,
+    /// Of another authenticator.
+    qr: String,
+    secret: String,
     /// The provider that this coordinator asks; empty for none.
     provider: String,
     connected: bool,
 }
 
 pub(super) async fn account(State(gate): State<Arc<Gate>>, visitor: Visitor) -> Response {
-    account_page(&gate, &visitor, String::new()).await
+    account_page(&gate, &visitor, AccountNews::default()).await
 }
 
-pub(super) async fn account_page(gate: &Gate, visitor: &Visitor, token: String) -> Response {
+pub(super) async fn account_page(gate: &Gate, visitor: &Visitor, news: AccountNews) -> Response {
     let made = async {
+        let (qr, secret) = own_login::shown(gate, visitor);
         let all: Vec<TokenView> = gate.get(&visitor.who, "/v1/tokens").await?;
         let world = gate.admin.services.registry.world();
         let provider = gate.admin.services.provider.as_ref();
@@ -342,7 +358,11 @@ pub(super) async fn account_page(gate: &Gate, visitor: &Visitor, token: String) 
             frame: visitor.frame("Account", "account"),
             roles: own_roles(&visitor.who.user, name),
             tokens: all.iter().map(TokenRow::of).collect(),
-            token,
+            token: news.token,
+            error: news.error,
+            password: visitor.who.user.login.is_some(),
+            qr,
+            secret,
             provider: issuer.unwrap_or_default(),
             connected: visitor.who.user.federated.is_some(),
         })

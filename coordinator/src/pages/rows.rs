@@ -287,7 +287,7 @@ impl UserRow {
             state,
             class,
             roles: roles.join(", "),
-            everywhere: user.everywhere.map_or("viewer", Role::name),
+            everywhere: user.everywhere.map_or("none", Role::name),
             tokens: user.tokens,
             created: shown(user.created),
             version: user.version,

@@ -41,8 +41,24 @@ impl From<Wait> for LoginError {
     }
 }
 
-/// Whoever gave the right things.
+/// Whoever gave the right things, and is logged in.
 pub async fn log_in(services: &Services, attempt: Attempt) -> Result<Arc<UserEntry>, LoginError> {
+    let from = attempt.from;
+    let user = prove(services, attempt).await?;
+    let event = Event {
+        time: UnixTime::from(SystemTime::now()),
+        actor: Actor::User(user.name.clone(), None),
+        action: "login.succeeded",
+        network: None,
+        subject: user.name.to_string(),
+        detail: json!({ "from": from.to_canonical() }),
+    };
+    services.registry.record(event).await.map_err(|_| LoginError::Unavailable)?;
+    Ok(user)
+}
+
+/// Whoever gave the right things.
+pub async fn prove(services: &Services, attempt: Attempt) -> Result<Arc<UserEntry>, LoginError> {
     let logins = &services.logins;
     let name = attempt.name.trim().to_lowercase();
     let known: Option<UserName> = name.parse().ok();
@@ -67,15 +83,6 @@ pub async fn log_in(services: &Services, attempt: Attempt) -> Result<Arc<UserEnt
         note_failure(services, known.as_ref(), attempt.from, "code used before").await;
         return Err(LoginError::Wrong);
     }
-    let event = Event {
-        time: now,
-        actor: Actor::User(user.name.clone(), None),
-        action: "login.succeeded",
-        network: None,
-        subject: user.name.to_string(),
-        detail: json!({ "from": attempt.from.to_canonical() }),
-    };
-    services.registry.record(event).await.map_err(|_| LoginError::Unavailable)?;
     logins.guard.handle_success(&user.name);
     logins.guard.forgive(attempt.from, Instant::now());
     Ok(user.clone())

@@ -356,3 +356,71 @@ fn the_link_for_the_first_owner_is_printed_while_there_is_none() {
     assert!(first.contains("Nobody can log in yet"), "{first}");
     assert!(link.trim().starts_with("https://coordinator.lab.example/welcome/"), "{link}");
 }
+
+#[tokio::test]
+async fn people_change_their_own_login_by_the_old_one_and_all_other_sessions_end() {
+    const NEW: &str = "another horse entirely";
+    let mut server = Server::start();
+    let ada = Person::owner(&server).await;
+    let page = ada.browser.get("/account").await;
+    let other = between(&page.text, "<code class=\"secret\">", "<").to_owned();
+    assert_ne!(other, ada.secret);
+    let change = async |password: &str, code: &str, new: &str, new_code: &str| {
+        let fields = [("password", password), ("code", code), ("new-password", new), ("new-code", new_code)];
+        ada.post("/account", "/account/login", &fields).await
+    };
+    let (next, shows) = (code(&ada.secret, 1), code(&other, 0));
+    for (password, present, new, new_code, status) in [
+        ("wrong password wrong", next.as_str(), NEW, "", 401),
+        (PASSWORD, ada.used.as_str(), NEW, "", 401),
+        (PASSWORD, next.as_str(), "short", "", 422),
+        (PASSWORD, next.as_str(), NEW, "000000x", 422),
+        (PASSWORD, next.as_str(), "", "", 422),
+    ] {
+        let answer = change(password, present, new, new_code).await;
+        assert!(
+            answer.status == status && answer.text.contains("role=\"alert\""),
+            "{status}: {}",
+            answer.text
+        );
+    }
+    let done = change(PASSWORD, &next, NEW, &shows).await;
+    assert_eq!(
+        (done.status.as_u16(), done.header("location")),
+        (303, "/account?done=login"),
+        "{}",
+        done.text
+    );
+    assert_eq!(ada.browser.get("/").await.header("location"), "/login", "the session from before goes on");
+    let fresh = Browser::new(server.address).with("cookie", &cookie(&done, "__Host-ria-session"));
+    assert!(fresh.get("/account?done=login").await.text.contains("Your login is changed"));
+    let rows = server.json(&["audit", "list", "--action", "user.login-changed"])["rows"].clone();
+    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["actor"]), (1, &"user:ada".into()));
+    // Codes that were used are forgotten with the process, so that none has to be waited for.
+    server.kill();
+    server.start_again();
+    assert_eq!(login(&server, "ada", PASSWORD, &code(&other, 0)).await.status, 401);
+    assert_eq!(login(&server, "ada", NEW, &code(&ada.secret, 0)).await.status, 401);
+    assert_eq!(login(&server, "ada", NEW, &code(&other, 0)).await.status, 303);
+}
+
+#[tokio::test]
+async fn a_role_is_taken_away_on_the_page_of_people() {
+    let server = Server::start();
+    let ada = Person::owner(&server).await;
+    ada.post("/people", "/people", &[("name", "bob"), ("role", "operator"), ("where", "lab")]).await;
+    let set = async |role: &str, place: &str| {
+        let version = server.json(&["user", "list"])[1]["version"].to_string();
+        let fields = [("version", version.as_str()), ("role", role), ("where", place)];
+        ada.post("/people", "/people/bob/roles", &fields).await
+    };
+    assert_eq!(set("viewer", "").await.status, 303);
+    assert_eq!(set("none", "lab").await.status, 303);
+    let bob = server.json(&["user", "list"])[1].clone();
+    assert_eq!((&bob["everywhere"], &bob["networks"]), (&"viewer".into(), &serde_json::json!({})));
+    let last = set("none", "").await;
+    assert!(last.status == 400 && last.text.contains("give a role"), "{}", last.text);
+    assert_eq!(set("operator", "lab").await.status, 303);
+    assert_eq!(set("none", "").await.status, 303);
+    assert_eq!(server.json(&["user", "list"])[1]["everywhere"], serde_json::Value::Null);
+}
