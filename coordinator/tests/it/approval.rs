@@ -126,7 +126,7 @@ async fn a_rejected_node_hears_so_stays_out_and_may_be_approved_after_all() {
     assert_eq!(let_in(&mut connection).await.name.as_str(), "arm-1");
     let audit = server.json(&["audit", "list"]);
     let actions: Vec<_> = audit["rows"].as_array().unwrap().iter().map(|r| r["action"].clone()).collect();
-    assert_eq!(actions[2..], ["node.asked", "node.rejected", "node.approved"]);
+    assert_eq!(actions[2..], ["node.asked", "node.rejected", "node.refused", "node.approved"]);
     assert_eq!(audit["chain"]["intact"], true);
 }
 
