@@ -10,6 +10,7 @@ use serde_json::json;
 use super::claims::Someone;
 use super::{Attempt, Back, OidcError, Provider};
 use crate::audit::{Actor, Event};
+use crate::people::login::succeeded;
 use crate::registry::people::{PeopleError, UserChange, UserDeed};
 use crate::session::Services;
 use crate::state::people::{Federated, Roles, UserEntry, UserName};
@@ -67,14 +68,8 @@ async fn finish(
     if user.disabled.is_some() {
         return Err(FederatedError::Disabled);
     }
-    let event = Event {
-        time: UnixTime::from(SystemTime::now()),
-        actor: Actor::User(user.name.clone(), None),
-        action: "login.succeeded",
-        network: None,
-        subject: user.name.to_string(),
-        detail: json!({ "from": from.to_canonical(), "by": provider.settings.issuer }),
-    };
+    let detail = json!({ "from": from.to_canonical(), "by": provider.settings.issuer });
+    let event = succeeded(&user, detail);
     services.registry.record(event).await.map_err(|_| FederatedError::Unavailable)?;
     Ok((user, next(attempt)))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ria_protocol::time::UnixTime;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::guard::Wait;
 use super::totp;
@@ -45,16 +45,21 @@ impl From<Wait> for LoginError {
 pub async fn log_in(services: &Services, attempt: Attempt) -> Result<Arc<UserEntry>, LoginError> {
     let from = attempt.from;
     let user = prove(services, attempt).await?;
-    let event = Event {
+    let event = succeeded(&user, json!({ "from": from.to_canonical() }));
+    services.registry.record(event).await.map_err(|_| LoginError::Unavailable)?;
+    Ok(user)
+}
+
+/// That somebody is logged in, whichever way they came.
+pub fn succeeded(user: &UserEntry, detail: Value) -> Event {
+    Event {
         time: UnixTime::from(SystemTime::now()),
         actor: Actor::User(user.name.clone(), None),
         action: "login.succeeded",
         network: None,
         subject: user.name.to_string(),
-        detail: json!({ "from": from.to_canonical() }),
-    };
-    services.registry.record(event).await.map_err(|_| LoginError::Unavailable)?;
-    Ok(user)
+        detail,
+    }
 }
 
 /// Whoever gave the right things.
